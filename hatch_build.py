@@ -1,0 +1,25 @@
+"""Build hook: one package in the wheel, and the start-up files beside it.
+
+The wheel carries tasks/, model_wrappers/ and leaderboards/ inside lorafuse_bench/, so that nothing
+with so general a name lands in site-packages. An editable install finds them through `__path__`
+(lorafuse_bench/__init__.py) and needs only the start-up files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+INSIDE = ("tasks", "model_wrappers", "leaderboards")
+# Python < 3.15 runs the .pth at start-up; Python >= 3.15 runs the .start instead (PEP 829).
+STARTUP = ("lorafuse_bench.pth", "lorafuse_bench.start")
+
+
+class LorafuseBuildHook(BuildHookInterface):
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        startup = {f"lorafuse_bench/startup/{name}": name for name in STARTUP}
+        if version == "editable":
+            build_data["force_include_editable"].update(startup)
+        else:
+            build_data["force_include"].update({name: f"lorafuse_bench/{name}" for name in INSIDE} | startup)
