@@ -1,0 +1,280 @@
+"""One evaluated cell on disk: (suite, zoo, method) as a result file and a sidecar of per-item scores."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import write_bytes, write_json
+from lorafuse_bench.leaderboards.stats import statistic
+
+RESULT_SCHEMA = "lorafuse.result/1"
+LONGEST_NAME = 120
+
+
+class Strict(BaseModel):
+    """Unknown fields, NaN and inf are refused; values are not changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Method(Strict):
+    """The fusion method and everything it was told."""
+
+    name: str = Field(description="Registered name, such as concat.")
+    label: str = Field(
+        min_length=1, description="Canonical spec, such as concat:scaling=false; the board's row label."
+    )
+    family: str = Field(
+        description="Family of the method: reference, merging, routing, ensembling or adapters."
+    )
+    options: dict[str, JsonValue] = Field(description="Every option with its value, defaults included.")
+    version: str = Field(description="Version of the method, raised when its outputs change.")
+
+
+class ZooId(Strict):
+    """The zoo whose experts were fused."""
+
+    name: str = Field(description="Name of the zoo; zoos that share it and differ in seed are replicates.")
+    seed: int = Field(ge=0, description="Seed the zoo was built from.")
+    sha256: str = Field(description="sha256 of the zoo's manifest, which pins every artefact.")
+    init: Literal["shared", "independent"] = Field(description="LoRA initialisation of the experts.")
+
+
+class BaseId(Strict):
+    """The base model."""
+
+    path: str = Field(description="Folder inside the zoo, or hub id; never a path of one machine.")
+    sha256: str = Field(description="sha256 over the base's weights files.")
+    dtype: str = Field(description="Type the weights were evaluated in, such as float32.")
+
+
+class ExpertId(Strict):
+    """One LoRA expert of the pool."""
+
+    name: str = Field(description="Name of the expert.")
+    sha256: str = Field(description="sha256 of adapter_model.safetensors.")
+    rank: int = Field(description="LoRA rank (the largest, where a pattern gives several).")
+    alpha: float = Field(description="LoRA alpha.")
+    targets: tuple[str, ...] = Field(description="Names of the adapted modules.")
+
+
+class Data(Strict):
+    """Where the evaluated rows came from."""
+
+    source: str = Field(description="hub, mini, or the name of a data folder; a board never mixes sources.")
+    splits: dict[str, JsonValue] = Field(description="Which file served which split, per dataset or task.")
+
+
+class Cost(Strict):
+    """What the cell cost; not part of the run id."""
+
+    fuse_seconds: float = Field(ge=0, description="Seconds to fit and fuse, without loading.")
+    eval_seconds: float = Field(ge=0, description="Seconds to evaluate the suite.")
+    extra_parameters: int = Field(ge=0, description="Parameters kept at inference beyond the base model.")
+
+
+class Environment(Strict):
+    """What it ran on; not part of the run id."""
+
+    versions: dict[str, str] = Field(description="Package name to version.")
+    git_commit: str | None = Field(description="Commit of the checkout; null outside one.")
+    git_dirty: bool | None = Field(description="Whether the checkout had local changes; null outside one.")
+    hardware: str = Field(description="Processor or accelerator, in words.")
+
+
+class Dataset(Strict):
+    """The rows of one task."""
+
+    hub: str = Field(description="Hub id of the dataset.")
+    name: str | None = Field(description="Its configuration; null for the default.")
+    split: str = Field(description="The evaluated split.")
+
+
+class Metric(Strict):
+    """One metric of one task."""
+
+    value: float = Field(description="Value over all items, in `unit`.")
+    stderr: float | None = Field(description="Standard error over items; null when not known.")
+    direction: Literal["up", "down"] = Field(description="up: larger is better; down: a loss.")
+    unit: str = Field(description="Such as 'fraction' (0 to 1) or 'nats/token'.")
+
+
+class Task(Strict):
+    """One task's scores."""
+
+    dataset: Dataset = Field(description="The rows it was measured on.")
+    n: int = Field(ge=1, description="Items evaluated.")
+    n_original: int = Field(ge=1, description="Items the split has.")
+    metrics: dict[str, Metric] = Field(description="Metric name to its value.")
+    representative: str = Field(description="The metric that stands for the task in the ability.")
+
+
+class Result(Strict):
+    """The result file of one cell. Build it with `Result.of`, which fills in the run id."""
+
+    schema_: Literal["lorafuse.result/1"] = Field(RESULT_SCHEMA, alias="schema", description="Schema id.")
+    run_id: str = Field(description="sha256 of all inputs: the same run again has the same id.")
+    suite: str = Field(description="Name of the suite, such as mtl5.")
+    method: Method = Field(description="The fusion method.")
+    zoo: ZooId = Field(description="The zoo.")
+    base: BaseId = Field(description="The base model.")
+    experts: tuple[ExpertId, ...] = Field(description="The pool, in order.")
+    data: Data = Field(description="Where the rows came from.")
+    limit: int | None = Field(description="Items per task at most; null for all of them.")
+    batch_size: int | str = Field(description="As given to lm-eval: a number, or auto.")
+    cost: Cost = Field(description="What it cost.")
+    environment: Environment = Field(description="What it ran on.")
+    tasks: dict[str, Task] = Field(description="Task key to its scores.")
+
+    @classmethod
+    def of(cls, **fields: Any) -> Result:
+        """A result with its run id, from all other fields; LorafuseError when one is not valid."""
+        try:
+            draft = cls(run_id="", **fields)
+        except ValidationError as error:
+            raise invalid("result", error) from error
+        return draft.model_copy(update={"run_id": run_id(draft)})
+
+
+class TaskItems(Strict):
+    """Per-item scores of one task, sorted by doc_id."""
+
+    doc_hashes: tuple[str, ...] = Field(description="Hash of each document: what was scored.")
+    metrics: dict[str, list[float] | list[list[float]]] = Field(
+        description="Metric name to one entry per item: a score; or [numerator, denominator], for a ratio of"
+        " sums; or the BLEU statistics [sys_len, ref_len, correct 1..4, total 1..4]."
+    )
+
+
+class Items(RootModel[dict[str, TaskItems]]):
+    """The sidecar of a result: task key to its items."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+INPUTS = {"schema_", "suite", "method", "zoo", "base", "experts", "data", "limit", "batch_size"}
+
+
+def run_id(result: Result) -> str:
+    """sha256 over the canonical JSON of a result's inputs: not its scores, cost or environment."""
+    inputs = result.model_dump(mode="json", by_alias=True, include=INPUTS)
+    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def slug(label: str) -> str:
+    """A file name for a label: ':' becomes '@', what is unsafe is percent-encoded; no two labels share one."""
+    name = quote(label, safe="=,+-._~ :").replace(" ", "%20").replace(":", "@")
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    if len(name) > LONGEST_NAME:
+        name = f"{name[:LONGEST_NAME]}~{hashlib.sha256(label.encode()).hexdigest()[:12]}"
+    return name
+
+
+def cell_path(out: str | Path, suite: str, zoo_name: str, seed: int, label: str) -> Path:
+    """`<out>/<suite>/<zoo name>-<seed>/<label>.json`."""
+    return Path(out) / slug(suite) / f"{slug(zoo_name)}-{seed}" / f"{slug(label)}.json"
+
+
+def items_path(path: Path) -> Path:
+    """The sidecar beside a result file."""
+    return path.with_name(path.name.removesuffix(".json") + ".items.json.gz")
+
+
+def write_cell(out: str | Path, result: Result, items: Items) -> Path:
+    """Write a finished cell and return the path of its result file.
+
+    The result is written last: where it exists, the cell is whole. LorafuseError when the items do not
+    bear the result out.
+    """
+    path = cell_path(out, result.suite, result.zoo.name, result.zoo.seed, result.method.label)
+    check_items(path, result, items)
+    write_bytes(items_path(path), gzip.compress(items.model_dump_json().encode(), mtime=0))
+    write_json(path, result.model_dump(mode="json", by_alias=True))
+    return path
+
+
+def read_result(path: str | Path) -> Result:
+    """Read a result file; LorafuseError naming the file and the field when it is not right."""
+    try:
+        content = Path(path).read_bytes()
+        head = json.loads(content)
+        if isinstance(head, dict) and head.get("schema") != RESULT_SCHEMA:
+            raise LorafuseError(
+                f"{path}: schema: '{head.get('schema')}' is unknown; this version reads {RESULT_SCHEMA}."
+                " Give a folder of result files, or use the version that wrote them."
+            )
+        result = Result.model_validate_json(content)
+    except ValidationError as error:
+        raise invalid(path, error) from error
+    except (OSError, ValueError) as error:
+        raise LorafuseError(f"{path}: cannot be read as JSON: {error}. Run the cell again.") from error
+    if result.run_id != run_id(result):
+        raise LorafuseError(
+            f"{path}: run_id: not the hash of the inputs; the file was altered. Run it again."
+        )
+    return result
+
+
+def read_cell(path: str | Path) -> tuple[Result, Items]:
+    """Read a result and its items, which must bear it out; LorafuseError naming the file and the field."""
+    result = read_result(path)
+    sidecar = items_path(Path(path))
+    try:
+        items = Items.model_validate_json(gzip.decompress(sidecar.read_bytes()))
+    except ValidationError as error:
+        raise invalid(sidecar, error) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise LorafuseError(f"{sidecar}: cannot be read: {error}. Run the cell again.") from error
+    check_items(sidecar, result, items)
+    return result, items
+
+
+def check_items(path: str | Path, result: Result, items: Items) -> None:
+    """LorafuseError, naming `path` and the field, where items and result disagree."""
+    for key in sorted(result.tasks.keys() ^ items.root.keys()):
+        raise LorafuseError(f"{path}: {key}: the task is not in both result and items. Run the cell again.")
+    for key, task in result.tasks.items():
+        held = items.root[key]
+        if task.representative not in task.metrics.keys() & held.metrics.keys():
+            raise LorafuseError(
+                f"{path}: tasks.{key}: the representative metric '{task.representative}' has no value or no items."
+            )
+        if len(held.doc_hashes) != task.n:
+            raise LorafuseError(
+                f"{path}: {key}.doc_hashes: {len(held.doc_hashes)} documents, but n is {task.n}."
+            )
+        for name, scores in held.metrics.items():
+            _check_metric(f"{path}: {key}.metrics.{name}", task, name, scores)
+
+
+def _check_metric(where: str, task: Task, name: str, scores: list[Any]) -> None:
+    """One metric: as many items as documents, every number finite, the value what the items make."""
+    if name not in task.metrics or len(scores) != task.n:
+        raise LorafuseError(f"{where}: {len(scores)} items, but the result has {task.n} or lacks the metric.")
+    numbers = [x for row in scores for x in row] if isinstance(scores[0], list) else scores
+    if not all(map(math.isfinite, numbers)):
+        raise LorafuseError(f"{where}: NaN or inf among the items. Find out why and run the cell again.")
+    value = statistic(scores).value
+    if not math.isclose(value, task.metrics[name].value, rel_tol=1e-6, abs_tol=1e-9):
+        raise LorafuseError(
+            f"{where}: the items make {value:.6g}, the result says {task.metrics[name].value:.6g}."
+        )
+
+
+def invalid(where: str | Path, error: ValidationError) -> LorafuseError:
+    """The first problem pydantic found, as one line."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "file"
+    return LorafuseError(f"{where}: {field}: {first['msg']}. Correct the field or run the cell again.")

@@ -1,0 +1,157 @@
+"""The statistics of the leaderboard, one implementation of each (numpy only).
+
+Every metric is held as a `Statistic`: its value and its *deviations*, numbers whose standard deviation
+times `scale` is the standard error. For a mean the deviations are the items themselves (scale 1/sqrt(n));
+for a corpus metric they are bootstrap replicates (scale 1). Two statistics over the same items have
+deviations in the same order, so the standard error of any smooth combination of them is the standard
+deviation of the same linear combination of deviations: that is the delta method, and it is paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from lorafuse_bench.errors import LorafuseError
+
+Array = npt.NDArray[np.float64]
+
+Z95 = 1.96
+BOOTSTRAP_DRAWS = 2000
+BOOTSTRAP_SEED = 20250
+GATE_LIMIT = 0.1
+BLEU_WIDTH = 10  # sys_len, ref_len, correct 1..4, total 1..4: sacrebleu's order
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its standard error; `se` is None when one item leaves nothing to estimate it from."""
+
+    value: float
+    se: float | None
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A metric over one task's items: `value`, and `deviations` (n,) or (draws,) as said above."""
+
+    value: float
+    deviations: Array
+    scale: float
+
+    def spread(self, combination: Array) -> float | None:
+        """Standard error of the quantity whose linearised deviations are `combination`."""
+        if len(combination) < 2:
+            return None
+        return float(np.std(combination, ddof=1) * self.scale)
+
+    def estimate(self) -> Estimate:
+        return Estimate(self.value, self.spread(self.deviations))
+
+
+def statistic(items: Sequence[float] | Sequence[Sequence[float]] | Array) -> Statistic:
+    """The statistic of per-item scores; the shape says which kind it is.
+
+    (n,): scores, the metric is their mean. (n, 2): numerators and denominators (nats and tokens), the
+    metric is the ratio of the sums. (n, 10): BLEU sufficient statistics, the metric is corpus BLEU on 0-1.
+    """
+    try:
+        array = np.asarray(items, dtype=np.float64)
+    except ValueError:  # rows of different lengths
+        array = np.empty((0, 0, 0))
+    if array.ndim == 1 and len(array):
+        return Statistic(float(array.mean()), array, len(array) ** -0.5)
+    if array.ndim == 2 and array.shape[1] == 2 and array[:, 1].sum() > 0:
+        value = float(array[:, 0].sum() / array[:, 1].sum())
+        deviations = (array[:, 0] - value * array[:, 1]) / array[:, 1].mean()
+        return Statistic(value, deviations, len(array) ** -0.5)
+    if array.ndim == 2 and array.shape[1] == BLEU_WIDTH and len(array):
+        value = float(corpus_bleu(array.sum(axis=0)))
+        # A bootstrap of one item never varies: leave one draw, so that its error is unknown, not 0.
+        draws = bootstrap_counts(len(array)) if len(array) > 1 else np.ones((1, 1))
+        return Statistic(value, corpus_bleu(draws @ array), 1.0)
+    raise LorafuseError(
+        f"items of shape {array.shape} are no known kind. Give n scores, n (numerator, denominator) pairs,"
+        f" or n rows of {BLEU_WIDTH} BLEU statistics, n >= 1."
+    )
+
+
+@lru_cache(maxsize=32)
+def bootstrap_counts(n: int, draws: int = BOOTSTRAP_DRAWS, seed: int = BOOTSTRAP_SEED) -> Array:
+    """(draws, n): how often each item is drawn; the same for every method, which pairs the draws."""
+    picks = np.random.default_rng(seed).integers(0, n, size=(draws, n))
+    rows = np.arange(draws)[:, None] * n
+    counts = np.bincount((picks + rows).ravel(), minlength=draws * n).reshape(draws, n)
+    return counts.astype(np.float64)
+
+
+def corpus_bleu(sums: Array) -> Array:
+    """Corpus BLEU on 0-1 of summed statistics `(..., 10)`: brevity penalty times geometric mean precision.
+
+    As sacrebleu's default: an order with no match counts as 1 / (2^k total), the k-th such order; no
+    match at all, or an order without any n-gram, gives 0.
+    """
+    system, reference = sums[..., 0], sums[..., 1]
+    correct, total = sums[..., 2:6], sums[..., 6:10]
+    missed = (correct == 0) & (total > 0)
+    smoothed = np.where(missed, 0.5 ** np.cumsum(missed, axis=-1), correct)
+    possible = (total > 0).all(axis=-1) & (correct > 0).any(axis=-1)
+    precision = np.where(possible[..., None], smoothed / np.where(total > 0, total, 1.0), 1.0)
+    brevity = np.minimum(0.0, 1.0 - reference / np.where(system > 0, system, 1.0))
+    bleu = np.exp(brevity + np.log(precision).mean(axis=-1))
+    return np.asarray(np.where(possible, bleu, 0.0))
+
+
+def paired_difference(x: Statistic, y: Statistic) -> Estimate:
+    """x - y over the same items; SE from the paired differences."""
+    return Estimate(x.value - y.value, x.spread(x.deviations - y.deviations))
+
+
+def paired_ratio(x: Statistic, y: Statistic) -> Estimate:
+    """r = x/y over the same items; z_i = (x_i - r y_i) / y, SE = sd(z) / sqrt(n).
+
+    The reference y must be well above zero: see `oracle_gate`.
+    """
+    r = x.value / y.value
+    return Estimate(r, x.spread((x.deviations - r * y.deviations) / y.value))
+
+
+def recovered_gap(x: Statistic, base: Statistic, oracle: Statistic) -> Estimate:
+    """(base - x) / (base - oracle): for a loss, the share of the oracle's improvement that x keeps."""
+    gap = base.value - oracle.value
+    g = (base.value - x.value) / gap
+    z = ((base.deviations - x.deviations) - g * (base.deviations - oracle.deviations)) / gap
+    return Estimate(g, x.spread(z))
+
+
+def oracle_gate(oracle: Statistic, base: Statistic, direction: str) -> str | None:
+    """None when the task may be normalised by its oracle, else the reason why not.
+
+    The oracle must beat the base (paired, 95%), and for a score to be divided by, its own error must be
+    small: g = 1.96^2 SE(y)^2 / y^2 <= 0.1 (Fieller: the ratio's interval is then finite and near symmetric).
+    """
+    gain = paired_difference(oracle, base) if direction == "up" else paired_difference(base, oracle)
+    if gain.se is None:
+        return "fewer than 2 items"
+    if gain.value <= Z95 * gain.se:
+        return f"the oracle does not beat the base (gain {gain.value:.3f} ± {gain.se:.3f})"
+    if direction == "up":
+        g = (Z95 * (oracle.estimate().se or 0.0) / oracle.value) ** 2
+        if g > GATE_LIMIT:
+            return f"the oracle's own error is too large to divide by (g = {g:.2f} > {GATE_LIMIT})"
+    return None
+
+
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """Unweighted mean over independent tasks; SE = sqrt(sum SE^2) / T. This is the multitask ability."""
+    if not estimates:
+        raise LorafuseError("no task counts towards the mean: no oracle passes its gate.")
+    value = float(np.mean([e.value for e in estimates]))
+    if any(e.se is None for e in estimates):
+        return Estimate(value, None)
+    squares = sum((e.se or 0.0) ** 2 for e in estimates)
+    return Estimate(value, float(np.sqrt(squares)) / len(estimates))

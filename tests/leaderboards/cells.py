@@ -1,0 +1,70 @@
+"""Small results made for the tests of the leaderboard."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from lorafuse_bench.leaderboards.schema import Items, Result, write_cell
+from lorafuse_bench.leaderboards.stats import statistic
+
+Scores = dict[str, list[Any]]
+
+FAMILIES = {"base": "reference", "oracle": "reference", "moa": "routing"}
+
+
+def cell(label: str, scores: Scores, **changes: Any) -> tuple[Result, Items]:
+    """A valid result whose tasks are `scores`: task key to per-item scores; `changes` replace fields."""
+    loss = changes.pop("loss", ())
+    tasks, items = {}, {}
+    for key, values in scores.items():
+        name = "nll" if key in loss else "bleu" if isinstance(values[0], list) else "acc"
+        estimate = statistic(values).estimate()
+        metric = {
+            "value": estimate.value,
+            "stderr": estimate.se,
+            "direction": "down" if key in loss else "up",
+            "unit": "nats/token" if key in loss else "fraction",
+        }
+        tasks[key] = {
+            "dataset": {"hub": f"somebody/{key}", "name": None, "split": "test"},
+            "n": len(values),
+            "n_original": len(values),
+            "metrics": {name: metric},
+            "representative": name,
+        }
+        hashes = [hashlib.sha256(f"{key}/{i}".encode()).hexdigest() for i in range(len(values))]
+        items[key] = {"doc_hashes": hashes, "metrics": {name: values}}
+    fields: dict[str, Any] = {
+        "suite": "toy",
+        "method": {
+            "name": label.split(":")[0],
+            "label": label,
+            "family": FAMILIES.get(label, "merging"),
+            "options": {"rank": 8},
+            "version": "1",
+        },
+        "zoo": {"name": "mini", "seed": 1, "sha256": "a" * 64, "init": "shared"},
+        "base": {"path": "base", "sha256": "b" * 64, "dtype": "float32"},
+        "experts": [{"name": "one", "sha256": "c" * 64, "rank": 8, "alpha": 16.0, "targets": ["q_proj"]}],
+        "data": {"source": "mini", "splits": {"one": {"test": "test.parquet"}}},
+        "limit": None,
+        "batch_size": 8,
+        "cost": {"fuse_seconds": 0.5, "eval_seconds": 2.0, "extra_parameters": 1024},
+        "environment": {
+            "versions": {"torch": "2.13.0"},
+            "git_commit": "0" * 40,
+            "git_dirty": False,
+            "hardware": "a processor",
+        },
+        "tasks": tasks,
+    }
+    for name, change in changes.items():
+        fields[name] = fields[name] | change if isinstance(change, dict) else change
+    return Result.of(**fields), Items.model_validate(items)
+
+
+def write(out: Path, label: str, scores: Scores, **changes: Any) -> Path:
+    """Write such a cell and return the path of its result file."""
+    return write_cell(out, *cell(label, scores, **changes))
