@@ -1,0 +1,174 @@
+"""Where the rows of a task come from: the hub, the embedded mini zoo, or a directory.
+
+Every YAML names its dataset under `dataset_kwargs: dataset:` and points `custom_dataset` at `load`;
+nothing else in the project decides on a data source.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets import Dataset, concatenate_datasets, load_dataset
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo, embedded_root
+
+HUB = "hub"
+MINI = "mini"
+VARIABLE = "LORAFUSE_DATA"
+TRAIN = "train"
+
+
+class Source(NamedTuple):
+    """A dataset as a YAML names it."""
+
+    hub: str
+    name: str | None = None
+    columns: tuple[str, ...] = ()
+    revision: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Its folder in a data directory: the hub id with `__` for `/`, then the configuration."""
+        return Path(self.hub.replace("/", "__")) / (self.name or "default")
+
+
+def resolve_source(data: str | None = None, zoo: str | None = None, method: str | None = None) -> str:
+    """`hub`, `mini`, or an existing directory, in the order argument, environment, zoo, hub.
+
+    `data` and `zoo` are what the user wrote in `--model_args` or `--metadata`. A `method` without a
+    `zoo` runs on the embedded zoo, whose data is therefore meant.
+    """
+    source = data or os.environ.get(VARIABLE)
+    if not source and (zoo or method):
+        source = Zoo.open(zoo or EMBEDDED).data_source
+    if not source or source == HUB:
+        return HUB
+    if source == MINI:
+        return MINI
+    if not Path(source).is_dir():
+        raise LorafuseError(
+            f"data source '{source}' is not a directory."
+            f" Set data= or {VARIABLE} to '{HUB}', '{MINI}' or a directory of <hub__id>/<config>/<split>.parquet."
+        )
+    return str(Path(source))
+
+
+class Splits(Mapping[str, Dataset]):
+    """The splits of one dataset from one source, each read when it is first asked for.
+
+    lm-eval indexes it by split name. `provenance` says which files served the splits read so far.
+    """
+
+    def __init__(self, dataset: Source, source: str) -> None:
+        self.dataset = dataset
+        self.source = source
+        self.provenance: dict[str, str] = {}
+        self._read: dict[str, Dataset] = {}
+
+    def __getitem__(self, split: str) -> Dataset:
+        if split not in self._read:
+            rows, self.provenance[split] = self._load(split)
+            self._read[split] = self._checked(rows, self.provenance[split])
+        return self._read[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds this dataset's parquet files; only for `mini` and directories."""
+        base = embedded_root() / "data" if self.source == MINI else Path(self.source)
+        return base / self.dataset.folder
+
+    def _load(self, split: str) -> tuple[Dataset, str]:
+        if self.source == HUB:
+            return self._from_hub(split)
+        files = served_by(self.root, split)
+        rows = [_read_parquet(file) for file in files]
+        return concatenate_datasets(rows), " + ".join(file.name for file in files)
+
+    def _from_hub(self, split: str) -> tuple[Dataset, str]:
+        hub, name, _, revision = self.dataset
+        try:
+            rows = load_dataset(hub, name, revision=revision, split=split)
+        except Exception as error:  # network, authentication, renamed dataset: all need the same advice
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise LorafuseError(
+                f"dataset '{hub}' ({name or 'default'}, split {split}) could not be loaded from the hub: {reason}"
+                f" Check the connection, or set data= or {VARIABLE} to '{MINI}' or a directory."
+            ) from error
+        return rows, f"{hub}@{revision or 'main'}"
+
+    def _checked(self, rows: Dataset, file: str) -> Dataset:
+        missing = [column for column in self.dataset.columns if column not in rows.column_names]
+        where = self.dataset.hub if self.source == HUB else str(self.root / file)
+        if missing:
+            raise LorafuseError(
+                f"{where}: no column '{missing[0]}' (it has {', '.join(rows.column_names)})."
+                f" Give the file the hub's columns: {', '.join(self.dataset.columns)}."
+            )
+        if len(rows) == 0:
+            raise LorafuseError(f"{where}: no rows. Replace the file, or choose another data source.")
+        return rows
+
+
+def served_by(folder: Path, split: str) -> list[Path]:
+    """The parquet files that hold `split` in a data directory.
+
+    `<split>.parquet`, continued by `<split>_more.parquet`. A missing split is served by its
+    `_standin` files. Where the training split is a stand-in, an evaluation split that has a stand-in
+    too is served by that one: it is the one disjoint from the training rows.
+    """
+    if not folder.is_dir():
+        raise LorafuseError(
+            f"no {folder}: this data source lacks the dataset. Add it there, or choose another with data= or {VARIABLE}."
+        )
+
+    def parts(stem: str) -> list[Path]:
+        return [file for file in (folder / f"{stem}.parquet", folder / f"{stem}_more.parquet") if file.is_file()]
+
+    real, standin = parts(split), parts(f"{split}_standin")
+    trained_on_standin = not parts(TRAIN) and bool(parts(f"{TRAIN}_standin"))
+    files = standin if standin and (not real or trained_on_standin) else real
+    if not files:
+        present = ", ".join(sorted(file.name for file in folder.glob("*.parquet"))) or "no parquet files"
+        raise LorafuseError(
+            f"no {folder / split}.parquet (it has {present}). Add the split, or choose another source with data=."
+        )
+    return files
+
+
+def _read_parquet(file: Path) -> Dataset:
+    """One parquet file in memory: unlike `load_dataset("parquet")` this writes no cache."""
+    import pyarrow.parquet
+
+    try:
+        return Dataset(pyarrow.parquet.read_table(file))
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise LorafuseError(f"{file}: not a readable parquet file ({error}). Download or build it again.") from error
+
+
+def load(
+    dataset: Mapping[str, Any],
+    data: str | None = None,
+    zoo: str | None = None,
+    method: str | None = None,
+    **metadata: Any,
+) -> Splits:
+    """The `custom_dataset` of every task YAML.
+
+    lm-eval calls it with `dataset` from the YAML and with everything in `--model_args` and
+    `--metadata`; of the latter only `data`, `zoo` and `method` matter here. One nested `dataset` key
+    keeps the YAML's words (`name`, `revision`) from colliding with the model's.
+    """
+    del metadata
+    columns = tuple(dataset.get("columns", ()))
+    named = Source(dataset["hub"], dataset.get("name"), columns, dataset.get("revision"))
+    return Splits(named, resolve_source(data, zoo, method))

@@ -1,0 +1,108 @@
+"""From a document to what the model should say: one line of text for each task.
+
+Prompts are Jinja in the YAMLs. Targets are functions, because lm-eval reads a rendered target that
+looks like `[1]` as a Python list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+
+from lorafuse_bench.errors import LorafuseError
+
+Doc = dict[str, Any]
+
+SENTIMENTS = ("negative", "positive")
+RELATIONS = ("entailment", "neutral", "contradiction")
+SOLUTIONS = ("1", "2")
+
+
+def one_line(text: str) -> str:
+    """Every run of white space as one space: generation stops at a newline, so no target holds one."""
+    return " ".join(text.split())
+
+
+def summary(doc: Doc) -> str:
+    """The highlights of an article, joined."""
+    return one_line(doc["highlights"])
+
+
+def german(doc: Doc) -> str:
+    """The German side of a sentence pair."""
+    return one_line(doc["translation"]["de"])
+
+
+def answer(doc: Doc) -> str:
+    """The first reference answer; scoring takes the best over all of them."""
+    return one_line(doc["answers"]["text"][0])
+
+
+def sentiment(doc: Doc) -> str:
+    """`negative` or `positive`."""
+    return _word(SENTIMENTS, doc)
+
+
+def relation(doc: Doc) -> str:
+    """`entailment`, `neutral` or `contradiction`."""
+    return _word(RELATIONS, doc)
+
+
+def solution(doc: Doc) -> str:
+    """`1` or `2`."""
+    return _word(SOLUTIONS, doc)
+
+
+def paraphrase(doc: Doc) -> str:
+    """The second sentence of a pair that is a paraphrase."""
+    return one_line(doc["sentence2"])
+
+
+def reasoning(doc: Doc) -> str:
+    """The worked solution, calculator annotations and final `#### n` included."""
+    return one_line(doc["answer"])
+
+
+def paraphrases(docs: Dataset) -> Dataset:
+    """PAWS rows whose sentences do mean the same (label 1)."""
+    return docs.select([row for row, label in enumerate(docs["label"]) if label == 1])
+
+
+def dialogues(docs: Dataset) -> Dataset:
+    """Dialogues with at least one assistant reply that answers something."""
+    return docs.select([row for row, turns in enumerate(docs["conversations"]) if _replies(turns)])
+
+
+def dialogue_prompt(doc: Doc) -> str:
+    """Everything said before the scored reply, one line a turn, then the cue `Assistant:`."""
+    turns = doc["conversations"][: _middle_reply(doc)]
+    speakers = {"human": "User", "gpt": "Assistant"}
+    history = "".join(f"{speakers.get(turn['from'], 'User')}: {one_line(turn['value'])}\n" for turn in turns)
+    return f"Dialogue:\n{history}Assistant:"
+
+
+def dialogue_reply(doc: Doc) -> str:
+    """The scored reply, with the space that lm-eval adds to no plain log-likelihood target."""
+    return " " + one_line(doc["conversations"][_middle_reply(doc)]["value"])
+
+
+def _middle_reply(doc: Doc) -> int:
+    """Index of the middle assistant reply: the last one is nearly always a farewell."""
+    replies = _replies(doc["conversations"])
+    return replies[len(replies) // 2]
+
+
+def _replies(turns: Sequence[dict[str, str]]) -> list[int]:
+    return [index for index, turn in enumerate(turns) if index > 0 and turn["from"] == "gpt"]
+
+
+def _word(words: tuple[str, ...], doc: Doc) -> str:
+    label = doc["label"]
+    if label not in range(len(words)):
+        raise LorafuseError(
+            f"a row has label {label!r}, which is none of {', '.join(words)}."
+            " Evaluate a split whose labels are public."
+        )
+    return words[label]
