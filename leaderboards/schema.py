@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+from lorafuse_bench.leaderboards.stats import statistic
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
-from lorafuse_bench.leaderboards.stats import statistic
 
 RESULT_SCHEMA = "lorafuse.result/1"
 LONGEST_NAME = 120
@@ -122,7 +122,9 @@ class Task(Strict):
 class Result(Strict):
     """The result file of one cell. Build it with `Result.of`, which fills in the run id."""
 
-    schema_: Literal["lorafuse.result/1"] = Field(RESULT_SCHEMA, alias="schema", description="Schema id.")
+    schema_: Literal["lorafuse.result/1"] = Field(
+        "lorafuse.result/1", alias="schema", description="Schema id."
+    )
     run_id: str = Field(description="sha256 of all inputs: the same run again has the same id.")
     suite: str = Field(description="Name of the suite, such as mtl5.")
     method: Method = Field(description="The fusion method.")
@@ -173,7 +175,7 @@ def run_id(result: Result) -> str:
 
 
 def slug(label: str) -> str:
-    """A file name for a label: ':' becomes '@', what is unsafe is percent-encoded; no two labels share one."""
+    """A file name for a label: ':' becomes '@', the unsafe is percent-encoded; no two labels share one."""
     name = quote(label, safe="=,+-._~ :").replace(" ", "%20").replace(":", "@")
     if name.startswith("."):
         name = "%2E" + name[1:]
@@ -249,7 +251,7 @@ def check_items(path: str | Path, result: Result, items: Items) -> None:
         held = items.root[key]
         if task.representative not in task.metrics.keys() & held.metrics.keys():
             raise LorafuseError(
-                f"{path}: tasks.{key}: the representative metric '{task.representative}' has no value or no items."
+                f"{path}: tasks.{key}: no value or no items of '{task.representative}'."
             )
         if len(held.doc_hashes) != task.n:
             raise LorafuseError(

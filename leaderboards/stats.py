@@ -99,7 +99,7 @@ def corpus_bleu(sums: Array) -> Array:
     correct, total = sums[..., 2:6], sums[..., 6:10]
     missed = (correct == 0) & (total > 0)
     smoothed = np.where(missed, 0.5 ** np.cumsum(missed, axis=-1), correct)
-    possible = (total > 0).all(axis=-1) & (correct > 0).any(axis=-1)
+    possible = np.asarray((total > 0).all(axis=-1) & (correct > 0).any(axis=-1))
     precision = np.where(possible[..., None], smoothed / np.where(total > 0, total, 1.0), 1.0)
     brevity = np.minimum(0.0, 1.0 - reference / np.where(system > 0, system, 1.0))
     bleu = np.exp(brevity + np.log(precision).mean(axis=-1))
