@@ -45,6 +45,9 @@ class RouterEntry(_Strict):
     sha256: str = Field(description="sha256 of router.safetensors.")
     experts: tuple[str, ...] = Field(description="Expert names in the order of the router's outputs.")
     settings: dict[str, Any] = Field(description="What it was trained with: pool, training, seed, ...")
+    adapters: tuple[ExpertEntry, ...] = Field(
+        (), description="Experts trained jointly with this router; empty when it serves the zoo's own."
+    )
 
 
 class Manifest(_Strict):
@@ -94,11 +97,16 @@ class Zoo:
     def name(self) -> str:
         return self.manifest.name
 
-    @property
-    def base(self) -> str:
-        """Local folder of the base, or its hub id."""
-        local = self.root / self.manifest.base.path
-        return str(local) if local.is_dir() else self.manifest.base.path
+    def base_folder(self) -> Path:
+        """Local folder of the base, downloaded from the hub if need be; its weights' hash is checked."""
+        base = self.manifest.base
+        folder = local_model(self.root / base.path, base.path, base.revision)
+        if weights_sha256(folder) != base.sha256:
+            raise LorafuseError(
+                f"the base of zoo '{self.name}' in {folder} is not the one its experts were trained on:"
+                f" sha256 {weights_sha256(folder)[:12]}, expected {base.sha256[:12]}. Restore it, or rebuild the zoo."
+            )
+        return folder
 
     @property
     def data_source(self) -> str:
@@ -118,6 +126,23 @@ class Zoo:
 def embedded_root() -> Path:
     """Directory of the zoo shipped in the package."""
     return Path(str(files("lorafuse_bench.zoo"))) / EMBEDDED
+
+
+def local_model(folder: Path, repo: str, revision: str | None = None) -> Path:
+    """`folder` if it exists, else a local snapshot of the hub repository `repo`."""
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise LorafuseError(
+            f"base model '{repo}' is neither a folder nor a hub model that can be downloaded now"
+            f" ({type(error).__name__}). Check the name and the connection."
+        ) from error
 
 
 def weights_sha256(folder: str | Path) -> str:

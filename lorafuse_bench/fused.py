@@ -1,0 +1,159 @@
+"""FusedModel: one loaded base model in which fusion methods are switched in place."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.files import sha256_file
+from lorafuse_bench.fusion.base import BlockVisitor, FusionMethod, Prompts, RouterArtefact
+from lorafuse_bench.layers import FusedLinear, Selection, block_of, linear_shape
+from lorafuse_bench.zoo.manifest import RouterEntry, Zoo
+
+ROUTER_WEIGHTS = "router.safetensors"
+
+
+class FusedModel:
+    """A base model, the experts of a zoo, and the method that currently joins them.
+
+    The base's weights are never written to: a method's updates lie beside the linear maps they
+    adapt, and `use` replaces them. `fuse_seconds` and `extra_parameters` are the last `use`'s cost.
+    """
+
+    def __init__(self, model: PreTrainedModel, zoo: Zoo, pool: ExpertPool) -> None:
+        self.model = model
+        self.zoo = zoo
+        self.pool = pool
+        self.selection = Selection()
+        self.blocks = int(model.config.get_text_config().num_hidden_layers)
+        self.method: FusionMethod | None = None
+        self.fuse_seconds = 0.0
+        self.extra_parameters = 0
+        self._routers: dict[str, RouterArtefact] = {}
+        self._routers_in_use: dict[str, RouterArtefact] = {}
+        self._layers = _block_list(model, self.blocks)
+        _check_shapes(model, pool)
+
+    def use(self, method: FusionMethod) -> None:
+        """Replace the current method's updates by those of `method`."""
+        if method.merge_before and self.zoo.manifest.init == "independent":
+            warnings.warn(
+                f"method '{method.name}' combines factors before multiplying them, but the experts of zoo"
+                f" '{self.zoo.name}' started from independent initialisations: the update shrinks.",
+                stacklevel=2,
+            )
+        start = time.perf_counter()
+        self._routers_in_use = {}
+        with torch.no_grad():
+            updates = method.updates(self)
+        self.clear()
+        for name, update in updates.items():
+            base = self.model.get_submodule(name)
+            weight = base.weight
+            assert isinstance(weight, Tensor)
+            self.model.set_submodule(name, FusedLinear(base, update.to(weight.device, weight.dtype)))
+        self.method = method
+        self.fuse_seconds = time.perf_counter() - start
+        routers = (tensor for router in self._routers_in_use.values() for tensor in router.tensors.values())
+        self.extra_parameters = sum(u.size for u in updates.values()) + sum(t.numel() for t in routers)
+
+    def clear(self) -> None:
+        """Put the base's own linear maps back."""
+        for name, module in list(self.model.named_modules()):
+            if isinstance(module, FusedLinear):
+                self.model.set_submodule(name, module.base)
+        self.selection.set(None)
+        self.method = None
+
+    @torch.no_grad()
+    def select(self, prompts: Prompts) -> Tensor | None:
+        """Expert per prompt and block under the current method; None when rows are not told apart."""
+        assert self.method is not None
+        index = self.method.select(self, prompts)
+        self.selection.set(None)
+        return index
+
+    def router(self, method: str, **settings: Any) -> RouterArtefact:
+        """The zoo's first router for `method` whose settings match those given (None matches all)."""
+        wanted = {key: value for key, value in settings.items() if value is not None}
+        entries = [entry for entry in self.zoo.manifest.routers if entry.method == method]
+        for entry in entries:
+            if all(entry.settings.get(key) == value for key, value in wanted.items()):
+                self._routers_in_use[entry.name] = self._load_router(entry)
+                return self._routers_in_use[entry.name]
+        have = ", ".join(entry.name for entry in entries) or "none"
+        text = " and ".join(f"{key}={value}" for key, value in wanted.items())
+        raise LorafuseError(
+            f"zoo '{self.zoo.name}' has no router for method '{method}' with {text} (it has: {have})."
+            f" Train one with `lorafuse train router --out {self.zoo.root}`."
+        )
+
+    @torch.no_grad()
+    def visit_blocks(self, prompts: Prompts, visitor: BlockVisitor) -> None:
+        """Run the blocks over the prompts, calling `visitor(block, hidden)` before each."""
+        visit_blocks(self.model, self._layers, prompts, visitor)
+
+    def _load_router(self, entry: RouterEntry) -> RouterArtefact:
+        if entry.name not in self._routers:
+            path = self.zoo.root / entry.path / ROUTER_WEIGHTS
+            if not path.is_file() or sha256_file(path) != entry.sha256:
+                raise LorafuseError(
+                    f"router '{entry.name}': {path} is missing or not the file the manifest describes."
+                    f" Train it again with `lorafuse train router --out {self.zoo.root}`."
+                )
+            tensors = {key: value.to(self.model.device) for key, value in load_file(path).items()}
+            joint = {adapter.name: adapter for adapter in entry.adapters}
+            pool = ExpertPool.from_entries(self.zoo, [joint[name] for name in self.pool.names]) if joint else None
+            self._routers[entry.name] = RouterArtefact(entry.name, tensors, entry.settings, entry.experts, pool)
+        return self._routers[entry.name]
+
+
+def visit_blocks(
+    model: PreTrainedModel, layers: nn.ModuleList, prompts: Prompts, visitor: BlockVisitor
+) -> None:
+    """Forward pass over `prompts` without the language-model head, calling `visitor` before each block."""
+
+    def hook(block: int) -> Any:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            visitor(block, args[0] if args else kwargs["hidden_states"])
+
+        return before
+
+    handles = [
+        layer.register_forward_pre_hook(hook(block), with_kwargs=True) for block, layer in enumerate(layers)
+    ]
+    try:
+        model.base_model(input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _block_list(model: PreTrainedModel, blocks: int) -> nn.ModuleList:
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == blocks:
+            return module
+    raise LorafuseError(f"{type(model).__name__} has no list of {blocks} transformer blocks: it cannot be routed.")
+
+
+def _check_shapes(model: PreTrainedModel, pool: ExpertPool) -> None:
+    blocks = int(model.config.get_text_config().num_hidden_layers)
+    modules = dict(model.named_modules())
+    for name, stack in pool.modules.items():
+        owner = next(e.name for e in pool.experts if name in e.factors)
+        if name not in modules or block_of(name, blocks) >= blocks:
+            raise LorafuseError(f"adapter '{owner}' updates {name}, which the base model does not have. Use its own base.")
+        shape = linear_shape(modules[name], name)
+        if shape != stack.shape:
+            raise LorafuseError(
+                f"adapter '{owner}' updates {name} as {stack.shape[0]}x{stack.shape[1]}, the base model's is"
+                f" {shape[0]}x{shape[1]}. Use its own base."
+            )

@@ -1,0 +1,147 @@
+"""What a fusion method is: typed options, what it needs, and how it turns experts into updates."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor
+
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.layers import RowUpdate, Selection, StaticUpdate, Update, block_of
+
+Family = Literal["floor", "merge", "route", "ensemble", "adapter", "reference"]
+Need = Literal["task_id", "router", "train_data"]
+
+
+def option(default: Any, help: str) -> Any:
+    """A method's option: a dataclass field with a one-line explanation."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One static low-rank update per module: `factors[m] = (A (R, in), B (out, R))`, `ΔW_m = B @ A`."""
+
+    factors: Mapping[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch of prompts: `input_ids (rows, tokens)` right-padded, `lengths (rows,)`, one task key a row."""
+
+    input_ids: Tensor
+    lengths: Tensor
+    tasks: tuple[str, ...]
+
+    @property
+    def mask(self) -> Tensor:
+        """`(rows, tokens)`, true on prompt tokens."""
+        positions = self.input_ids.new_ones(1, self.input_ids.shape[1]).cumsum(1) - 1
+        return positions < self.lengths[:, None]
+
+
+@dataclass(frozen=True)
+class RouterArtefact:
+    """A trained router: its tensors, its own settings, the experts its outputs stand for.
+
+    `pool` holds experts that were trained jointly with it; None when it serves the zoo's own.
+    """
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    settings: Mapping[str, Any]
+    experts: tuple[str, ...]
+    pool: ExpertPool | None = None
+
+
+class BlockVisitor(Protocol):
+    """Called before each transformer block with `hidden (rows, tokens, h)`."""
+
+    def __call__(self, block: int, hidden: Tensor) -> None: ...
+
+
+class Runtime(Protocol):
+    """What a method may ask of the model it is fused into (implemented by `FusedModel`)."""
+
+    selection: Selection
+    blocks: int
+    pool: ExpertPool
+
+    def router(self, method: str, **settings: Any) -> RouterArtefact:
+        """The zoo's first router for `method` whose settings match those given (None matches all)."""
+
+    def visit_blocks(self, prompts: Prompts, visitor: BlockVisitor) -> None:
+        """Run the blocks over the prompts, calling `visitor` before each."""
+
+
+class FusionMethod(ABC):
+    """A way to use N LoRA experts as one model. Options are the dataclass fields of a subclass."""
+
+    name: ClassVar[str]
+    family: ClassVar[Family]
+    paper: ClassVar[str]
+    version: ClassVar[str] = "1"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    merge_before: ClassVar[bool] = False
+    """True when factors are combined before multiplying: meaningful only from a shared initialisation."""
+
+    @abstractmethod
+    def updates(self, runtime: Runtime) -> Mapping[str, Update]:
+        """The update of each adapted module; modules left out keep the base's map."""
+
+    def select(self, runtime: Runtime, prompts: Prompts) -> Tensor | None:
+        """Expert index per row and block `(rows, blocks)`, or None when rows are not told apart."""
+        return None
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Names of the method's options."""
+        return tuple(f.name for f in dataclasses.fields(cls))  # type: ignore[arg-type]
+
+    def options(self) -> dict[str, Any]:
+        """All options with their values, defaults included."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def label(self) -> str:
+        """Canonical name: `moa`, or `moa:decision=vote+pool=mean` with the options that differ from default."""
+        changed = [
+            f"{f.name}={_text(getattr(self, f.name))}"
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, f.name) != f.default
+        ]
+        return self.name + (":" + "+".join(changed) if changed else "")
+
+
+class Merge(FusionMethod):
+    """A method that collapses the experts to one adapter before the model runs."""
+
+    family = "merge"
+
+    @abstractmethod
+    def merge(self, pool: ExpertPool) -> Adapter:
+        """The one adapter, of any rank. Must not write to the pool's tensors."""
+
+    def updates(self, runtime: Runtime) -> Mapping[str, Update]:
+        return {m: StaticUpdate(a, b) for m, (a, b) in self.merge(runtime.pool).factors.items()}
+
+
+class RowRouting(FusionMethod):
+    """A method that gives each row (and block) one expert."""
+
+    def experts(self, runtime: Runtime) -> ExpertPool:
+        """The experts to choose among, in the pool's order."""
+        return runtime.pool
+
+    def updates(self, runtime: Runtime) -> Mapping[str, Update]:
+        return {
+            m: RowUpdate(stack, runtime.selection, block_of(m, runtime.blocks))
+            for m, stack in self.experts(runtime).modules.items()
+        }
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

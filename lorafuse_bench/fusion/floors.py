@@ -1,0 +1,24 @@
+"""The floor: no adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lorafuse_bench.fusion.base import FusionMethod, Runtime
+from lorafuse_bench.fusion.papers import RETHINKING
+from lorafuse_bench.fusion.registry import register
+from lorafuse_bench.layers import Update
+
+
+@register
+@dataclass(frozen=True)
+class Base(FusionMethod):
+    """The base model without any adapter: `y = Wx`. Cost: none. Every board's floor."""
+
+    name = "base"
+    family = "floor"
+    paper = f"{RETHINKING}, section 4.2"
+
+    def updates(self, runtime: Runtime) -> Mapping[str, Update]:
+        return {}

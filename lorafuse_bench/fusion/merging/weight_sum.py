@@ -1,0 +1,61 @@
+"""Weight summing: the factors are combined before they are multiplied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fusion.base import Adapter, Merge, option
+from lorafuse_bench.fusion.papers import RETHINKING
+from lorafuse_bench.fusion.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class WeightSum(Merge):
+    """One LoRA from linearly combined factors (merge-before).
+
+    `Ā = Σ λ_i A_i (r, in)`, `B̄ = Σ λ_i s_i B_i (out, r)`, `ΔW = B̄ Ā`: with one common scaling `s`
+    this is the paper's `s · (Σ λ_i B_i)(Σ λ_i A_i)`; unequal scalings and ranks are folded into `B`
+    and padded. λ_i = 1 by default (the reported row, Table 5 of the paper), 1/N with `average`.
+    Cross terms `B_i A_j` make this meaningful only for experts that share their initial A.
+    Source: rethinking LoRA merging, section 3.4 (2). Cost: one LoRA of the largest rank.
+    """
+
+    average: bool = option(False, "λ_i = 1/N instead of 1")
+    weights: str | None = option(None, "λ_i in the order of the experts, separated by '/', such as 0.5/0.3/0.2")
+
+    name = "weight_sum"
+    paper = f"{RETHINKING}, section 3.4"
+    merge_before = True
+
+    def __post_init__(self) -> None:
+        if self.average and self.weights is not None:
+            raise LorafuseError("method 'weight_sum': average and weights exclude each other. Give one of them.")
+
+    def merge(self, pool: ExpertPool) -> Adapter:
+        weights = self._weights(pool)
+        return Adapter(
+            {
+                module: (torch.einsum("n,nri->ri", weights, stack.A), torch.einsum("n,nor->or", weights, stack.B))
+                for module, stack in pool.modules.items()
+            }
+        )
+
+    def _weights(self, pool: ExpertPool) -> Tensor:
+        if self.weights is None:
+            return torch.full((len(pool),), 1 / len(pool) if self.average else 1.0)
+        try:
+            values = [float(part) for part in self.weights.split("/")]
+        except ValueError:
+            values = []
+        if len(values) != len(pool):
+            raise LorafuseError(
+                f"method 'weight_sum': weights={self.weights!r} must be {len(pool)} numbers separated by '/',"
+                f" for {', '.join(pool.names)}."
+            )
+        return torch.tensor(values)

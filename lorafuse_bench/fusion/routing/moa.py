@@ -1,0 +1,113 @@
+"""MoA: a router before every block names one expert for the whole sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fusion.base import Prompts, RouterArtefact, RowRouting, Runtime, option
+from lorafuse_bench.fusion.papers import MOA, RETHINKING
+from lorafuse_bench.fusion.registry import register
+from lorafuse_bench.layers import BASE
+
+Decision = Literal["last", "vote", "per_block"]
+Pool = Literal["last", "mean"]
+Training = Literal["post_hoc", "joint"]
+
+
+@register
+@dataclass(frozen=True)
+class Moa(RowRouting):
+    """Mixture-of-LoRAs: routers pick one expert per sequence from the prompt alone.
+
+    Router l: `logits_l = W2_l gelu(W1_l h_l + b1_l) + b2_l`, with `h_l (h,)` the input of block l at the
+    last prompt token or its mean over the prompt. A routing pass over the prompt lets every block
+    use its own router's choice; then `last` takes the last block's choice for all blocks, `vote` the
+    choice of most blocks, `per_block` each block's own. Blocks whose router saw nothing on
+    validation prompts stay unadapted in that pass and have no vote (before block 0 the last token of
+    every structured prompt is the same ":"); under `per_block` they follow the first block that saw
+    something. Sources: Feng et al. 2024; rethinking LoRA merging, section 3.3.
+    Needs a trained router. Cost: one LoRA, and one more prefill with L small MLPs per prompt.
+    """
+
+    decision: Decision = option("last", "last, vote or per_block: which routers decide")
+    pool: Pool | None = option(None, "last or mean: what routers read; by default as the zoo's first router")
+    training: Training = option("post_hoc", "post_hoc: routers on frozen experts; joint: trained with their experts")
+
+    name = "moa"
+    needs = frozenset({"router"})
+    paper = f"{MOA}; {RETHINKING}, section 3.3"
+
+    def experts(self, runtime: Runtime) -> ExpertPool:
+        return self._router(runtime).pool or runtime.pool
+
+    def select(self, runtime: Runtime, prompts: Prompts) -> Tensor:
+        router = self._router(runtime)
+        columns = _columns(router, runtime.pool)
+        blocks = router.settings["informative_blocks"]
+        device = prompts.input_ids.device
+        index = torch.full((len(prompts.tasks), runtime.blocks), BASE, device=device)
+        logits: dict[int, Tensor] = {}
+
+        def visit(block: int, hidden: Tensor) -> None:
+            if block in blocks:
+                h = pool_hidden(hidden, prompts, router.settings["pool"])
+                logits[block] = router_logits(router.tensors, block, h)[:, columns]
+                runtime.selection.set_block(block, logits[block].argmax(-1))
+
+        runtime.selection.set(index)
+        runtime.visit_blocks(prompts, visit)
+        return decide([logits[b] for b in blocks], blocks, runtime.blocks, self.decision)
+
+    def _router(self, runtime: Runtime) -> RouterArtefact:
+        return runtime.router(self.name, pool=self.pool, training=self.training)
+
+
+def router_logits(tensors: Mapping[str, Tensor], block: int, h: Tensor) -> Tensor:
+    """`(rows, N)` logits of one block's router for `h (rows, h)`: a two-layer MLP with GELU."""
+    hidden = F.gelu(F.linear(h.float(), tensors["w1"][block], tensors["b1"][block]))
+    return F.linear(hidden, tensors["w2"][block], tensors["b2"][block])
+
+
+def pool_hidden(hidden: Tensor, prompts: Prompts, pool: Pool) -> Tensor:
+    """`(rows, h)` from `hidden (rows, tokens, h)`: the last prompt token, or the mean over the prompt."""
+    if pool == "last":
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), prompts.lengths - 1]
+    mask = prompts.mask[..., None].to(hidden.dtype)
+    return (hidden * mask).sum(1) / mask.sum(1)
+
+
+def decide(logits: Sequence[Tensor], blocks: Sequence[int], n_blocks: int, decision: Decision) -> Tensor:
+    """Expert per row and block `(rows, n_blocks)` from the `(rows, N)` logits of the deciding blocks.
+
+    A tied vote goes to the expert with the larger summed probability among the tied.
+    """
+    choices = torch.stack([layer.argmax(-1) for layer in logits])
+    if decision == "per_block":
+        position = [max((i for i, b in enumerate(blocks) if b <= block), default=0) for block in range(n_blocks)]
+        return choices[position].T.contiguous()
+    if decision == "last":
+        choice = choices[-1]
+    else:
+        votes = F.one_hot(choices, logits[0].shape[-1]).sum(0)
+        probability = torch.stack([layer.softmax(-1) for layer in logits]).mean(0)
+        choice = (votes + probability.clamp(max=0.999)).argmax(-1)
+    return choice[:, None].expand(-1, n_blocks).clone()
+
+
+def _columns(router: RouterArtefact, pool: ExpertPool) -> list[int]:
+    """The router's output for each expert of the pool; outputs of absent experts are left out."""
+    missing = [name for name in pool.names if name not in router.experts]
+    if missing:
+        raise LorafuseError(
+            f"router '{router.name}' was not trained with expert {', '.join(missing)};"
+            f" it knows {', '.join(router.experts)}. Train a router on these experts or choose among its own."
+        )
+    return [router.experts.index(name) for name in pool.names]

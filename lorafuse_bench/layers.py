@@ -1,0 +1,155 @@
+"""The fused linear layers: `y = Wx + update(x)`, the only hot path.
+
+Three kinds of update cover every method: one static low-rank update (merges), one expert per row
+(oracle, MoA), and none (the base). None builds a `(tokens, experts, out)` tensor, copies B per token
+or loops over experts.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ModuleStack
+
+BASE = -1
+"""Index that stands for "no expert" in a selection."""
+
+
+class Selection:
+    """Which expert each row uses in each block: `index (rows, blocks)`, `BASE` for none.
+
+    One object is shared by all row-wise updates of a model and set before each forward pass.
+    """
+
+    def __init__(self) -> None:
+        self.index: Tensor | None = None
+        self._uniform: list[int | None] = []
+
+    def set(self, index: Tensor | None) -> None:
+        """Select `index (rows, blocks)` for the next passes; None runs the base."""
+        self.index = index
+        # Rows that agree need no gather; decided once per batch, not once per layer and token.
+        self._uniform = [] if index is None else [_only_value(column) for column in index.T.tolist()]
+
+    def set_block(self, block: int, column: Tensor) -> None:
+        """Select `column (rows,)` for one block."""
+        assert self.index is not None
+        self.index[:, block] = column
+        self._uniform[block] = _only_value(column.tolist())
+
+    def uniform(self, block: int) -> int | None:
+        """The expert that all rows of `block` share, or None when they differ."""
+        return self._uniform[block]
+
+
+class Update(nn.Module, ABC):
+    """What a fusion method adds to one linear map."""
+
+    @abstractmethod
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """`y + update(x)` for `x (rows, tokens, in)`, `y (rows, tokens, out)`."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Numbers stored beside the base's."""
+
+
+class StaticUpdate(Update):
+    """`y + B A x` with `A (R, in)`, `B (out, R)`: any merge that is one low-rank adapter."""
+
+    def __init__(self, A: Tensor, B: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("A", A, persistent=False)
+        self.register_buffer("B", B, persistent=False)
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        return y + F.linear(F.linear(x, self.A), self.B)
+
+    @property
+    def size(self) -> int:
+        return self.A.numel() + self.B.numel()
+
+
+class RowUpdate(Update):
+    """`y_n + B_{e(n)} A_{e(n)} x_n`: one expert per row n, gathered per row and applied by `baddbmm`.
+
+    `A (N, r, in)`, `B (N, out, r)`; a zero expert is appended so that index `BASE` adds nothing.
+    """
+
+    def __init__(self, stack: ModuleStack, selection: Selection, block: int) -> None:
+        super().__init__()
+        self.register_buffer("A", F.pad(stack.A, (0, 0, 0, 0, 0, 1)), persistent=False)
+        self.register_buffer("B", F.pad(stack.B, (0, 0, 0, 0, 0, 1)), persistent=False)
+        self.selection = selection
+        self.block = block
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        index = self.selection.index
+        if index is None:
+            return y
+        expert = self.selection.uniform(self.block)
+        if expert == BASE:
+            return y
+        if expert is not None:
+            return y + F.linear(F.linear(x, self.A[expert]), self.B[expert])
+        rows = index[:, self.block]
+        if x.shape[0] != rows.shape[0]:
+            # Beam search and several return sequences repeat each row in place.
+            rows = rows.repeat_interleave(x.shape[0] // rows.shape[0])
+        hidden = torch.bmm(x, self.A[rows].transpose(1, 2))
+        return torch.baddbmm(y, hidden, self.B[rows].transpose(1, 2))
+
+    @property
+    def size(self) -> int:
+        return self.A[:-1].numel() + self.B[:-1].numel()
+
+
+class FusedLinear(nn.Module):
+    """A linear map of the base model with a fusion method's update beside it: `y = Wx + update(x)`.
+
+    `base` keeps its weights and bias (`nn.Linear` or GPT-2's `Conv1D`); it is never written to.
+    """
+
+    def __init__(self, base: nn.Module, update: Update) -> None:
+        super().__init__()
+        self.base = base
+        self.update = update
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.update.add_to(self.base(x), x)
+
+    # Some architectures read the wrapped layer's weight, for example for its dtype.
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias  # type: ignore[return-value]
+
+
+def block_of(module: str, blocks: int) -> int:
+    """Index of the transformer block a module lies in; modules after the blocks count to the last."""
+    match = re.search(r"\.(\d+)\.", f".{module}.")
+    return int(match[1]) if match else blocks - 1
+
+
+def linear_shape(module: nn.Module, name: str) -> tuple[int, int]:
+    """(out, in) of an `nn.Linear` or `Conv1D`; LorafuseError for any other module."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    weight = getattr(module, "weight", None)
+    if type(module).__name__ == "Conv1D" and isinstance(weight, Tensor):
+        return weight.shape[1], weight.shape[0]
+    raise LorafuseError(f"{name} is a {type(module).__name__}, not a linear map: adapters on it cannot be fused.")
+
+
+def _only_value(values: list[int]) -> int | None:
+    return values[0] if len(set(values)) == 1 else None

@@ -1,0 +1,296 @@
+"""The lm-eval model `lorafuse`: a Hugging Face base with a zoo's experts fused by a chosen method."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from lorafuse_bench.errors import LorafuseError, did_you_mean, unknown
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.base import FusionMethod, Prompts
+from lorafuse_bench.tasks.data import resolve_source
+from lorafuse_bench.tasks.suites import task_key
+from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
+
+_AUTO_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One log-likelihood to compute: `log p(continuation | context)` of a task's request, in tokens."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+    task: str
+
+
+class LorafuseLM(HFLM):
+    """`lm_eval --model lorafuse --model_args method=NAME[,zoo=DIR][,experts=a/b][,data=...][,options]`.
+
+    `method` and its options choose the fusion method, `zoo` a zoo directory (the embedded `mini` by
+    default), `experts` some of its experts, `data` the source of the tasks' rows (read by the tasks).
+    Everything else goes to lm-eval's Hugging Face model. Methods that route by task or prompt choose
+    an expert for each request before any batch is formed, so results do not depend on batch size,
+    order or padding.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        zoo: str | Path = EMBEDDED,
+        experts: str | Sequence[str] | None = None,
+        data: str | None = None,
+        batch_size: int | str = 1,
+        device: str | None = "cuda",
+        **options: Any,
+    ) -> None:
+        chosen, model_options = split_options(method, options)
+        self.zoo = Zoo.open(zoo)
+        self.data_source = resolve_source(data, str(zoo), method)
+        names = experts.split("/") if isinstance(experts, str) else experts
+        pool = ExpertPool.from_zoo(self.zoo, names)
+        super().__init__(
+            pretrained=str(self.zoo.base_folder()),
+            batch_size=batch_size,
+            device=device,
+            # Prompts longer than the model keep their end, where the structured prompt names its task.
+            truncation=False,
+            **model_options,
+        )
+        self.fused = FusedModel(self.model, self.zoo, pool)
+        self._choices: dict[tuple[int, ...], Tensor] = {}
+        self.use(chosen)
+
+    def use(self, method: FusionMethod) -> None:
+        """Switch to another method in place; the base stays loaded."""
+        self.fused.use(method)
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Refuses lm-eval's response cache."""
+        raise LorafuseError(
+            "--use_cache keys answers by the prompt alone and would return one method's or task's answer for"
+            " another. Leave it out; `lorafuse run` keeps finished cells instead."
+        )
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What lm-eval writes into its results: the method with all options, the zoo, the data source."""
+        method = self.fused.method
+        assert method is not None
+        return {
+            "model_num_parameters": sum(p.numel() for p in self.model.parameters()),
+            "model_dtype": str(self.model.dtype),
+            "lorafuse": {
+                "method": method.name,
+                "label": method.label(),
+                "options": method.options(),
+                "zoo": self.zoo.name,
+                "zoo_seed": self.zoo.manifest.seed,
+                "zoo_sha256": self.zoo.sha256(),
+                "base_sha256": self.zoo.manifest.base.sha256,
+                "experts": {e.name: e.sha256 for e in self.fused.pool.experts},
+                "data_source": self.data_source,
+                "fuse_seconds": self.fused.fuse_seconds,
+                "extra_parameters": self.fused.extra_parameters,
+            },
+        }
+
+    # --- log-likelihoods ------------------------------------------------------------------------
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """`(log p(continuation | context), whether greedy decoding gives it)` for each request."""
+        rows = []
+        for request in requests:
+            context, continuation = request.args
+            if context:
+                context_ids, continuation_ids = self._encode_pair(context, continuation)
+            else:
+                context_ids, continuation_ids = [self.prefix_token_id], self.tok_encode(
+                    continuation, add_special_tokens=False
+                )
+            rows.append(Scored(tuple(context_ids), tuple(continuation_ids), task_key(request.task_name)))
+        return self._score(rows, disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """`log p(text)` for each request, in windows of the model's length.
+
+        There is no prompt: a router sees each window whole.
+        """
+        rows: list[Scored] = []
+        owner: list[int] = []
+        for position, request in enumerate(requests):
+            windows = get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0]),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            for context, continuation in map(make_disjoint_window, windows):
+                rows.append(Scored(tuple(context), tuple(continuation), task_key(request.task_name)))
+                owner.append(position)
+        totals = [0.0] * len(requests)
+        scores = self._score(rows, disable_tqdm, prompts=[row.context + row.continuation for row in rows])
+        for position, (log_probability, _) in zip(owner, scores, strict=True):
+            totals[position] += log_probability
+        return totals
+
+    def _score(
+        self, rows: Sequence[Scored], disable_tqdm: bool, prompts: Sequence[tuple[int, ...]] | None = None
+    ) -> list[tuple[float, bool]]:
+        """Log-probabilities of the continuations, longest rows first, in the order of `rows`."""
+        rows = [self._truncated(row) for row in rows]
+        choices = self._choose(prompts or [row.context for row in rows], [row.task for row in rows])
+        order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].context) - len(rows[i].continuation), i))
+        scores: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
+        progress = tqdm(total=len(rows), disable=disable_tqdm or self.rank != 0, desc="Scoring continuations")
+        for batch in _batches(order, self._rows_per_batch()):
+            self.fused.selection.set(None if choices is None else torch.stack([choices[i] for i in batch]))
+            for i, score in zip(batch, self._score_batch([rows[i] for i in batch]), strict=True):
+                scores[i] = score
+            progress.update(len(batch))
+        progress.close()
+        self.fused.selection.set(None)
+        return scores
+
+    def _truncated(self, row: Scored) -> Scored:
+        """Drop the context's start where context and continuation exceed the model's length."""
+        excess = len(row.context) + len(row.continuation) - 1 - self.max_length
+        if excess >= len(row.context):
+            raise LorafuseError(
+                f"task '{row.task}': a continuation of {len(row.continuation)} tokens does not fit the model's"
+                f" {self.max_length}. Use a model with a longer context."
+            )
+        return row if excess <= 0 else Scored(row.context[excess:], row.continuation, row.task)
+
+    @torch.no_grad()
+    def _score_batch(self, rows: Sequence[Scored]) -> list[tuple[float, bool]]:
+        # The last token is scored, never read: leaving it out saves one position a row.
+        inputs = [torch.tensor((row.context + row.continuation)[:-1]) for row in rows]
+        ids = pad_sequence(inputs, batch_first=True).to(self.device)
+        lengths = torch.tensor([len(x) for x in inputs], device=self.device)
+        mask = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
+        logits = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+        scores = []
+        for row, row_logits in zip(rows, logits, strict=True):
+            start = len(row.context) - 1
+            scored = row_logits[start : start + len(row.continuation)].float().log_softmax(-1)
+            target = torch.tensor(row.continuation, device=self.device)
+            log_probability = scored.gather(1, target[:, None]).sum()
+            scores.append((log_probability.item(), bool((scored.argmax(-1) == target).all())))
+        return scores
+
+    # --- generation -----------------------------------------------------------------------------
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Continuations of the requests' contexts, through lm-eval's own batching and stopping."""
+        prompts, tasks = [], []
+        for request in requests:
+            context, settings = request.args
+            room = self.max_length - normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
+            prompts.append(tuple(self.tok_encode(context)[-room:]))
+            tasks.append(task_key(request.task_name))
+        choices = self._choose(prompts, tasks)
+        if choices is None:
+            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        outputs: list[str] = [""] * len(requests)
+        for positions, by_prompt in _rounds(prompts, choices):
+            self._choices = by_prompt
+            texts = super().generate_until([requests[i] for i in positions], disable_tqdm=disable_tqdm)
+            for i, text in zip(positions, texts, strict=True):
+                outputs[i] = text
+        self._choices = {}
+        return outputs
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **settings: Any) -> Tensor:
+        """lm-eval's generation of one left-padded batch, with each row's expert selected."""
+        if self._choices:
+            mask = settings["attention_mask"].bool()
+            rows = [tuple(ids[keep].tolist()) for ids, keep in zip(context, mask, strict=True)]
+            self.fused.selection.set(torch.stack([self._choices[row] for row in rows]))
+        try:
+            return super()._model_generate(context, max_length, stop, **settings)
+        finally:
+            self.fused.selection.set(None)
+
+    # --- routing --------------------------------------------------------------------------------
+
+    def _choose(self, prompts: Sequence[tuple[int, ...]], tasks: Sequence[str]) -> list[Tensor] | None:
+        """Expert per block `(blocks,)` for each prompt under the current method; None without row routing.
+
+        Equal prompts of one task are routed once.
+        """
+        unique = sorted(set(zip(prompts, tasks, strict=True)), key=lambda pair: (-len(pair[0]), pair))
+        chosen: dict[tuple[tuple[int, ...], str], Tensor] = {}
+        for batch in _batches(unique, self._rows_per_batch()):
+            ids = [torch.tensor(prompt) for prompt, _ in batch]
+            index = self.fused.select(
+                Prompts(
+                    input_ids=pad_sequence(ids, batch_first=True).to(self.device),
+                    lengths=torch.tensor([len(x) for x in ids], device=self.device),
+                    tasks=tuple(task for _, task in batch),
+                )
+            )
+            if index is None:
+                return None
+            chosen.update(zip(batch, index, strict=True))
+        return [chosen[pair] for pair in zip(prompts, tasks, strict=True)]
+
+    def _rows_per_batch(self) -> int:
+        return _AUTO_BATCH if self.batch_size == "auto" else int(self.batch_size)
+
+
+def split_options(method: str, options: Mapping[str, Any]) -> tuple[FusionMethod, dict[str, Any]]:
+    """The method made from its options, and the options left for lm-eval's Hugging Face model."""
+    known = registry.methods()
+    if method.partition(":")[0] not in known:
+        raise unknown("method", method, known)
+    if ":" in method:
+        return registry.parse(method), dict(options)
+    own = set(known[method].option_names())
+    reserved = {"self", "pretrained", "backend", "peft", "delta", "kwargs", "truncation"}
+    model = set(inspect.signature(HFLM.__init__).parameters) - reserved
+    for key in options:
+        if key not in own | model:
+            named = own | {"zoo", "experts", "data"}
+            raise LorafuseError(
+                f"unknown option '{key}' in --model_args for method '{method}'.{did_you_mean(key, named | model)}"
+                f" Known: {', '.join(sorted(named))}, and those of lm-eval's hf model."
+            )
+    chosen = registry.create(method, {key: value for key, value in options.items() if key in own})
+    return chosen, {key: value for key, value in options.items() if key not in own}
+
+
+def _rounds(
+    prompts: Sequence[tuple[int, ...]], choices: Sequence[Tensor]
+) -> Iterator[tuple[list[int], dict[tuple[int, ...], Tensor]]]:
+    """Positions split so that equal prompts within a round have equal choices.
+
+    lm-eval hands over token ids only; two tasks may share a prompt and still need different experts.
+    """
+    waiting = list(range(len(prompts)))
+    while waiting:
+        by_prompt: dict[tuple[int, ...], Tensor] = {}
+        now, later = [], []
+        for i in waiting:
+            fits = torch.equal(by_prompt.setdefault(prompts[i], choices[i]), choices[i])
+            (now if fits else later).append(i)
+        yield now, by_prompt
+        waiting = later
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

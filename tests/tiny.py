@@ -1,0 +1,137 @@
+"""Tiny zoos with random weights, for tests: three architectures, any ranks, alphas and targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from lorafuse_bench.files import sha256_file
+from lorafuse_bench.zoo.manifest import BaseEntry, ExpertEntry, Manifest, RouterEntry, Zoo, weights_sha256
+
+TASKS = ("sst2", "mnli", "squad", "piqa", "paws", "wmt14_en_de", "cnn_dailymail")
+
+_SHAPES = {
+    "qwen2": {"hidden_size": 32, "intermediate_size": 48, "num_key_value_heads": 2, "tie_word_embeddings": True},
+    "llama": {"hidden_size": 32, "intermediate_size": 48, "num_key_value_heads": 2},
+    "gpt2": {"n_embd": 32},
+}
+ATTENTION = {
+    "qwen2": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "llama": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "gpt2": ("c_attn", "c_proj"),
+}
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte, plus <eos>: any text round-trips."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {symbol: i for i, symbol in enumerate([*alphabet, "<eos>"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")
+
+
+def tiny_model(architecture: str = "qwen2", layers: int = 3, seed: int = 0) -> PreTrainedModel:
+    """A random model in fp32 with weights large enough that outputs differ between inputs."""
+    common = {"vocab_size": 257, "num_hidden_layers": layers, "num_attention_heads": 4, "eos_token_id": 256}
+    config = AutoConfig.for_model(architecture, **common, **_SHAPES[architecture], max_position_embeddings=512)
+    config.bos_token_id = None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.15)
+    return model.eval()
+
+
+def write_adapter(
+    folder: Path,
+    model: PreTrainedModel,
+    targets: Sequence[str],
+    rank: int = 4,
+    alpha: float = 8,
+    seed: int = 0,
+    layers: Sequence[int] | None = None,
+    **config: object,
+) -> None:
+    """A random PEFT adapter on the modules whose last name component is among `targets`."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, module in model.named_modules():
+        block = next((int(part) for part in name.split(".") if part.isdigit()), 0)
+        weight = getattr(module, "weight", None)
+        if name.rsplit(".", 1)[-1] not in targets or weight is None or layers is not None and block not in layers:
+            continue
+        out, into = weight.T.shape if type(module).__name__ == "Conv1D" else weight.shape
+        prefix = f"base_model.model.{name}"
+        tensors[f"{prefix}.lora_A.weight"] = torch.randn(rank, into, generator=generator) * into**-0.5
+        tensors[f"{prefix}.lora_B.weight"] = torch.randn(out, rank, generator=generator) * 0.3
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": alpha, "bias": "none"}
+    settings["target_modules"] = list(targets)
+    settings["fan_in_fan_out"] = model.config.model_type == "gpt2"
+    (folder / "adapter_config.json").write_text(json.dumps(settings | config))
+
+
+def tiny_zoo(root: Path, architecture: str = "qwen2", experts: int = 3, mixed: bool = False, seed: int = 0) -> Zoo:
+    """A zoo of random experts on a random base; `mixed` gives unequal ranks, alphas, rsLoRA and targets."""
+    model = tiny_model(architecture, seed=seed)
+    model.save_pretrained(root / "base")
+    byte_tokenizer().save_pretrained(root / "base")
+    base = weights_sha256(root / "base")
+    entries = []
+    for i, task in enumerate(TASKS[:experts]):
+        targets = ATTENTION[architecture]
+        kwargs: dict[str, object] = {}
+        if mixed:
+            targets = targets[i % 2 :]
+            kwargs = {"rank": 2 + 2 * (i % 3), "alpha": 4 + 3 * i, "use_rslora": i % 2 == 1}
+        folder = root / "experts" / task
+        write_adapter(folder, model, targets, seed=seed * 100 + i + 1, **kwargs)  # type: ignore[arg-type]
+        digest = sha256_file(folder / "adapter_model.safetensors")
+        entries.append(
+            ExpertEntry(name=task, task=task, path=f"experts/{task}", sha256=digest, base_sha256=base)
+        )
+    manifest = Manifest(
+        name="tiny", seed=seed, base=BaseEntry(path="base", sha256=base), init="independent",
+        experts=tuple(entries), data="hub",
+    )
+    zoo = Zoo(root, manifest)
+    zoo.save()
+    return zoo
+
+
+def add_router(zoo: Zoo, name: str = "moa-mean", pool: str = "mean", seed: int = 0, **settings: object) -> Zoo:
+    """The zoo with a random MoA router: which expert it picks depends on the prompt alone."""
+    generator = torch.Generator().manual_seed(seed)
+    model = json.loads((zoo.root / "base" / "config.json").read_text())
+    blocks = model.get("num_hidden_layers") or model["n_layer"]
+    names = tuple(entry.name for entry in zoo.manifest.experts)
+    width = model.get("hidden_size") or model["n_embd"]
+    tensors = {
+        "w1": torch.randn(blocks, 16, width, generator=generator) * 4,
+        "b1": torch.zeros(blocks, 16),
+        "w2": torch.randn(blocks, len(names), 16, generator=generator),
+        "b2": torch.zeros(blocks, len(names)),
+    }
+    folder = zoo.root / "routers" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "router.safetensors")
+    entry = RouterEntry(
+        name=name, method="moa", path=f"routers/{name}", sha256=sha256_file(folder / "router.safetensors"),
+        experts=names,
+        settings={"pool": pool, "training": "post_hoc", "informative_blocks": list(range(blocks)), **settings},
+    )
+    routers = (*zoo.manifest.routers, entry)
+    zoo = Zoo(zoo.root, zoo.manifest.model_copy(update={"routers": routers}))
+    zoo.save()
+    return zoo
