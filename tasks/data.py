@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset, concatenate_datasets, load_dataset
+from pyarrow import parquet  # type: ignore[import-untyped]
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo, embedded_root
@@ -51,8 +52,8 @@ def resolve_source(data: str | None = None, zoo: str | None = None, method: str 
         return MINI
     if not Path(source).is_dir():
         raise LorafuseError(
-            f"data source '{source}' is not a directory."
-            f" Set data= or {VARIABLE} to '{HUB}', '{MINI}' or a directory of <hub__id>/<config>/<split>.parquet."
+            f"data source '{source}' is not a directory. Set data= or {VARIABLE} to '{HUB}', '{MINI}',"
+            f" or a directory of <hub__id>/<config>/<split>.parquet."
         )
     return str(Path(source))
 
@@ -99,9 +100,9 @@ class Splits(Mapping[str, Dataset]):
         try:
             rows = load_dataset(hub, name, revision=revision, split=split)
         except Exception as error:  # network, authentication, renamed dataset: all need the same advice
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise LorafuseError(
-                f"dataset '{hub}' ({name or 'default'}, split {split}) could not be loaded from the hub: {reason}"
+                f"cannot load dataset '{hub}' ({name or 'default'}, split {split}) from the hub: {reason}."
                 f" Check the connection, or set data= or {VARIABLE} to '{MINI}' or a directory."
             ) from error
         return rows, f"{hub}@{revision or 'main'}"
@@ -128,11 +129,13 @@ def served_by(folder: Path, split: str) -> list[Path]:
     """
     if not folder.is_dir():
         raise LorafuseError(
-            f"no {folder}: this data source lacks the dataset. Add it there, or choose another with data= or {VARIABLE}."
+            f"no {folder}: this data source lacks the dataset."
+            f" Add it there, or choose another source with data= or {VARIABLE}."
         )
 
     def parts(stem: str) -> list[Path]:
-        return [file for file in (folder / f"{stem}.parquet", folder / f"{stem}_more.parquet") if file.is_file()]
+        files = (folder / f"{stem}.parquet", folder / f"{stem}_more.parquet")
+        return [file for file in files if file.is_file()]
 
     real, standin = parts(split), parts(f"{split}_standin")
     trained_on_standin = not parts(TRAIN) and bool(parts(f"{TRAIN}_standin"))
@@ -140,19 +143,19 @@ def served_by(folder: Path, split: str) -> list[Path]:
     if not files:
         present = ", ".join(sorted(file.name for file in folder.glob("*.parquet"))) or "no parquet files"
         raise LorafuseError(
-            f"no {folder / split}.parquet (it has {present}). Add the split, or choose another source with data=."
+            f"no {folder / split}.parquet (beside it: {present})."
+            f" Add the split, or choose another source with data= or {VARIABLE}."
         )
     return files
 
 
 def _read_parquet(file: Path) -> Dataset:
     """One parquet file in memory: unlike `load_dataset("parquet")` this writes no cache."""
-    import pyarrow.parquet
-
     try:
-        return Dataset(pyarrow.parquet.read_table(file))
+        return Dataset(parquet.read_table(file))
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise LorafuseError(f"{file}: not a readable parquet file ({error}). Download or build it again.") from error
+        reason = " ".join(str(error).split())[:200]
+        raise LorafuseError(f"{file} is not readable parquet: {reason}. Download or build it again.") from error
 
 
 def load(

@@ -37,7 +37,8 @@ def training_rows(key: str, source: str, split: str = "train", limit: int | None
         docs = docs.select(range(min(limit, len(docs))))
     delimiter = task.config.target_delimiter
     return [
-        Row(task.doc_to_text(doc), delimiter + task.doc_to_target(doc), doc_id) for doc_id, doc in enumerate(docs)
+        Row(task.doc_to_text(doc), delimiter + task.doc_to_target(doc), doc_id)
+        for doc_id, doc in enumerate(docs)
     ]
 
 
