@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset, concatenate_datasets, load_dataset
-from pyarrow import parquet  # type: ignore[import-untyped]
+from pyarrow import parquet
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo, embedded_root
@@ -155,7 +155,9 @@ def _read_parquet(file: Path) -> Dataset:
         return Dataset(parquet.read_table(file))
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         reason = " ".join(str(error).split())[:200]
-        raise LorafuseError(f"{file} is not readable parquet: {reason}. Download or build it again.") from error
+        raise LorafuseError(
+            f"{file} is not readable parquet: {reason}. Download or build it again."
+        ) from error
 
 
 def load(

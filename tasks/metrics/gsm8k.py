@@ -22,8 +22,13 @@ def final_number(text: str) -> Decimal | None:
     return Decimal((found[0] if mark else found[-1]).replace(",", "").replace("$", ""))
 
 
+def exact_match(prediction: str, reference: str) -> float:
+    """1.0 if both end in the same number; a text without a number never matches."""
+    found = final_number(prediction)
+    return float(found is not None and found == final_number(reference))
+
+
 def process_solution(doc: Doc, results: list[str]) -> dict[str, float]:
     """Items of gsm8k."""
-    found = final_number(results[0])
-    value = float(found is not None and found == final_number(doc["answer"]))
+    value = exact_match(results[0], doc["answer"])
     return {"exact_match": value, "score": value}
