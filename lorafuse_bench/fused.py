@@ -42,6 +42,12 @@ class FusedModel:
         self._layers = _block_list(model, self.blocks)
         _check_shapes(model, pool)
 
+    @classmethod
+    def of(cls, other: FusedModel, pool: ExpertPool) -> FusedModel:
+        """The same loaded base with another pool; `other` gives its base back."""
+        other.clear()
+        return cls(other.model, other.zoo, pool)
+
     def use(self, method: FusionMethod) -> None:
         """Replace the current method's updates by those of `method`."""
         if method.merge_before and self.zoo.manifest.init == "independent":

@@ -66,7 +66,8 @@ class LorafuseLM(HFLM):
         super().__init__(
             pretrained=str(self.zoo.base_folder()),
             batch_size=batch_size,
-            device=device,
+            # The lm_eval command always asks for cuda:0.
+            device="cpu" if str(device).startswith("cuda") and not torch.cuda.is_available() else device,
             # Prompts longer than the model keep their end, where the structured prompt names its task.
             truncation=False,
             **model_options,

@@ -18,7 +18,7 @@ from lorafuse_bench import __version__
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.uncaught import EXIT_BAD_INPUT, EXIT_INTERRUPTED, say
 
-SUBCOMMANDS: tuple[str, ...] = ()
+SUBCOMMANDS: tuple[str, ...] = ("run",)
 
 
 class _OneLineErrors(TyperGroup):
@@ -37,7 +37,7 @@ class _OneLineErrors(TyperGroup):
 
 app = typer.Typer(
     name="lorafuse",
-    help="Merge, route, ensemble or train an adapter: every way to make one model of N LoRA experts, measured.",
+    help="Merge, route, ensemble or train an adapter: every way to one model of N LoRA experts, measured.",
     cls=_OneLineErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a bug's traceback stays Python's own, without local variables

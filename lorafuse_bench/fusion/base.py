@@ -13,7 +13,7 @@ from torch import Tensor
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.layers import RowUpdate, Selection, StaticUpdate, Update, block_of
 
-Family = Literal["floor", "merge", "route", "ensemble", "adapter", "reference"]
+Family = Literal["floor", "reference", "merging", "routing", "ensembling", "adapters"]
 Need = Literal["task_id", "router", "train_data"]
 
 
@@ -119,7 +119,7 @@ class FusionMethod(ABC):
 class Merge(FusionMethod):
     """A method that collapses the experts to one adapter before the model runs."""
 
-    family = "merge"
+    family = "merging"
 
     @abstractmethod
     def merge(self, pool: ExpertPool) -> Adapter:
@@ -131,6 +131,8 @@ class Merge(FusionMethod):
 
 class RowRouting(FusionMethod):
     """A method that gives each row (and block) one expert."""
+
+    family = "routing"
 
     def experts(self, runtime: Runtime) -> ExpertPool:
         """The experts to choose among, in the pool's order."""

@@ -1,0 +1,204 @@
+"""Training MoA routers on frozen experts: a task classifier before every block, prompts only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.files import sha256_file, write_bytes
+from lorafuse_bench.fused import ROUTER_WEIGHTS, FusedModel
+from lorafuse_bench.fusion.base import Prompts
+from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
+from lorafuse_bench.fusion.routing.oracle import Oracle
+from lorafuse_bench.layers import BASE
+from lorafuse_bench.tasks.rows import training_rows
+from lorafuse_bench.zoo.manifest import RouterEntry, Zoo
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RouterSettings:
+    """How the routers are trained; all of it is recorded in the manifest."""
+
+    pool: Pool = "mean"
+    seed: int = 0
+    prompts_per_task: int = 400
+    held_out: float = 0.2
+    hidden: int = 32
+    steps: int = 300
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    cutoff: int = 512
+    batch_size: int = 32
+
+
+def train_router(zoo: Zoo, settings: RouterSettings, name: str | None = None, device: str = "cpu") -> Zoo:
+    """Train MoA routers for all experts of a zoo and write them into it; returns the zoo as saved.
+
+    Minimises `Σ_l CE(router_l(h_l), task)` over prompts without targets, with the hidden states `h_l`
+    of teacher forcing: all blocks before l run the prompt's own expert (rethinking LoRA merging,
+    section 3.3). A block is informative when its accuracy on held-out prompts exceeds the middle
+    between chance and the best block's. If some are not, hidden states are taken once more with those
+    blocks unadapted, as they are when routing, and the routers are trained on these.
+    """
+    fused, tokenizer = load_fused(zoo, device)
+    prompts, labels = _prompts(zoo, tokenizer, settings)
+    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(settings.seed))
+    held = order[: int(len(prompts) * settings.held_out)]
+    kept = order[len(held) :]
+    labels_tensor = torch.tensor(labels)
+    unadapted: tuple[int, ...] = ()
+    while True:
+        features = _features(fused, prompts, labels, settings, unadapted)
+        tensors = fit_routers(features[:, kept], labels_tensor[kept], len(fused.pool), settings)
+        accuracy = router_accuracy(tensors, features[:, held], labels_tensor[held])
+        informative = informative_blocks(accuracy, len(fused.pool))
+        if unadapted or len(informative) == len(accuracy):
+            break
+        unadapted = tuple(block for block in range(fused.blocks) if block not in informative)
+    _LOGGER.info("router accuracy per block: %s", ", ".join(f"{a:.3f}" for a in accuracy))
+    informative = [block for block in informative if block not in unadapted]
+    record = {
+        **asdict(settings),
+        "training": "post_hoc",
+        "informative_blocks": informative,
+        "accuracy_per_block": accuracy,
+        "accuracy": sum(accuracy) / len(accuracy),
+    }
+    return save_router(zoo, name or f"moa-{settings.pool}", tensors, record)
+
+
+def load_fused(zoo: Zoo, device: str = "cpu") -> tuple[FusedModel, PreTrainedTokenizerBase]:
+    """The zoo's base with all its experts, and its tokenizer."""
+    folder = zoo.base_folder()
+    model = AutoModelForCausalLM.from_pretrained(folder).to(device).eval()
+    return FusedModel(model, zoo, ExpertPool.from_zoo(zoo)), AutoTokenizer.from_pretrained(folder)
+
+
+def save_router(zoo: Zoo, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any], **entry: Any) -> Zoo:
+    """Write a router's tensors and enter it into the manifest, in place of one of the same name."""
+    path = zoo.root / "routers" / name / ROUTER_WEIGHTS
+    write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}))
+    router = RouterEntry(
+        name=name,
+        method="moa",
+        path=f"routers/{name}",
+        sha256=sha256_file(path),
+        experts=tuple(expert.name for expert in zoo.manifest.experts),
+        settings=dict(record),
+        **entry,
+    )
+    routers = {old.name: old for old in zoo.manifest.routers} | {name: router}
+    saved = Zoo(zoo.root, zoo.manifest.model_copy(update={"routers": tuple(routers.values())}))
+    saved.save()
+    return saved
+
+
+def fit_routers(features: Tensor, labels: Tensor, experts: int, settings: RouterSettings) -> dict[str, Tensor]:
+    """All blocks' routers at once from `features (blocks, prompts, h)` and `labels (prompts,)`.
+
+    Returns `w1 (blocks, hidden, h)`, `b1`, `w2 (blocks, N, hidden)`, `b2`. Features are standardised for
+    training and the standardisation is folded into the first layer.
+    """
+    blocks, _, width = features.shape
+    mean = features.mean(1, keepdim=True)
+    # A block whose features do not vary (the same last token everywhere) must not have noise blown up.
+    scale = features.std(1, keepdim=True).clamp(min=1e-3 * features.pow(2).mean().sqrt().item())
+    x = (features - mean) / scale
+    generator = torch.Generator().manual_seed(settings.seed)
+
+    def draw(*shape: int) -> Tensor:
+        return (torch.randn(*shape, generator=generator) * shape[-1] ** -0.5).requires_grad_()
+
+    w1, w2 = draw(blocks, settings.hidden, width), draw(blocks, experts, settings.hidden)
+    b1 = torch.zeros(blocks, settings.hidden, requires_grad=True)
+    b2 = torch.zeros(blocks, experts, requires_grad=True)
+    optimizer = torch.optim.AdamW([w1, b1, w2, b2], settings.learning_rate, weight_decay=settings.weight_decay)
+    for _ in range(settings.steps):
+        hidden = F.gelu(torch.einsum("lph,lmh->lpm", x, w1) + b1[:, None])
+        logits = torch.einsum("lpm,lem->lpe", hidden, w2) + b2[:, None]
+        loss = F.cross_entropy(logits.transpose(1, 2), labels.expand(blocks, -1), reduction="sum") / len(labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        folded = w1 / scale
+        shift = torch.einsum("lmh,lh->lm", folded, mean[:, 0])
+        tensors = {"w1": folded, "b1": b1 - shift, "w2": w2, "b2": b2}
+    return {key: value.detach() for key, value in tensors.items()}
+
+
+def router_accuracy(tensors: Mapping[str, Tensor], features: Tensor, labels: Tensor) -> list[float]:
+    """Share of prompts each block's router assigns to their own task."""
+    return [
+        (router_logits(tensors, block, h).argmax(-1) == labels).float().mean().item()
+        for block, h in enumerate(features)
+    ]
+
+
+def informative_blocks(accuracy: Sequence[float], experts: int) -> list[int]:
+    """Blocks whose accuracy exceeds the middle between chance and the best block's."""
+    threshold = (1 / experts + max(accuracy)) / 2
+    return [block for block, value in enumerate(accuracy) if value > threshold]
+
+
+def _prompts(
+    zoo: Zoo, tokenizer: PreTrainedTokenizerBase, settings: RouterSettings
+) -> tuple[list[list[int]], list[int]]:
+    """Token ids and task index of the training prompts of every expert's task."""
+    ids: list[list[int]] = []
+    labels: list[int] = []
+    for index, expert in enumerate(zoo.manifest.experts):
+        rows = training_rows(expert.task, zoo.data_source, limit=settings.prompts_per_task)
+        if not rows:
+            raise LorafuseError(f"no training rows for task '{expert.task}' in {zoo.data_source}.")
+        ids += [tokenizer(row.prompt)["input_ids"][-settings.cutoff :] for row in rows]
+        labels += [index] * len(rows)
+    return ids, labels
+
+
+@torch.no_grad()
+def _features(
+    fused: FusedModel,
+    prompts: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    settings: RouterSettings,
+    unadapted: Sequence[int],
+) -> Tensor:
+    """Pooled block inputs `(blocks, prompts, h)` with every block on the prompt's own expert."""
+    fused.use(Oracle())
+    result: list[Tensor | None] = [None] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    for start in tqdm(range(0, len(order), settings.batch_size), desc="Reading prompts", leave=False):
+        batch = order[start : start + settings.batch_size]
+        ids = pad_sequence([torch.tensor(prompts[i]) for i in batch], batch_first=True)
+        lengths = torch.tensor([len(prompts[i]) for i in batch])
+        device = fused.model.device
+        rows = Prompts(ids.to(device), lengths.to(device), ("",) * len(batch))
+        index = torch.tensor([labels[i] for i in batch], device=device)[:, None].repeat(1, fused.blocks)
+        index[:, list(unadapted)] = BASE
+        pooled: list[Tensor] = []
+
+        def visit(block: int, hidden: Tensor, rows: Prompts = rows, pooled: list[Tensor] = pooled) -> None:
+            del block
+            pooled.append(pool_hidden(hidden, rows, settings.pool).float().cpu())
+
+        fused.selection.set(index)
+        fused.visit_blocks(rows, visit)
+        for position, i in enumerate(batch):
+            result[i] = torch.stack([block[position] for block in pooled])
+    fused.selection.set(None)
+    return torch.stack([x for x in result if x is not None], dim=1)
