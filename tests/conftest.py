@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from handmade import write_data
 
 
 def shared_data() -> Path:
@@ -18,3 +19,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real data samples: set LORAFUSE_DATA, or put them in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def handmade_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a few handmade rows for every task."""
+    return write_data(tmp_path_factory.mktemp("data"))
