@@ -123,7 +123,7 @@ class Result(Strict):
     """The result file of one cell. Build it with `Result.of`, which fills in the run id."""
 
     schema_: Literal["lorafuse.result/1"] = Field(
-        "lorafuse.result/1", alias="schema", description="Schema id."
+        default="lorafuse.result/1", alias="schema", description="Schema id."
     )
     run_id: str = Field(description="sha256 of all inputs: the same run again has the same id.")
     suite: str = Field(description="Name of the suite, such as mtl5.")
@@ -250,9 +250,7 @@ def check_items(path: str | Path, result: Result, items: Items) -> None:
     for key, task in result.tasks.items():
         held = items.root[key]
         if task.representative not in task.metrics.keys() & held.metrics.keys():
-            raise LorafuseError(
-                f"{path}: tasks.{key}: no value or no items of '{task.representative}'."
-            )
+            raise LorafuseError(f"{path}: tasks.{key}: no value or no items of '{task.representative}'.")
         if len(held.doc_hashes) != task.n:
             raise LorafuseError(
                 f"{path}: {key}.doc_hashes: {len(held.doc_hashes)} documents, but n is {task.n}."

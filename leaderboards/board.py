@@ -1,0 +1,151 @@
+"""The leaderboard file: boards of (suite, zoo name), each a table of methods by tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from lorafuse_bench.leaderboards.schema import Cost, Dataset, Strict, invalid
+from pydantic import Field, JsonValue, ValidationError
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import write_json
+
+LEADERBOARD_SCHEMA = "lorafuse.leaderboard/1"
+
+Role = Literal["floor", "oracle", "method"]
+
+
+class Score(Strict):
+    """One number with its uncertainty, over one zoo or several replicates."""
+
+    value: float = Field(description="The value; the mean over seeds where there are several.")
+    se: float | None = Field(description="Standard error over items; with several seeds their mean, a bound.")
+    sd: float | None = Field(description="Standard deviation over zoo seeds; null for one seed.")
+    by_seed: dict[int, float] = Field(description="Zoo seed to its value; empty where a paper reports it.")
+
+
+class TaskScores(Strict):
+    """One method on one task."""
+
+    metrics: dict[str, Score] = Field(description="Metric name to its raw value.")
+    normalised: Score | None = Field(
+        default=None,
+        description="Representative metric over the oracle's; null where the task does not count.",
+    )
+    difference: Score | None = Field(
+        default=None, description="For a loss: this method's minus the oracle's."
+    )
+    recovered: Score | None = Field(
+        default=None,
+        description="For a loss: (base - method) / (base - oracle); null where the task does not count.",
+    )
+
+
+class Column(Strict):
+    """One task of the board."""
+
+    task: str = Field(description="Task key.")
+    metric: str = Field(description="Its representative metric.")
+    direction: Literal["up", "down"] = Field(description="up: larger is better; down: a loss.")
+    unit: str = Field(description="Unit of the representative metric.")
+    dataset: Dataset = Field(description="The rows it was measured on.")
+    n: int = Field(description="Items evaluated, for each seed.")
+    counts: bool = Field(description="Whether the task is normalised by its oracle.")
+    reason: str | None = Field(description="Why it is not; null where it is.")
+
+
+class Row(Strict):
+    """One method."""
+
+    label: str = Field(description="Canonical method spec, or the paper's name of a reported row.")
+    family: str = Field(description="Family of the method.")
+    role: Role = Field(description="floor: the base alone; oracle: the upper reference; else method.")
+    origin: Literal["measured", "reported"] = Field(description="Measured here, or printed in a paper.")
+    source: str | None = Field(default=None, description="Paper, table and model of a reported row.")
+    rank: int | None = Field(default=None, description="Place by ability among complete measured methods.")
+    note: str | None = Field(
+        default=None, description="Such as 'incomplete 4/5'; null where nothing is missing."
+    )
+    ability: Score | None = Field(description="Mean over counted tasks; null where incomplete.")
+    tasks: dict[str, TaskScores] = Field(description="Task key to scores; a missing task is absent.")
+    cost: Cost | None = Field(default=None, description="Mean over seeds; null for a reported row.")
+    run_ids: tuple[str, ...] = Field(default=(), description="The cells it was made from, by seed.")
+
+
+class Replicate(Strict):
+    """One zoo of a board."""
+
+    seed: int = Field(description="Seed of the zoo.")
+    sha256: str = Field(description="sha256 of its manifest.")
+    base_sha256: str = Field(description="sha256 of its base.")
+    init: str = Field(description="LoRA initialisation of the experts: shared or independent.")
+    experts: tuple[str, ...] = Field(description="Names of the experts.")
+
+
+class Provenance(Strict):
+    """What the measured rows were made with."""
+
+    base: str = Field(description="Base model.")
+    dtype: str = Field(description="Type the weights were evaluated in.")
+    data: str = Field(description="Data source; the same for every cell.")
+    splits: dict[str, JsonValue] = Field(description="Which file served which split, by seed.")
+    limit: int | None = Field(description="Items per task at most; null for all.")
+    versions: dict[str, tuple[str, ...]] = Field(description="Package to the versions used.")
+    commits: tuple[str, ...] = Field(description="Commits, '+' where there were local changes.")
+    hardware: tuple[str, ...] = Field(description="Processors and accelerators, in words.")
+
+
+class Board(Strict):
+    """The table of one suite on one zoo and its replicates."""
+
+    suite: str = Field(description="Name of the suite.")
+    zoo: str = Field(description="Name of the zoo.")
+    caption: str = Field(description="What the table shows, in a few honest sentences.")
+    provenance: Provenance = Field(description="What the measured rows were made with.")
+    replicates: tuple[Replicate, ...] = Field(description="The zoos, by seed.")
+    columns: tuple[Column, ...] = Field(description="The tasks, in the suite's order.")
+    rows: tuple[Row, ...] = Field(description="Measured rows, best first; then the papers' reported rows.")
+
+
+class Leaderboard(Strict):
+    """leaderboard.json."""
+
+    schema_: Literal["lorafuse.leaderboard/1"] = Field(
+        default="lorafuse.leaderboard/1", alias="schema", description="Schema id."
+    )
+    boards: tuple[Board, ...] = Field(description="By suite and zoo name.")
+
+
+def rounded(value: JsonValue) -> JsonValue:
+    """Floats to ten significant digits, so that a board does not differ by the last bit of a processor."""
+    if isinstance(value, float):
+        return float(f"{value:.10g}")
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return value
+
+
+def write_leaderboard(path: str | Path, leaderboard: Leaderboard) -> None:
+    """Write leaderboard.json; the same leaderboard gives the same bytes."""
+    write_json(Path(path), rounded(leaderboard.model_dump(mode="json", by_alias=True)))
+
+
+def read_leaderboard(path: str | Path) -> Leaderboard:
+    """Read leaderboard.json; LorafuseError naming the file and the field when it is not right."""
+    try:
+        content = Path(path).read_bytes()
+        head = json.loads(content)
+        if not isinstance(head, dict) or head.get("schema") != LEADERBOARD_SCHEMA:
+            raise LorafuseError(
+                f"{path}: schema: not {LEADERBOARD_SCHEMA}."
+                " Give the file that `lorafuse leaderboard build --out` wrote."
+            )
+        return Leaderboard.model_validate_json(content)
+    except ValidationError as error:
+        raise invalid(path, error) from error
+    except (OSError, ValueError) as error:
+        raise LorafuseError(f"{path}: cannot be read as JSON: {error}. Build it again.") from error

@@ -1,0 +1,190 @@
+"""From cells to a leaderboard: oracle gate, normalised scores, ability, ranks, the papers' rows beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.leaderboards.board import (
+    Board,
+    Column,
+    Leaderboard,
+    Role,
+    Row,
+    Score,
+    TaskScores,
+)
+from lorafuse_bench.leaderboards.collect import BASE, ORACLE, Cell, Group, collect
+from lorafuse_bench.leaderboards.provenance import caption, provenance_of, replicate_of
+from lorafuse_bench.leaderboards.reported_rows import reported_rows
+from lorafuse_bench.leaderboards.schema import Cost
+from lorafuse_bench.leaderboards.stats import Estimate
+
+ROLES: dict[str, Role] = {BASE: "floor", ORACLE: "oracle"}
+
+
+def build(paths: Iterable[str | Path], allow_limit: bool = False, note: str = "") -> Leaderboard:
+    """The leaderboard of all cells below `paths`; `note` opens every caption.
+
+    Pure but for reading: the same cells give the same leaderboard. LorafuseError, naming file and field,
+    for cells that must not be compared (see collect.py).
+    """
+    return Leaderboard(boards=tuple(_board(group, note) for group in collect(paths, allow_limit)))
+
+
+def _board(group: Group, note: str) -> Board:
+    columns = tuple(_column(group, key) for key in group.tasks)
+    counted = frozenset(column.task for column in columns if column.counts)
+    labels = {label: None for members in group.cells.values() for label in members}
+    rows = _ranked([_row(group, label, counted) for label in labels])
+    provenance = provenance_of(group)
+    return Board(
+        suite=group.suite,
+        zoo=group.zoo,
+        caption=caption(group, columns, provenance, note),
+        provenance=provenance,
+        replicates=tuple(
+            replicate_of(seed, members[ORACLE]) for seed, members in sorted(group.cells.items())
+        ),
+        columns=columns,
+        rows=(*rows, *reported_rows(group.suite)),
+    )
+
+
+def _column(group: Group, key: str) -> Column:
+    """A task counts only if its oracle passes the gate in every zoo: decided once, for all methods alike."""
+    task = next(iter(group.cells.values()))[ORACLE].result.tasks[key]
+    metric = task.metrics[task.representative]
+    reasons = []
+    for seed, members in sorted(group.cells.items()):
+        oracle, base = members[ORACLE].representative(key), members[BASE].representative(key)
+        reason = stats.oracle_gate(oracle, base, metric.direction)
+        if reason is not None:
+            reasons.append(reason if len(group.cells) == 1 else f"seed {seed}: {reason}")
+    return Column(
+        task=key,
+        metric=task.representative,
+        direction=metric.direction,
+        unit=metric.unit,
+        dataset=task.dataset,
+        n=task.n,
+        counts=not reasons,
+        reason="; ".join(reasons) or None,
+    )
+
+
+def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
+    """One method over the group's zoos; what is missing leaves the ability empty."""
+    cells = {seed: members[label] for seed, members in sorted(group.cells.items()) if label in members}
+    some = next(iter(cells.values()))
+    tasks = {}
+    for key in group.tasks:
+        having = {seed: cell for seed, cell in cells.items() if key in cell.result.tasks}
+        if having:
+            tasks[key] = _task_scores(group, key, having, key in counted)
+    note = _missing(group, cells)
+    return Row(
+        label=label,
+        family=some.result.method.family,
+        role=ROLES.get(label, "method"),
+        origin="measured",
+        note=note,
+        ability=None if note else _ability(group, cells, counted),
+        tasks=tasks,
+        cost=_mean_cost([cell.result.cost for cell in cells.values()]),
+        run_ids=tuple(cell.result.run_id for cell in cells.values()),
+    )
+
+
+def _missing(group: Group, cells: Mapping[int, Cell]) -> str | None:
+    """`incomplete 4/5` (tasks, the least of any zoo) or `incomplete 2/3 seeds`, or None."""
+    least = min(len(cell.result.tasks) for cell in cells.values())
+    if least < len(group.tasks):
+        return f"incomplete {least}/{len(group.tasks)}"
+    if len(cells) < len(group.cells):
+        return f"incomplete {len(cells)}/{len(group.cells)} seeds"
+    return None
+
+
+def _task_scores(group: Group, key: str, cells: Mapping[int, Cell], counts: bool) -> TaskScores:
+    """One method on one task: every metric raw, and beside the oracle what its direction allows."""
+    names = list(next(iter(cells.values())).statistics[key])
+    metrics = {
+        name: _score({seed: cell.statistics[key][name].estimate() for seed, cell in cells.items()})
+        for name in names
+        if all(name in cell.statistics[key] for cell in cells.values())
+    }
+    task = next(iter(cells.values())).result.tasks[key]
+    trios = {
+        seed: tuple(c.representative(key) for c in (cell, group.cells[seed][BASE], group.cells[seed][ORACLE]))
+        for seed, cell in cells.items()
+    }
+    if task.metrics[task.representative].direction == "up":
+        normalised = {seed: stats.paired_ratio(x, y) for seed, (x, _, y) in trios.items()} if counts else None
+        return TaskScores(metrics=metrics, normalised=_score(normalised) if normalised else None)
+    recovered = {seed: stats.recovered_gap(*trio) for seed, trio in trios.items()} if counts else None
+    return TaskScores(
+        metrics=metrics,
+        difference=_score({seed: stats.paired_difference(x, y) for seed, (x, _, y) in trios.items()}),
+        recovered=_score(recovered) if recovered else None,
+    )
+
+
+def _ability(group: Group, cells: Mapping[int, Cell], counted: frozenset[str]) -> Score | None:
+    """Unweighted mean of the normalised scores of the counted tasks, losses apart."""
+    by_seed = {}
+    for seed, cell in cells.items():
+        oracle = group.cells[seed][ORACLE]
+        ratios = [
+            stats.paired_ratio(cell.representative(key), oracle.representative(key))
+            for key, task in cell.result.tasks.items()
+            if key in counted and task.metrics[task.representative].direction == "up"
+        ]
+        if not ratios:
+            return None
+        by_seed[seed] = stats.mean_of(ratios)
+    return _score(by_seed)
+
+
+def _score(by_seed: Mapping[int, Estimate]) -> Score:
+    """Mean and standard deviation over zoos.
+
+    The error over items of the mean is at most the mean of the zoos' errors, whether or not they share
+    their items; that bound is what `se` holds.
+    """
+    values = [estimate.value for estimate in by_seed.values()]
+    errors = [estimate.se for estimate in by_seed.values()]
+    return Score(
+        value=float(np.mean(values)),
+        se=None if None in errors else float(np.mean([e for e in errors if e is not None])),
+        sd=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        by_seed={seed: estimate.value for seed, estimate in by_seed.items()},
+    )
+
+
+def _mean_cost(costs: list[Cost]) -> Cost:
+    return Cost(
+        fuse_seconds=float(np.mean([c.fuse_seconds for c in costs])),
+        eval_seconds=float(np.mean([c.eval_seconds for c in costs])),
+        extra_parameters=round(float(np.mean([c.extra_parameters for c in costs]))),
+    )
+
+
+def _ranked(rows: list[Row]) -> list[Row]:
+    """Best first, the incomplete last; ranks for methods only: base and oracle are references."""
+    whole = sorted((row for row in rows if row.ability), key=lambda row: (-_ability_of(row), row.label))
+    rest = sorted((row for row in rows if not row.ability), key=lambda row: row.label)
+    competing = [_ability_of(row) for row in whole if row.role == "method"]
+    return [
+        row.model_copy(update={"rank": 1 + sum(other > _ability_of(row) for other in competing)})
+        if row.role == "method"
+        else row
+        for row in whole
+    ] + rest
+
+
+def _ability_of(row: Row) -> float:
+    """The ability for comparing: to ten digits, as written."""
+    return float(f"{row.ability.value:.10g}") if row.ability else float("-inf")

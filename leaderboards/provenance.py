@@ -1,0 +1,72 @@
+"""Where the numbers of a board come from: its zoos, its environment, and the caption that says so."""
+
+from __future__ import annotations
+
+from lorafuse_bench.leaderboards.board import Column, Provenance, Replicate
+from lorafuse_bench.leaderboards.collect import ORACLE, Cell, Group
+
+
+def replicate_of(seed: int, oracle: Cell) -> Replicate:
+    result = oracle.result
+    return Replicate(
+        seed=seed,
+        sha256=result.zoo.sha256,
+        base_sha256=result.base.sha256,
+        init=result.zoo.init,
+        experts=tuple(expert.name for expert in result.experts),
+    )
+
+
+def provenance_of(group: Group) -> Provenance:
+    cells = [cell for _, members in sorted(group.cells.items()) for _, cell in sorted(members.items())]
+    first = cells[0].result
+    versions: dict[str, set[str]] = {}
+    commits, hardware = set(), set()
+    for environment in (cell.result.environment for cell in cells):
+        for package, version in environment.versions.items():
+            versions.setdefault(package, set()).add(version)
+        if environment.git_commit:
+            commits.add(environment.git_commit + ("+" if environment.git_dirty else ""))
+        hardware.add(environment.hardware)
+    return Provenance(
+        base=first.base.path,
+        dtype=first.base.dtype,
+        data=first.data.source,
+        splits={str(seed): members[ORACLE].result.data.splits for seed, members in group.cells.items()},
+        limit=first.limit,
+        versions={package: tuple(sorted(found)) for package, found in sorted(versions.items())},
+        commits=tuple(sorted(commits)),
+        hardware=tuple(sorted(hardware)),
+    )
+
+
+def caption(group: Group, columns: tuple[Column, ...], provenance: Provenance, note: str) -> str:
+    """What the table shows and how far it can be trusted."""
+    seeds = sorted(group.cells)
+    sizes = sorted({column.n for column in columns})
+    items = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
+    counted = [c.task for c in columns if c.counts and c.direction == "up"]
+    parts = [note.strip()] if note.strip() else []
+    if provenance.limit is not None:
+        parts.append(
+            f"LIMITED RUN: only the first {provenance.limit} items of each task were scored;"
+            " a check that things run, not a measurement."
+        )
+    parts.append(
+        f"Suite {group.suite} on zoo {group.zoo}, {_counted(len(seeds), 'seed')}"
+        f" ({', '.join(map(str, seeds))});"
+        f" base {provenance.base} in {provenance.dtype}; data: {provenance.data};"
+        f" {items} items per task."
+    )
+    parts.append(
+        "Normalised scores are the representative metric over that of the oracle (each task's own expert)"
+        f" on the same items; ability is their mean over {len(counted)} of {_counted(len(columns), 'task')}."
+    )
+    parts.append(
+        "± is the standard deviation over seeds." if len(seeds) > 1 else "± is one standard error over items."
+    )
+    return " ".join(parts)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
