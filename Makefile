@@ -1,0 +1,47 @@
+# make setup | demo | test | test-slow | lint      (PYTHON=/path/to/python3.12 picks another interpreter)
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.lorafuse-setup
+
+# Processes side by side fight over cores unless each keeps to one thread and waits asleep;
+# nothing here needs the network once setup is done.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+test test-slow demo: export HF_HUB_OFFLINE ?= 1
+
+.PHONY: setup demo test test-slow lint format help
+
+help:
+	@echo "make setup      create $(VENV) and install everything at the pinned versions (once)"
+	@echo "make demo       the embedded zoo: one lm_eval run, every method on mtl7, the leaderboard"
+	@echo "make test       the tests that take seconds; make test-slow runs the others"
+	@echo "make lint       ruff and mypy; make format rewrites the files"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt hatch_build.py
+	@PYTHON="$(PYTHON)" sh .ci/venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/lm_eval --model lorafuse --model_args method=moa --tasks mtl5
+	$(BIN)/lorafuse run --methods all --suites mtl7 --out results/demo
+	$(BIN)/lorafuse leaderboard build results/demo --out results/demo/leaderboard.json --html results/demo/site
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	sh .ci/typecheck $(BIN)/python
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
