@@ -140,7 +140,10 @@ def test_the_headline_command_runs_from_any_folder(installed, tmp_path):
     ("arguments", "message"),
     [
         (("--model_args", "method=moaa"), "unknown method 'moaa'. Did you mean 'moa'?"),
-        (("--model_args", "method=moa", "--use_cache", "answers"), "--use_cache is refused"),
+        (
+            ("--model_args", "method=moa", "--use_cache", "answers"),
+            "--use_cache keys answers by the prompt alone",
+        ),
         (("--model_args", "method=moa,zoo=nowhere"), "zoo 'nowhere' not found"),
     ],
 )
