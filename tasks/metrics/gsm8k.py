@@ -7,7 +7,8 @@ from decimal import Decimal
 
 from lorafuse_bench.tasks.docs import Doc
 
-_NUMBER = re.compile(r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+# A minus after a digit is a subtraction, not a sign.
+_NUMBER = re.compile(r"(?:(?<!\d)-)?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 
 
 def final_number(text: str) -> Decimal | None:

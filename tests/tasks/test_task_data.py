@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from handmade import DATASETS, GOALS, REVIEWS, write_split
+
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks import data
 from lorafuse_bench.tasks.data import load, resolve_source, served_by
 from lorafuse_bench.tasks.rows import load_task, training_rows
-
-from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.zoo import manifest
 from lorafuse_bench.zoo.manifest import BaseEntry, Manifest, Zoo
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import shared_data
 from handmade import DATASETS
-from lorafuse_bench.tasks.rows import Row, load_task, training_rows
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks.rows import Row, load_task, training_rows
 
 FIRST_ROWS = {
     "cnn_dailymail": (

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 from lm_eval.tasks import TaskManager
-from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.tasks.suites import REPRESENTATIVE, SUITES, leaf_tasks, task_key
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks.rows import load_task
+from lorafuse_bench.tasks.suites import REPRESENTATIVE, SUITES, leaf_tasks, task_key
 
 TASKS = Path(str(files("lorafuse_bench.tasks")))
 
