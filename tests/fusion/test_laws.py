@@ -1,0 +1,152 @@
+"""Laws of the merges: one expert is itself, zero updates, gauge, determinism, inputs untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool, LoraExpert
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.base import Merge
+from lorafuse_bench.fusion.merging.svd import truncated_svd
+
+MERGES = ("concat", "weight_sum", "svd")
+MODULE = "model.layers.0.self_attn.q_proj"
+
+
+def expert(a: Tensor, b: Tensor, scaling: float = 1.0, name: str = "a") -> LoraExpert:
+    return LoraExpert(
+        name=name, task=name, path=Path(name), sha256="0", base_sha256=None, rank=a.shape[0],
+        alpha=scaling * a.shape[0], factors={MODULE: (a, b)}, scaling={MODULE: scaling},
+    )
+
+
+def random_experts(n: int = 3, rank: int = 4, seed: int = 0) -> list[LoraExpert]:
+    g = torch.Generator().manual_seed(seed)
+    return [
+        expert(torch.randn(rank + i, 12, generator=g), torch.randn(9, rank + i, generator=g), 0.5 + i, f"e{i}")
+        for i in range(n)
+    ]
+
+
+def delta(spec: str, experts: Sequence[LoraExpert]) -> Tensor:
+    method = registry.parse(spec)
+    assert isinstance(method, Merge)
+    a, b = method.merge(ExpertPool(experts)).factors[MODULE]
+    return b @ a
+
+
+def own(e: LoraExpert) -> Tensor:
+    a, b = e.factors[MODULE]
+    return e.scaling[MODULE] * b @ a
+
+
+def test_hand_computed_two_by_two() -> None:
+    """Two rank-1 experts, scaling 2 and 1: every formula by hand."""
+    one = expert(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0], [1.0]]), 2.0, "one")  # s B A = [[2,0],[2,0]]
+    two = expert(torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0], [0.0]]), 1.0, "two")  # s B A = [[0,3],[0,0]]
+    torch.testing.assert_close(delta("concat", [one, two]), torch.tensor([[2.0, 3.0], [2.0, 0.0]]))
+    torch.testing.assert_close(delta("concat:scaling=false", [one, two]), torch.tensor([[1.0, 3.0], [1.0, 0.0]]))
+    # A = [1,1]; B = 2*[1,1] + [3,0] = [5,2]
+    torch.testing.assert_close(delta("weight_sum", [one, two]), torch.tensor([[5.0, 5.0], [2.0, 2.0]]))
+    torch.testing.assert_close(delta("weight_sum:average", [one, two]), torch.tensor([[1.25, 1.25], [0.5, 0.5]]))
+    # A = [2,-1]; B = 2*2*[1,1] - [3,0] = [1,4]
+    torch.testing.assert_close(delta("weight_sum:weights=2/-1", [one, two]), torch.tensor([[2.0, -1.0], [8.0, -4.0]]))
+    # The mean [[1,1.5],[1,0]] has rank 2: kept whole at rank 2, its best rank-1 part at rank 1.
+    mean = torch.tensor([[1.0, 1.5], [1.0, 0.0]])
+    torch.testing.assert_close(delta("svd:rank=2", [one, two]), mean)
+    largest = torch.linalg.matrix_norm(mean, 2)
+    torch.testing.assert_close(torch.linalg.matrix_norm(delta("svd:rank=1", [one, two])), largest)
+
+
+@pytest.mark.parametrize("spec", MERGES)
+def test_one_expert_is_itself(spec: str) -> None:
+    one = random_experts(1)
+    torch.testing.assert_close(delta(spec, one), own(one[0]))
+
+
+@pytest.mark.parametrize("spec", MERGES)
+def test_zero_updates_give_the_base(spec: str) -> None:
+    zero = [replace(e, factors={MODULE: (e.factors[MODULE][0], torch.zeros(9, e.rank))}) for e in random_experts()]
+    assert not delta(spec, zero).any()
+
+
+@pytest.mark.parametrize(("spec", "holds"), [("concat", True), ("svd", True), ("weight_sum", False)])
+def test_gauge(spec: str, holds: bool) -> None:
+    """Trap 4: (A, B) -> (RA, BR^-1) changes no expert; merges of products must not move, merge-before does."""
+    experts = random_experts()
+    g = torch.Generator().manual_seed(1)
+    turned = []
+    for e in experts:
+        a, b = e.factors[MODULE]
+        r = torch.randn(e.rank, e.rank, generator=g, dtype=torch.float64)
+        factors = ((r @ a.double()).float(), (b.double() @ r.inverse()).float())
+        turned.append(replace(e, factors={MODULE: factors}))
+    moved = (delta(spec, turned) - delta(spec, experts)).norm() / delta(spec, experts).norm()
+    assert (moved < 1e-4) == holds
+    assert registry.methods()[spec].merge_before is not holds
+
+
+@pytest.mark.parametrize("spec", ["concat", "svd:rank=4", "weight_sum:weights=0.5/0.5"])
+def test_the_same_adapter_twice(spec: str) -> None:
+    """Trap 2: halves of one adapter make that adapter; concat's weights are 1, so it makes twice of it."""
+    e = random_experts(1)[0]
+    twice = [e, replace(e, name="copy")]
+    factor = 2 if spec == "concat" else 1
+    torch.testing.assert_close(delta(spec, twice), factor * own(e))
+
+
+def test_concat_is_the_exact_sum_with_unequal_ranks_and_scalings() -> None:
+    """Trap 3: no cross terms B_i A_j."""
+    experts = random_experts()
+    torch.testing.assert_close(delta("concat", experts), sum(own(e) for e in experts))
+
+
+@pytest.mark.parametrize("spec", MERGES)
+def test_deterministic_and_inputs_untouched(spec: str) -> None:
+    """Trap 15: merging writes to no expert and gives the same bytes again."""
+    experts = random_experts()
+    pool = ExpertPool(experts)
+    before = [(s.A.clone(), s.B.clone()) for s in pool.modules.values()]
+    method = registry.parse(spec)
+    assert isinstance(method, Merge)
+    first, second = method.merge(pool).factors[MODULE], method.merge(pool).factors[MODULE]
+    assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
+    for (a, b), stack in zip(before, pool.modules.values(), strict=True):
+        assert torch.equal(a, stack.A)
+        assert torch.equal(b, stack.B)
+
+
+@pytest.mark.parametrize(("out", "into", "stacked"), [(40, 30, 12), (6, 30, 12), (40, 5, 12)])
+def test_truncated_svd_is_optimal(out: int, into: int, stacked: int) -> None:
+    """Singular values equal those of the dense product, also where the stack is wider than the matrix."""
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(stacked, into, generator=g), torch.randn(out, stacked, generator=g)
+    rank = 4
+    right, left = truncated_svd(a, b, rank)
+    dense = torch.linalg.svdvals(b.double() @ a.double())
+    torch.testing.assert_close(torch.linalg.svdvals((left @ right).double())[:rank], dense[:rank], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(right @ right.T, torch.eye(rank), rtol=0, atol=1e-5)
+    residual = torch.linalg.matrix_norm(b.double() @ a.double() - (left @ right).double())
+    torch.testing.assert_close(residual, dense[rank:].norm(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("svd:rank=0", "at least 1"),
+        ("svd:rank=99", "exceeds 9"),
+        ("weight_sum:weights=1/2", "must be 3 numbers"),
+        ("weight_sum:weights=1/x/2", "must be 3 numbers"),
+        ("weight_sum:average+weights=1/1/1", "exclude each other"),
+    ],
+)
+def test_options_out_of_range(spec: str, message: str) -> None:
+    with pytest.raises(LorafuseError, match=message):
+        delta(spec, random_experts())

@@ -1,0 +1,64 @@
+"""Names, options and labels."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.base import FusionMethod
+from lorafuse_bench.fusion.routing.moa import Moa
+
+
+def test_every_method_says_what_it_is() -> None:
+    assert {"base", "oracle", "moa", "concat", "weight_sum", "svd"} <= set(registry.methods())
+    for name, cls in registry.methods().items():
+        assert cls.name == name
+        assert cls.family
+        assert cls.paper
+        assert cls.__doc__
+
+
+def test_options_are_converted_from_text() -> None:
+    assert registry.create("moa", {"decision": "vote", "pool": "none"}) == Moa(decision="vote", pool=None)
+    assert registry.create("concat", {"scaling": "false"}).options() == {"scaling": False}
+    assert registry.create("svd", {"rank": "4"}).options() == {"rank": 4}
+
+
+@pytest.mark.parametrize(
+    ("spec", "label"),
+    [
+        ("moa", "moa"),
+        ("moa:decision=last", "moa"),
+        ("moa:pool=mean+decision=vote", "moa:decision=vote+pool=mean"),
+        ("weight_sum:average", "weight_sum:average=true"),
+    ],
+)
+def test_labels_are_canonical(spec: str, label: str) -> None:
+    assert registry.parse(spec).label() == label
+    assert registry.parse(label).label() == label
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mao", r"unknown method 'mao'\. Did you mean 'moa'\?"),
+        ("moa:poll=mean", r"unknown option of method 'moa' 'poll'\. Did you mean 'pool'\?"),
+        ("moa:decision=first", r"option decision='first': Input should be 'last', 'vote' or 'per_block'"),
+        ("svd:rank=x", r"option rank='x'"),
+    ],
+)
+def test_mistakes_are_named(spec: str, message: str) -> None:
+    with pytest.raises(LorafuseError, match=message) as error:
+        registry.parse(spec)
+    assert "\n" not in str(error.value)
+
+
+def test_two_methods_of_one_name_are_refused() -> None:
+    class Other(Moa):
+        pass
+
+    with pytest.raises(LorafuseError, match="method 'moa' is defined by"):
+        registry.register(Other)
+    assert registry.methods()["moa"] is Moa
+    assert issubclass(Moa, FusionMethod)
