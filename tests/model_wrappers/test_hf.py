@@ -1,0 +1,158 @@
+"""The lm-eval model: options, mistakes, mixed requests, provenance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from tiny import add_router, tiny_model, tiny_zoo, write_adapter
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import sha256_file
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.layers import FusedLinear
+from lorafuse_bench.model_wrappers.hf import LorafuseLM
+from lorafuse_bench.zoo.manifest import Zoo
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return add_router(tiny_zoo(tmp_path_factory.mktemp("zoo"), mixed=True))
+
+
+def make(zoo: Zoo, method: str = "base", **options: object) -> LorafuseLM:
+    return LorafuseLM(method, zoo=zoo.root, batch_size=3, device="cpu", **options)  # type: ignore[arg-type]
+
+
+def generation(task: str, context: str) -> Instance:
+    settings = {"until": ["<never>"], "max_gen_toks": 4, "do_sample": False}
+    return Instance(
+        request_type="generate_until", doc={}, arguments=(context, settings), idx=0, metadata=(task, 0, 1)
+    )
+
+
+def test_options_reach_the_method_and_the_model(zoo: Zoo) -> None:
+    lm = make(zoo, "moa", decision="vote", max_length=100)
+    assert lm.fused.method is not None
+    assert lm.fused.method.label() == "moa:decision=vote"
+    assert lm.max_length == 100
+
+
+def test_the_cuda_that_lm_eval_asks_for_falls_back_to_the_cpu(zoo: Zoo) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    for device in ("cuda", "cuda:0"):
+        lm = LorafuseLM("base", zoo=zoo.root, device=device)
+        assert lm.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("mao", {}, "unknown method 'mao'. Did you mean 'moa'"),
+        ("moa", {"descision": "vote"}, "unknown option 'descision' .* Did you mean 'decision'"),
+        ("concat", {"rank": 3}, "unknown option 'rank' .*method 'concat'"),
+        ("moa", {"experts": "sst2/mnil"}, "unknown expert .*'mnil'.* Did you mean 'mnli'"),
+        ("moa", {"pool": "last"}, "no router for method 'moa' with pool=last .*lorafuse train router"),
+        ("moa", {"training": "joint"}, "no router for method 'moa' with training=joint"),
+        ("svd", {"rank": 1000}, "rank=1000 exceeds"),
+    ],
+)
+def test_mistakes_are_one_line(zoo: Zoo, method: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(LorafuseError, match=message) as error:
+        make(zoo, method, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_zoo_and_broken_manifest(tmp_path: Path) -> None:
+    with pytest.raises(LorafuseError, match="zoo '.*nowhere' not found"):
+        LorafuseLM("base", zoo=tmp_path / "nowhere")
+    (tmp_path / "manifest.json").write_text('{"name": 3}')
+    with pytest.raises(LorafuseError, match=r"manifest.json: name: Input should be a valid string"):
+        LorafuseLM("base", zoo=tmp_path)
+
+
+def test_adapter_of_another_shape_is_refused(tmp_path: Path) -> None:
+    zoo = tiny_zoo(tmp_path)
+    wide = tiny_model(layers=5)
+    write_adapter(tmp_path / "experts" / "sst2", wide, ("q_proj",))
+    entry = zoo.manifest.experts[0].model_copy(
+        update={"sha256": sha256_file(tmp_path / "experts/sst2/adapter_model.safetensors")}
+    )
+    Zoo(tmp_path, zoo.manifest.model_copy(update={"experts": (entry,)})).save()
+    with pytest.raises(LorafuseError, match="adapter 'sst2' updates model.layers.3.* which the base model does not"):
+        LorafuseLM("base", zoo=tmp_path)
+
+
+def test_one_prompt_of_two_tasks_gets_two_experts(zoo: Zoo) -> None:
+    """lm-eval hands over mixed tasks; equal prompts must not share an expert."""
+    lm = make(zoo, "oracle")
+    together = [generation(f"lorafuse_{t}", "The same:") for t in ("sst2", "mnli", "squad", "sst2")]
+    got = lm.generate_until(together, disable_tqdm=True)
+    alone = [lm.generate_until([request], disable_tqdm=True)[0] for request in together]
+    assert got == alone
+    assert len(set(got)) == 3
+
+
+def test_options_leaf_uses_its_tasks_expert(zoo: Zoo) -> None:
+    lm = make(zoo, "oracle")
+    scores = []
+    for task in ("lorafuse_sst2", "lorafuse_sst2_options", "lorafuse_mnli"):
+        request = Instance(
+            request_type="loglikelihood", doc={}, arguments=("x:", " y"), idx=0, metadata=(task, 0, 1)
+        )
+        scores.append(lm.loglikelihood([request], disable_tqdm=True)[0][0])
+    assert scores[0] == scores[1] != scores[2]
+
+
+def test_oracle_refuses_a_task_without_expert(zoo: Zoo) -> None:
+    with pytest.raises(LorafuseError, match="no expert for task 'arc_easy'"):
+        make(zoo, "oracle").generate_until([generation("arc_easy", "x:")], disable_tqdm=True)
+
+
+def test_long_prompts_keep_their_end(zoo: Zoo) -> None:
+    lm = make(zoo, "moa", max_length=40)
+    end = "the end of the prompt, where the task is:"
+    long, short = generation("lorafuse_sst2", "a" * 300 + end), generation("lorafuse_sst2", end[-36:])
+    assert lm.generate_until([long], disable_tqdm=True) == lm.generate_until([short], disable_tqdm=True)
+
+
+def test_experts_subset_and_switching_in_place(zoo: Zoo) -> None:
+    lm = make(zoo, "concat", experts="sst2/squad")
+    assert lm.fused.pool.names == ("sst2", "squad")
+    weights = {k: v.clone() for k, v in lm.model.state_dict().items()}
+    for spec in ("svd", "moa", "oracle", "concat"):
+        lm.use(registry.parse(spec))
+    after = lm.model.state_dict()
+    assert weights.keys() == after.keys()
+    assert all(torch.equal(weights[k], after[k]) for k in weights)
+    lm.use(registry.parse("base"))
+    assert not any(isinstance(m, FusedLinear) for m in lm.model.modules())
+    assert lm.fused.extra_parameters == 0
+
+
+def test_extra_parameters_count_experts_and_routers(zoo: Zoo) -> None:
+    lm = make(zoo, "concat")
+    adapters = sum(a.numel() + b.numel() for e in lm.fused.pool.experts for a, b in e.factors.values())
+    # Mixed ranks: concat stores them padded to the largest.
+    padded = sum(s.A.numel() + s.B.numel() for s in lm.fused.pool.modules.values())
+    assert lm.fused.extra_parameters == padded >= adapters
+    lm.use(registry.parse("oracle"))
+    oracle = lm.fused.extra_parameters
+    lm.use(registry.parse("moa"))
+    assert lm.fused.extra_parameters - oracle == 3 * (16 * 32 + 16 + 3 * 16 + 3)
+
+
+def test_provenance_is_in_the_model_info(zoo: Zoo) -> None:
+    info = make(zoo, "moa", data="mini").get_model_info()["lorafuse"]
+    assert info["options"] == {"decision": "last", "pool": None, "training": "post_hoc"}
+    assert info["zoo_sha256"] == zoo.sha256()
+    assert info["data_source"] == "mini"
+    assert set(info["experts"]) == {"sst2", "mnli", "squad"}
+
+
+def test_merge_before_warns_on_independent_initialisation(zoo: Zoo) -> None:
+    with pytest.warns(UserWarning, match="independent initialisations"):
+        make(zoo, "weight_sum")
