@@ -115,3 +115,13 @@ def test_registering_twice_changes_nothing():
 def test_the_loader_stays_lm_evals_own():
     code = "import lm_eval.models as m; print(type(m.__spec__.loader).__name__)"
     assert python(code) == "SourceFileLoader"
+
+
+def test_the_explicit_way_needs_no_start_up_file():
+    code = (
+        "import lm_eval.__main__ as m, lorafuse_bench.__main__ as ours;"
+        "from lm_eval.api.registry import model_registry as r; from lm_eval.tasks import TaskManager as T;"
+        "m.cli_evaluate = lambda: print('lorafuse' in r, 'hf' in r, hasattr(T.__init__, 'searches_lorafuse'));"
+        "ours.main()"
+    )
+    assert python(code, LORAFUSE_NO_PLUGIN="1") == "True True True"
