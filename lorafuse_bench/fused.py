@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,7 +41,7 @@ class FusedModel:
         self.extra_parameters = 0
         self._routers: dict[str, RouterArtefact] = {}
         self._routers_in_use: dict[str, RouterArtefact] = {}
-        self._layers = _block_list(model, self.blocks)
+        self.layers = _block_list(model, self.blocks)
         _check_shapes(model, pool)
 
     @classmethod
@@ -105,7 +107,11 @@ class FusedModel:
     @torch.no_grad()
     def visit_blocks(self, prompts: Prompts, visitor: BlockVisitor) -> None:
         """Run the blocks over the prompts, calling `visitor(block, hidden)` before each."""
-        visit_blocks(self.model, self._layers, prompts, visitor)
+        with block_hooks(self.layers, visitor):
+            # The inner model: routing needs no logits.
+            self.model.base_model(
+                input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), use_cache=False
+            )
 
     def _load_router(self, entry: RouterEntry) -> RouterArtefact:
         if entry.name not in self._routers:
@@ -122,10 +128,9 @@ class FusedModel:
         return self._routers[entry.name]
 
 
-def visit_blocks(
-    model: PreTrainedModel, layers: nn.ModuleList, prompts: Prompts, visitor: BlockVisitor
-) -> None:
-    """Forward pass over `prompts` without the language-model head, calling `visitor` before each block."""
+@contextmanager
+def block_hooks(layers: nn.ModuleList, visitor: BlockVisitor) -> Iterator[None]:
+    """Call `visitor(block, hidden)` before each block of every forward pass inside the context."""
 
     def hook(block: int) -> Any:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -133,11 +138,9 @@ def visit_blocks(
 
         return before
 
-    handles = [
-        layer.register_forward_pre_hook(hook(block), with_kwargs=True) for block, layer in enumerate(layers)
-    ]
+    handles = [layer.register_forward_pre_hook(hook(i), with_kwargs=True) for i, layer in enumerate(layers)]
     try:
-        model.base_model(input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), use_cache=False)
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -15,6 +15,7 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 from pyarrow import parquet
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks import quiet  # noqa: F401  its import sets the filters
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo, embedded_root
 
 HUB = "hub"

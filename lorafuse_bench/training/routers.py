@@ -55,6 +55,7 @@ def train_router(zoo: Zoo, settings: RouterSettings, name: str | None = None, de
     blocks unadapted, as they are when routing, and the routers are trained on these.
     """
     fused, tokenizer = load_fused(zoo, device)
+    fused.use(Oracle())
     prompts, labels = _prompts(zoo, tokenizer, settings)
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(settings.seed))
     held = order[: int(len(prompts) * settings.held_out)]
@@ -62,7 +63,7 @@ def train_router(zoo: Zoo, settings: RouterSettings, name: str | None = None, de
     labels_tensor = torch.tensor(labels)
     unadapted: tuple[int, ...] = ()
     while True:
-        features = _features(fused, prompts, labels, settings, unadapted)
+        features = block_features(fused, prompts, labels, settings.pool, settings.batch_size, unadapted)
         tensors = fit_routers(features[:, kept], labels_tensor[kept], len(fused.pool), settings)
         accuracy = router_accuracy(tensors, features[:, held], labels_tensor[held])
         informative = informative_blocks(accuracy, len(fused.pool))
@@ -70,13 +71,10 @@ def train_router(zoo: Zoo, settings: RouterSettings, name: str | None = None, de
             break
         unadapted = tuple(block for block in range(fused.blocks) if block not in informative)
     _LOGGER.info("router accuracy per block: %s", ", ".join(f"{a:.3f}" for a in accuracy))
-    informative = [block for block in informative if block not in unadapted]
     record = {
         **asdict(settings),
         "training": "post_hoc",
-        "informative_blocks": informative,
-        "accuracy_per_block": accuracy,
-        "accuracy": sum(accuracy) / len(accuracy),
+        **accuracy_record(accuracy, len(fused.pool), unadapted),
     }
     return save_router(zoo, name or f"moa-{settings.pool}", tensors, record)
 
@@ -155,6 +153,13 @@ def informative_blocks(accuracy: Sequence[float], experts: int) -> list[int]:
     return [block for block, value in enumerate(accuracy) if value > threshold]
 
 
+def accuracy_record(accuracy: Sequence[float], experts: int, unadapted: Sequence[int] = ()) -> dict[str, Any]:
+    """What a manifest says of a router's accuracy: per block, their mean, and the blocks that decide."""
+    deciding = [block for block in informative_blocks(accuracy, experts) if block not in unadapted]
+    mean = sum(accuracy) / len(accuracy)
+    return {"informative_blocks": deciding, "accuracy_per_block": list(accuracy), "accuracy": mean}
+
+
 def _prompts(
     zoo: Zoo, tokenizer: PreTrainedTokenizerBase, settings: RouterSettings
 ) -> tuple[list[list[int]], list[int]]:
@@ -171,19 +176,22 @@ def _prompts(
 
 
 @torch.no_grad()
-def _features(
+def block_features(
     fused: FusedModel,
     prompts: Sequence[Sequence[int]],
     labels: Sequence[int],
-    settings: RouterSettings,
-    unadapted: Sequence[int],
+    pool: Pool,
+    batch_size: int,
+    unadapted: Sequence[int] = (),
 ) -> Tensor:
-    """Pooled block inputs `(blocks, prompts, h)` with every block on the prompt's own expert."""
-    fused.use(Oracle())
+    """Pooled block inputs `(blocks, prompts, h)`, every block but the `unadapted` on the expert `labels` names.
+
+    `fused` must be in a method that routes rows.
+    """
     result: list[Tensor | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    for start in tqdm(range(0, len(order), settings.batch_size), desc="Reading prompts", leave=False):
-        batch = order[start : start + settings.batch_size]
+    for start in tqdm(range(0, len(order), batch_size), desc="Reading prompts", leave=False):
+        batch = order[start : start + batch_size]
         ids = pad_sequence([torch.tensor(prompts[i]) for i in batch], batch_first=True)
         lengths = torch.tensor([len(prompts[i]) for i in batch])
         device = fused.model.device
@@ -194,7 +202,7 @@ def _features(
 
         def visit(block: int, hidden: Tensor, rows: Prompts = rows, pooled: list[Tensor] = pooled) -> None:
             del block
-            pooled.append(pool_hidden(hidden, rows, settings.pool).float().cpu())
+            pooled.append(pool_hidden(hidden, rows, pool).float().cpu())
 
         fused.selection.set(index)
         fused.visit_blocks(rows, visit)

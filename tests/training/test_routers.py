@@ -1,0 +1,196 @@
+"""Routers: what they learn, which blocks count, how they are stored, and joint training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from dense import expert_delta, load_base, with_delta
+from safetensors.torch import load_file
+from tiny import tiny_zoo
+
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.base import Prompts
+from lorafuse_bench.fusion.routing.moa import decide, pool_hidden
+from lorafuse_bench.model_wrappers.hf import LorafuseLM
+from lorafuse_bench.training.joint import JointMoa, JointSettings, train_joint
+from lorafuse_bench.training.routers import (
+    RouterSettings,
+    fit_routers,
+    informative_blocks,
+    load_fused,
+    router_accuracy,
+    train_router,
+)
+from lorafuse_bench.zoo.manifest import Zoo
+
+FAST = RouterSettings(prompts_per_task=8, held_out=0.25, steps=100)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, handmade_data: Path) -> Zoo:
+    """Three experts on handmade rows."""
+    zoo = tiny_zoo(tmp_path / "zoo")
+    saved = Zoo(zoo.root, zoo.manifest.model_copy(update={"data": str(handmade_data)}))
+    saved.save()
+    return saved
+
+
+def test_fit_learns_separable_features_and_folds_the_standardisation() -> None:
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat(40)
+    centres = torch.randn(2, 3, 6, generator=g)
+    features = 50 + 0.01 * (centres[:, labels] + 0.1 * torch.randn(2, 120, 6, generator=g))
+    tensors = fit_routers(features, labels, 3, RouterSettings(steps=200))
+    assert router_accuracy(tensors, features, labels) == [1.0, 1.0]
+
+
+def test_a_block_that_sees_the_same_everywhere_is_not_informative() -> None:
+    labels = torch.arange(4).repeat(25)
+    signal = F.one_hot(labels).float()
+    features = torch.stack([torch.ones(100, 4), signal])
+    tensors = fit_routers(features, labels, 4, RouterSettings(steps=100))
+    accuracy = router_accuracy(tensors, features, labels)
+    assert accuracy[0] < 0.3
+    assert accuracy[1] == 1.0
+    assert informative_blocks(accuracy, experts=4) == [1]
+
+
+def test_pooling_ignores_padding() -> None:
+    hidden = torch.arange(12.0).reshape(2, 3, 2)
+    prompts = Prompts(torch.zeros(2, 3, dtype=torch.long), torch.tensor([3, 1]), ("a", "b"))
+    assert pool_hidden(hidden, prompts, "last").tolist() == [[4, 5], [6, 7]]
+    assert pool_hidden(hidden, prompts, "mean").tolist() == [[2, 3], [6, 7]]
+
+
+def test_decisions() -> None:
+    # One row, three experts; blocks 1 and 3 of four decide.
+    one, three = torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.5]])
+    assert decide([one, three], [1, 3], 4, "last").tolist() == [[1, 1, 1, 1]]
+    # One vote each: expert 0 has the larger summed probability.
+    assert decide([one, three], [1, 3], 4, "vote").tolist() == [[0, 0, 0, 0]]
+    assert decide([one, three, three], [0, 1, 3], 4, "vote").tolist() == [[1, 1, 1, 1]]
+    # Block 0 follows the first deciding block, block 2 the one before it.
+    assert decide([one, three], [1, 3], 4, "per_block").tolist() == [[0, 0, 0, 1]]
+
+
+def test_teacher_forced_features_are_those_of_the_dense_experts(zoo: Zoo) -> None:
+    """The hidden states a router is trained on are those of its task's own expert, prompt only."""
+    fused, tokenizer = load_fused(zoo)
+    fused.use(registry.parse("oracle"))
+    ids = [tokenizer(text)["input_ids"] for text in ("A long prompt here:", "Short:")]
+    width = max(map(len, ids))
+    rows = Prompts(
+        torch.tensor([x + [0] * (width - len(x)) for x in ids]), torch.tensor([len(x) for x in ids]), ("", "")
+    )
+    seen: list[torch.Tensor] = []
+    fused.selection.set(torch.tensor([[0], [2]]).repeat(1, fused.blocks))
+    fused.visit_blocks(rows, lambda block, hidden: seen.append(hidden))
+    base = load_base(zoo.root)
+    for row, expert in enumerate((0, 2)):
+        model = with_delta(base, expert_delta(zoo.root / zoo.manifest.experts[expert].path))
+        with torch.no_grad():
+            expected = model(torch.tensor([ids[row]]), output_hidden_states=True).hidden_states
+        for block, hidden in enumerate(seen):
+            torch.testing.assert_close(
+                hidden[row, : len(ids[row])].double(), expected[block][0], rtol=1e-4, atol=1e-5
+            )
+
+
+def test_train_router_records_its_settings_and_routes(zoo: Zoo) -> None:
+    saved = train_router(zoo, FAST)
+    again = train_router(zoo, FAST)
+    entry = saved.manifest.routers[0]
+    assert entry.name == "moa-mean"
+    assert entry.settings["pool"] == "mean"
+    assert entry.settings["training"] == "post_hoc"
+    assert len(entry.settings["accuracy_per_block"]) == 3
+    assert entry.settings["accuracy"] == pytest.approx(sum(entry.settings["accuracy_per_block"]) / 3)
+    assert again.manifest.routers[0].sha256 == entry.sha256, "the same seed gives the same bytes"
+    assert Zoo.open(zoo.root).manifest == again.manifest
+    lm = LorafuseLM("moa", zoo=zoo.root, device="cpu")
+    prompts = ["Premise:\na b.\nHypothesis:\nb c.\nRelationship:", "Great film\nSentiment:"]
+    choices = lm._choose([tuple(lm.tok_encode(p)) for p in prompts], ["mnli", "sst2"])
+    assert choices is not None
+    assert [int(c[-1]) for c in choices] == [1, 0]
+
+
+def test_last_token_before_block_0_is_left_out(zoo: Zoo) -> None:
+    """All structured prompts end in ':': that router cannot see the task, and must not decide."""
+    entry = train_router(zoo, RouterSettings(pool="last", prompts_per_task=8, held_out=0.25, steps=100))
+    settings = entry.manifest.routers[0].settings
+    assert 0 not in settings["informative_blocks"]
+    assert settings["informative_blocks"]
+
+
+def test_routers_of_both_pools_live_side_by_side(zoo: Zoo) -> None:
+    saved = train_router(train_router(zoo, FAST), RouterSettings(pool="last", prompts_per_task=8, steps=50))
+    assert [router.name for router in saved.manifest.routers] == ["moa-mean", "moa-last"]
+    fused, _ = load_fused(saved)
+    assert fused.router("moa").name == "moa-mean"
+    assert fused.router("moa", pool="last").name == "moa-last"
+
+
+def test_joint_loss_is_language_plus_routing(zoo: Zoo) -> None:
+    """With B = 0 the language part is the base's own loss; each expert learns from its own rows only."""
+    fused, _ = load_fused(zoo)
+    model = JointMoa(fused, JointSettings(eta=0.5))
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+    labels = torch.tensor([[-100, -100, 7, 8], [-100, -100, -100, 12]])
+    mask, task = torch.ones_like(ids), torch.tensor([0, 2])
+    loss = model(ids, mask, labels, task)["loss"]
+    base = load_base(zoo.root)
+    with torch.no_grad():
+        output = base(ids, output_hidden_states=True)
+    language = F.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    routing = []
+    for block in range(3):
+        h = torch.stack([output.hidden_states[block][0, :2].mean(0), output.hidden_states[block][1, :3].mean(0)])
+        hidden = F.gelu(F.linear(h, model.w1[block].double()))
+        routing.append(F.cross_entropy(F.linear(hidden, model.w2[block].double()), task))
+    torch.testing.assert_close(loss.double(), language + 0.5 * sum(routing) / 3, rtol=1e-4, atol=1e-4)
+    loss.backward()
+    grads = next(iter(model.updates.values())).B.grad
+    assert grads is not None
+    assert grads[0].any()
+    assert grads[2].any()
+    assert not grads[1].any()
+
+
+def test_joint_training_resumes_and_is_used_by_its_method(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = JointSettings(steps=6, batch_size=4, checkpoints=3, learning_rate=1e-2)
+    straight = train_joint(zoo, settings, report=lambda text: None).manifest.routers[0]
+    files = {e.name: load_file(zoo.root / e.path / "adapter_model.safetensors") for e in straight.adapters}
+    interrupted = False
+
+    def stop(text: str) -> None:
+        nonlocal interrupted
+        if "step 4/" in text and not interrupted:
+            interrupted = True
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_joint(zoo, settings, report=stop)
+    resumed = train_joint(zoo, settings, report=lambda text: None).manifest.routers[0]
+    assert interrupted
+    assert resumed.sha256 == straight.sha256
+    for entry in resumed.adapters:
+        for key, value in load_file(zoo.root / entry.path / "adapter_model.safetensors").items():
+            assert torch.equal(value, files[entry.name][key])
+    assert not (zoo.root / ".training").exists() or not list((zoo.root / ".training").iterdir())
+    lm = LorafuseLM("moa", zoo=zoo.root, device="cpu", training="joint")
+    own = ExpertPool.from_zoo(Zoo.open(zoo.root))
+    used = lm.fused.router("moa", training="joint").pool
+    assert used is not None
+    module = next(iter(own.modules))
+    assert not torch.equal(used.modules[module].A, own.modules[module].A)
+    first = used.modules[module].A
+    assert not torch.equal(first[0], first[1]), "trained on different rows"
+    config = json.loads((zoo.root / resumed.adapters[0].path / "adapter_config.json").read_text())
+    assert config["r"] == 4
+    assert isinstance(lm.fused, FusedModel)
