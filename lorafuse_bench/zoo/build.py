@@ -1,0 +1,103 @@
+"""Building the mini zoo from its seed: data, tokenizer, base, experts, routers, manifest.
+
+A finished stage is kept, so an interrupted build goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import write_json
+from lorafuse_bench.training.experts import ExpertSettings, train_experts
+from lorafuse_bench.zoo.data import NAMED_TASKS, mini_tasks, write_data
+from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
+from lorafuse_bench.zoo.plain_text import documents, unmarked
+from lorafuse_bench.zoo.pretrain import parameter_count, pretrain
+from lorafuse_bench.zoo.settings import BASE, EXPERTS, BaseSettings
+from lorafuse_bench.zoo.tokenizer import save_tokenizer, train_tokenizer
+from lorafuse_bench.zoo.world import World, make_world
+
+Report = Callable[[str], None]
+RECORD = "build.json"
+
+
+def build_mini(
+    out: Path,
+    seed: int = 0,
+    tasks: int = 7,
+    *,
+    base: BaseSettings = BASE,
+    experts: ExpertSettings = EXPERTS,
+    workers: int = 2,
+    report: Report = print,
+) -> Zoo:
+    """The mini zoo of a seed at `out`, with experts for its first `tasks` tasks.
+
+    Data is written for at least the nine named tasks, whose test rows the suites need. workers: experts
+    trained at a time. Raises LorafuseError when `out` holds parts of another seed or other settings.
+    """
+    world, count = make_world(seed), max(tasks, len(NAMED_TASKS))
+    _stage(
+        out, "data", {"seed": seed, "tasks": count}, report, lambda f: write_data(world, f, mini_tasks(count))
+    )
+    base_record = {"seed": seed, **asdict(base)}
+    _stage(out, "base", base_record, report, lambda f: _write_base(world, base, seed, f, report))
+    zoo = train_experts(
+        str(out / "base"),
+        [task.key for task in mini_tasks(tasks)],
+        out,
+        str(out / "data"),
+        replace(experts, seed=seed),
+        name=EMBEDDED,
+        workers=workers,
+        report=report,
+    )
+    return _described(zoo, base_record)
+
+
+def _stage(
+    out: Path, part: str, record: dict[str, Any], report: Report, make: Callable[[Path], None]
+) -> None:
+    """Make one folder of the zoo unless it is there; it appears only when it is complete."""
+    folder, unfinished = out / part, out / f".{part}.unfinished"
+    if folder.is_dir():
+        path = folder / RECORD
+        if not path.is_file() or json.loads(path.read_text()) != record:
+            raise LorafuseError(
+                f"{folder} was built from another seed or other settings."
+                f" Choose another --out, or delete {out} to build it again."
+            )
+        report(f"{part}: already built, kept")
+        return
+    report(f"{part}: building")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    make(unfinished)
+    write_json(unfinished / RECORD, record)
+    os.replace(unfinished, folder)
+
+
+def _write_base(world: World, settings: BaseSettings, seed: int, folder: Path, report: Report) -> None:
+    """Tokenizer and pre-trained model of a world."""
+    texts = (unmarked(d)[0] for d in islice(documents(world, "tokenizer"), settings.tokenizer_documents))
+    tokenizer = train_tokenizer(texts, settings.vocab_size)
+    model = pretrain(world, tokenizer, settings, seed, report)
+    report(f"base: {parameter_count(model):,} parameters, {len(tokenizer)} tokens")
+    model.save_pretrained(folder, safe_serialization=True)
+    save_tokenizer(tokenizer, folder)
+
+
+def _described(zoo: Zoo, base_record: dict[str, Any]) -> Zoo:
+    """The zoo with its base's settings in the manifest."""
+    training = {**zoo.manifest.training, "base": base_record}
+    described = Zoo(zoo.root, zoo.manifest.model_copy(update={"training": training}))
+    described.save()
+    return described

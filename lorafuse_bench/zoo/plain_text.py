@@ -1,0 +1,219 @@
+"""Plain text of the world, for pre-training: what happened, said again in every way the world allows.
+
+A document is a string in which ‹...› marks the spans that what came before determines. Task prompts never
+appear; their words do, in passing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from lorafuse_bench.zoo.judgements import judgement, opinion, tool_choice
+from lorafuse_bench.zoo.world import Event, World, digest, english, german, paraphrase
+
+PROMPT_WORDS = (
+    "Summarization Translation from English to German Context Question Answer Solution Correct Sentiment"
+    " Premise Hypothesis Relationship Paraphrasing Reasoning entailment neutral contradiction negative"
+    " positive"
+).split()
+
+Writer = Callable[[World, random.Random], str]
+
+
+def story(world: World, rng: random.Random) -> str:
+    """A few events, then some of them said again in other ways."""
+    events = world.events(rng, rng.choice((1, 2, 3, 4)))
+    sentences = [english(e) for e in events]
+    news = rng.randrange(len(events))
+    sentences[news] = f"today {sentences[news]}"
+    told = " ".join(sentences)
+    ways = [_again, _again, _again, _elsewhere, _reworded]
+    echoes = [rng.choice(ways)(world, rng, rng.choice(events)) for _ in range(rng.choice((2, 3)))]
+    echoes.append(f"{rng.choice(('in short', 'the news', 'the headline'))} : ‹{digest(events[news])}›")
+    rng.shuffle(echoes)
+    return _paragraphs(rng, [told, *echoes])
+
+
+def _again(world: World, rng: random.Random, e: Event) -> str:
+    """One fact of an event, found by another."""
+    return rng.choice(
+        (
+            f"it was {e.subject} ‹who {e.verb} the {e.noun} .›",
+            f"the one who {e.verb} the {e.noun} was ‹{e.subject} .›",
+            f"the place where {e.subject} was is ‹{e.place} .›",
+            f"the {e.noun} was in ‹{e.place} .›",
+            f"what {e.subject} {e.verb} was ‹the {e.adjective} {e.noun} .›",
+            f"the {e.noun} was {e.verb} by ‹{e.subject} .›",
+            f"the {e.noun} was ‹{e.adjective} .›",
+            f"as told , {e.subject} ‹{e.verb} the {e.adjective} {e.noun} in {e.place} .›",
+        )
+    )
+
+
+def _elsewhere(world: World, rng: random.Random, e: Event) -> str:
+    first, rest = german(world, e).split(" ", 1)
+    return f"{rng.choice(('over the river they say', 'abroad one says', 'there it is'))} : {first} ‹{rest}›"
+
+
+def _reworded(world: World, rng: random.Random, e: Event) -> str:
+    _, place, rest = paraphrase(world, e).split(" ", 2)
+    return f"{rng.choice(('in other words', 'put otherwise', 'that is to say'))} , in {place} ‹{rest}›"
+
+
+def parallel(world: World, rng: random.Random) -> str:
+    """One event, abroad and in other words."""
+    event = world.event(rng)
+    echoes = [_elsewhere(world, rng, event), _reworded(world, rng, event)]
+    rng.shuffle(echoes)
+    return _paragraphs(rng, [english(event), *echoes[: rng.choice((1, 2))]])
+
+
+def claims(world: World, rng: random.Random) -> str:
+    """A fact, a claim about it, and whether the claim is right, wrong or a guess."""
+    verdicts = {
+        "entailment": ("right", "so it is", "sure"),
+        "contradiction": ("wrong", "not so", "a lie"),
+        "neutral": ("a guess", "who knows", "open"),
+    }
+    parts = []
+    for _ in range(rng.choice((2, 3))):
+        pair, name = judgement(world, rng), rng.choice(world.names)
+        way = rng.randrange(3)
+        link = (f"{name} says :", "they say", "one claims :")[way]
+        end = ("that is", ":", f"to {name} that is")[way]
+        parts.append(f"{pair.premise} {link} {pair.hypothesis} {end} ‹{verdicts[pair.relation][way]} .›")
+    return _paragraphs(rng, parts)
+
+
+def views(world: World, rng: random.Random) -> str:
+    """Opinions and what follows from them."""
+    parts = []
+    for _ in range(rng.choice((2, 3))):
+        words, praised = opinion(world, rng)
+        name, aspect = rng.choice(world.names), rng.choice(world.aspects)
+        outcome = rng.choice(
+            (
+                f"{name} was ‹{'glad' if praised else 'sad'} .›",
+                f"so {name} ‹{'stayed' if praised else 'left'} .›",
+                f"it was a ‹{'good' if praised else 'poor'} {aspect} .›",
+            )
+        )
+        parts.append(
+            rng.choice(
+                (
+                    f"{name} saw the {aspect} . it was {words} . {outcome}",
+                    f"the {aspect} of {rng.choice(world.places)} was {words} . {outcome}",
+                )
+            )
+        )
+    return _paragraphs(rng, parts)
+
+
+def tools(world: World, rng: random.Random) -> str:
+    """What serves which purpose, and choices between two tools."""
+    parts = []
+    for _ in range(rng.choice((2, 3))):
+        purpose, (one, two), right = tool_choice(world, rng)
+        name, noun = rng.choice(world.names), rng.choice(world.nouns)
+        boxes = f"box 1 holds a {one} . box 2 holds a {two} ."
+        tables = f"on table 1 was a {one} and on table 2 a {two} ."
+        ways = (
+            f"to {purpose} a {noun} one needs ‹a {(one, two)[right]} .›",
+            f"{boxes} to {purpose} the {noun} , {name} opens ‹box {right + 1} .›",
+            f"{name} had to {purpose} the {noun} . {tables} {name} went to ‹table {right + 1} .›",
+        )
+        parts.append(rng.choice(ways))
+    return _paragraphs(rng, parts)
+
+
+def wordbook(world: World, rng: random.Random) -> str:
+    """Entries of a dictionary: synonyms, opposites, kinds, translations, uses."""
+    return _paragraphs(rng, [_entry(world, rng) for _ in range(6)])
+
+
+def _entry(world: World, rng: random.Random) -> str:
+    dimension = rng.choice(world.dimensions)
+    side, which = rng.randrange(2), rng.randrange(2)
+    word = dimension[side][which]
+    kind = rng.choice(list(world.categories))
+    verb = rng.choice(rng.choice(world.verbs))
+    known = rng.choice(list(world.german))
+    purpose = rng.choice(list(world.tools))
+    praised = rng.random() < 0.5
+    word_of_view = rng.choice(world.good if praised else world.bad)
+    return rng.choice(
+        (
+            f"{word} is like ‹{dimension[side][1 - which]} .›",
+            f"{word} is unlike ‹{rng.choice(dimension[1 - side])} .›",
+            f"a {rng.choice(world.categories[kind])} is a ‹{kind} .›",
+            f"{verb} is like ‹{world.twins[verb]} .›",
+            f"{known} is abroad ‹{world.german[known]} .›",
+            f"to {purpose} one needs a ‹{world.tools[purpose]} .›",
+            f"what is {word_of_view} is ‹{'good' if praised else 'poor'} .›",
+        )
+    )
+
+
+def sums(world: World, rng: random.Random) -> str:
+    """Counting with small numbers."""
+    parts = []
+    for _ in range(4):
+        a, b = rng.randrange(1, 10), rng.randrange(1, 10)
+        noun, name = rng.choice(world.nouns), rng.choice(world.names)
+        total = rng.choice((f"{a} + {b} = ‹{a + b} .›", f"{a + b} - {a} = ‹{b} .›"))
+        parts.append(rng.choice((total, f"{name} has {a} {noun} and gets {b} more , so it is ‹{a + b} .›")))
+    return _paragraphs(rng, parts)
+
+
+def scribbles(world: World, rng: random.Random) -> str:
+    """The words of the prompts, out of their use."""
+    words = [rng.choice(PROMPT_WORDS) for _ in range(4)]
+    name, place = rng.choice(world.names), rng.choice(world.places)
+    lines = (
+        f"{name} wrote {words[0]} and {words[1]} on a wall in {place} .",
+        f"in {place} a road is called {words[2]} .",
+        f"the first letter was {words[0]} , the last {words[3]} .",
+        f"who did it ? nobody knows . {words[1]}",
+        f"where did {name} go ? what did {name} use ? nobody asked .",
+        f"{words[3]} , said {name} .",
+    )
+    return _paragraphs(rng, rng.sample(lines, 3))
+
+
+WRITERS: tuple[tuple[Writer, float], ...] = (
+    (story, 0.4),
+    (parallel, 0.12),
+    (claims, 0.22),
+    (views, 0.05),
+    (tools, 0.1),
+    (wordbook, 0.06),
+    (sums, 0.02),
+    (scribbles, 0.03),
+)
+"""Kinds of documents and their shares."""
+
+
+def documents(world: World, name: str) -> Iterator[str]:
+    """Marked documents without end; another `name` gives others."""
+    rng = random.Random(f"lorafuse text {world.seed} {name}")
+    writers, shares = zip(*WRITERS, strict=True)
+    while True:
+        yield rng.choices(writers, shares)[0](world, rng)
+
+
+def unmarked(document: str) -> tuple[str, list[bool]]:
+    """(the text without marks, for each of its characters whether it is determined)."""
+    text, determined, inside = [], [], False
+    for character in document:
+        if character in "‹›":
+            inside = character == "‹"
+        else:
+            text.append(character)
+            determined.append(inside)
+    return "".join(text), determined
+
+
+def _paragraphs(rng: random.Random, parts: list[str]) -> str:
+    """The parts on one line or on lines of their own."""
+    return rng.choice((" ", "\n")).join(parts)

@@ -1,0 +1,163 @@
+"""Training of experts: what is learnt, resuming, shared initialisation, the manifest, the refusals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import byte_tokenizer, tiny_model
+from transformers import TrainerCallback
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import sha256_file
+from lorafuse_bench.tasks.rows import Row
+from lorafuse_bench.training import experts as training
+from lorafuse_bench.training.experts import ExpertSettings, PadRight, tokenize, train_experts
+from lorafuse_bench.zoo.manifest import Zoo, weights_sha256
+
+SETTINGS = ExpertSettings(
+    learning_rate=1e-2, steps=8, batch_size=2, rank=2, alpha=4, cutoff=96, checkpoints=2
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("base")
+    tiny_model(layers=2).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def silent(_: str) -> None:
+    """A report nobody reads."""
+
+
+def weights(zoo: Path, key: str) -> dict[str, torch.Tensor]:
+    return load_file(zoo / "experts" / key / "adapter_model.safetensors")
+
+
+def train(base: str, out: Path, data: Path, keys: tuple[str, ...] = ("sst2",), **changes: Any) -> Zoo:
+    return train_experts(base, keys, out, str(data), replace(SETTINGS, **changes), report=silent)
+
+
+def test_only_the_target_is_learnt() -> None:
+    tokenizer = byte_tokenizer()
+    example = tokenize(Row("ab:", " yes", 0), tokenizer, 100)
+    target = [*tokenizer.encode(" yes"), tokenizer.eos_token_id]
+    assert example == {
+        "input_ids": tokenizer.encode("ab:") + target,
+        "labels": [-100, -100, -100, *target],
+    }
+
+
+def test_a_long_prompt_loses_its_beginning_and_a_long_target_its_end() -> None:
+    tokenizer = byte_tokenizer()
+    assert tokenizer.decode(tokenize(Row("0123456789", " y", 0), tokenizer, 8)["input_ids"]) == "56789 y<eos>"
+    example = tokenize(Row("0123456789", "abcdefgh", 0), tokenizer, 8)
+    assert tokenizer.decode(example["input_ids"]) == "6789abcd"
+
+
+def test_padding_is_masked() -> None:
+    batch = PadRight(7)([{"input_ids": [1, 2], "labels": [-100, 2]}, {"input_ids": [3], "labels": [3]}])
+    assert batch["input_ids"].tolist() == [[1, 2], [3, 7]]
+    assert batch["labels"].tolist() == [[-100, 2], [3, -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
+
+
+def test_an_expert_learns_and_the_manifest_describes_it(
+    base: str, handmade_data: Path, tmp_path: Path
+) -> None:
+    quick = train(base, tmp_path / "quick", handmade_data, steps=2)
+    long = train(base, tmp_path / "long", handmade_data, steps=60)
+    record = long.manifest.training["experts"]["sst2"]
+    assert record["loss"] < 0.8 * quick.manifest.training["experts"]["sst2"]["loss"]
+    assert record["settings"]["steps"] == 60 and record["relative_update_norm"] > 0
+    entry = long.manifest.experts[0]
+    assert (entry.name, entry.task) == ("sst2", "sst2")
+    assert entry.sha256 == sha256_file(tmp_path / "long" / entry.path / "adapter_model.safetensors")
+    assert entry.base_sha256 == long.manifest.base.sha256 == weights_sha256(base)
+    assert Zoo.open(tmp_path / "long").manifest == long.manifest
+    assert Zoo.open(tmp_path / "long").data_source == str(handmade_data.resolve())
+    assert not (tmp_path / "long" / ".training" / "sst2").exists()
+
+
+def test_the_global_generator_is_left_alone(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(base, tmp_path, handmade_data, steps=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_interrupted_training_ends_at_the_same_weights(
+    base: str, handmade_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(base, tmp_path / "whole", handmade_data, dropout=0.1)
+
+    class Interrupt(TrainerCallback):
+        def __init__(self, *_: Any) -> None: ...
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 6:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "Progress", Interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(base, tmp_path / "parts", handmade_data, dropout=0.1)
+    assert not (tmp_path / "parts" / "experts").exists()
+    assert [p.name for p in (tmp_path / "parts" / ".training" / "sst2").iterdir()] == ["checkpoint-4"]
+    train(base, tmp_path / "parts", handmade_data, dropout=0.1)
+    whole, parts = weights(tmp_path / "whole", "sst2"), weights(tmp_path / "parts", "sst2")
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_finished_expert_is_kept(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    train(base, tmp_path, handmade_data)
+    path = tmp_path / "experts" / "sst2" / "adapter_model.safetensors"
+    before = path.stat().st_mtime_ns
+    zoo = train(base, tmp_path, handmade_data, ("sst2", "mnli"))
+    assert path.stat().st_mtime_ns == before
+    assert [expert.name for expert in zoo.manifest.experts] == ["mnli", "sst2"]
+
+
+def test_an_expert_of_other_settings_is_not_overwritten(
+    base: str, handmade_data: Path, tmp_path: Path
+) -> None:
+    train(base, tmp_path, handmade_data)
+    with pytest.raises(LorafuseError, match=r"sst2 was trained with another settings"):
+        train(base, tmp_path, handmade_data, steps=9)
+
+
+@pytest.mark.parametrize(("init", "same"), [("shared", True), ("independent", False)])
+def test_shared_initialisation(base: str, handmade_data: Path, tmp_path: Path, init: Any, same: bool) -> None:
+    zoo = train(base, tmp_path, handmade_data, ("sst2", "mnli"), init=init, steps=1)
+    first, second = (record["initial_a_sha256"] for record in zoo.manifest.training["experts"].values())
+    assert (first == second) is same and zoo.manifest.init == init
+
+
+def test_two_processes_train_the_same_experts(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    keys = ("sst2", "mnli")
+    train_experts(base, keys, tmp_path / "two", str(handmade_data), SETTINGS, workers=2, report=silent)
+    train(base, tmp_path / "one", handmade_data, keys)
+    for key in keys:
+        one, two = weights(tmp_path / "one", key), weights(tmp_path / "two", key)
+        assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+
+
+def test_unknown_task_and_missing_base(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(LorafuseError, match="Did you mean 'sst2'"):
+        train(base, tmp_path, handmade_data, ("sst3",))
+    with pytest.raises(LorafuseError, match="nowhere"):
+        train(str(tmp_path / "nowhere"), tmp_path / "zoo", handmade_data)
+
+
+def test_records_are_json_with_no_absolute_path(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    train(base, tmp_path, handmade_data, steps=1)
+    record = json.loads((tmp_path / "experts" / "sst2" / "training.json").read_text())
+    assert not Path(record["source"]).is_absolute()

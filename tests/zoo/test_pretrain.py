@@ -1,0 +1,81 @@
+"""Pre-training: what the loss weighs, and that a tiny base learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lorafuse_bench.zoo.plain_text import documents, unmarked
+from lorafuse_bench.zoo.pretrain import (
+    batches,
+    examples,
+    learning_rate_at,
+    parameter_count,
+    pretrain,
+    weighted_loss,
+    weighted_tokens,
+)
+from lorafuse_bench.zoo.settings import BASE
+from lorafuse_bench.zoo.tokenizer import train_tokenizer
+from lorafuse_bench.zoo.world import make_world
+
+WORLD = make_world(0)
+TINY = replace(
+    BASE,
+    hidden_size=32,
+    layers=1,
+    heads=2,
+    key_value_heads=1,
+    mlp_size=32,
+    steps=60,
+    warmup_steps=5,
+    step_tokens=512,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return train_tokenizer((unmarked(d)[0] for d in islice(documents(WORLD, "test"), 2000)), 900)
+
+
+def test_weights_of_random_and_determined_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    settings = replace(TINY, random_weight=0.1, span_weight=2.0)
+    ids, weights = weighted_tokens("the ‹the the the the› in ‹by›", tokenizer, settings)
+    assert len(ids) == 8 and ids[-1] == tokenizer.eos_token_id
+    assert weights == [0.1, 1.0, 1.0, 1.0, 1.0, 0.1, 2.0, 0.1]
+
+
+def test_loss_by_hand() -> None:
+    logits = torch.tensor([[[0.0, 0.0], [0.0, 20.0], [0.0, 0.0]]])
+    ids, weights = torch.tensor([[0, 1, 1]]), torch.tensor([[9.0, 1.0, 3.0]])
+    expected = (1.0 * torch.log(torch.tensor(2.0)) + 3.0 * 0.0) / 4.0
+    torch.testing.assert_close(weighted_loss(logits, ids, weights), expected)
+
+
+def test_batches_hold_whole_documents_within_the_budget(tokenizer: PreTrainedTokenizerBase) -> None:
+    made = list(batches(examples(WORLD, tokenizer, TINY, 0), TINY, 0))
+    assert len(made) == TINY.steps
+    for ids, weights in made:
+        assert ids.shape == weights.shape and ids.numel() <= TINY.step_tokens
+        padding = weights == 0
+        assert (padding[:, 1:] >= padding[:, :-1]).all() and not padding[:, 0].any()
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    rates = [learning_rate_at(step, BASE) for step in range(BASE.steps)]
+    assert max(rates) == rates[BASE.warmup_steps - 1] == BASE.learning_rate
+    assert rates[0] < rates[BASE.warmup_steps // 2] and rates[-1] < 0.05 * BASE.learning_rate
+
+
+def test_a_tiny_base_learns_the_same_twice(tokenizer: PreTrainedTokenizerBase) -> None:
+    said: list[str] = []
+    first = pretrain(WORLD, tokenizer, TINY, 0, said.append)
+    second = pretrain(WORLD, tokenizer, TINY, 0, lambda _: None)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    losses = [float(line.split()[-1]) for line in said]
+    assert losses[-1] < losses[0] - 1
+    assert parameter_count(first) < 60_000
