@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from lorafuse_bench.leaderboards.schema import Cost, Dataset, Strict, invalid
 from pydantic import Field, JsonValue, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import write_json
+from lorafuse_bench.files import write_text
+from lorafuse_bench.leaderboards.schema import Cost, Dataset, Strict, invalid
 
 LEADERBOARD_SCHEMA = "lorafuse.leaderboard/1"
 
@@ -129,9 +129,15 @@ def rounded(value: JsonValue) -> JsonValue:
     return value
 
 
+def to_json(leaderboard: Leaderboard) -> str:
+    """The leaderboard as sorted, indented JSON."""
+    content = rounded(leaderboard.model_dump(mode="json", by_alias=True))
+    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+
+
 def write_leaderboard(path: str | Path, leaderboard: Leaderboard) -> None:
     """Write leaderboard.json; the same leaderboard gives the same bytes."""
-    write_json(Path(path), rounded(leaderboard.model_dump(mode="json", by_alias=True)))
+    write_text(Path(path), to_json(leaderboard) + "\n")
 
 
 def read_leaderboard(path: str | Path) -> Leaderboard:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+
 from lorafuse_bench.leaderboards import stats
 from lorafuse_bench.leaderboards.board import (
     Board,

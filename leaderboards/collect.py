@@ -9,12 +9,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
 from lorafuse_bench.leaderboards.schema import Items, Result, read_cell
 from lorafuse_bench.leaderboards.stats import Statistic, statistic
 from lorafuse_bench.tasks.suites import SUITES
-
-from lorafuse_bench.errors import LorafuseError
 
 BASE, ORACLE = "base", "oracle"
 

@@ -55,13 +55,15 @@ def caption(group: Group, columns: tuple[Column, ...], provenance: Provenance, n
     parts.append(
         f"Suite {group.suite} on zoo {group.zoo}, {_counted(len(seeds), 'seed')}"
         f" ({', '.join(map(str, seeds))});"
-        f" base {provenance.base} in {provenance.dtype}; data: {provenance.data};"
+        f" base model {provenance.base}, {provenance.dtype}; data: {provenance.data};"
         f" {items} items per task."
     )
     parts.append(
         "Normalised scores are the representative metric over that of the oracle (each task's own expert)"
         f" on the same items; ability is their mean over {len(counted)} of {_counted(len(columns), 'task')}."
     )
+    if any(column.direction == "down" for column in columns):
+        parts.append("Losses are shown minus the oracle's and stay out of the mean.")
     parts.append(
         "± is the standard deviation over seeds." if len(seeds) > 1 else "± is one standard error over items."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from lorafuse_bench.leaderboards import reported, stats
 from lorafuse_bench.leaderboards.board import Row, Score, TaskScores
 from lorafuse_bench.leaderboards.stats import Estimate, Statistic

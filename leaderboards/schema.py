@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from lorafuse_bench.leaderboards.stats import statistic
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
+from lorafuse_bench.leaderboards.stats import statistic
 
 RESULT_SCHEMA = "lorafuse.result/1"
 LONGEST_NAME = 120

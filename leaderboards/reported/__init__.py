@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Literal
 
-from lorafuse_bench.leaderboards.schema import Strict, invalid
 from pydantic import Field, ValidationError
+
+from lorafuse_bench.leaderboards.schema import Strict, invalid
 
 
 class ReportedColumn(Strict):

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lorafuse_bench.leaderboards.board import Board, Row, read_leaderboard, write_leaderboard
-from lorafuse_bench.leaderboards.builder import build
 from toy_cells import Scores, write
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.board import Board, Row, read_leaderboard, write_leaderboard
+from lorafuse_bench.leaderboards.builder import build
 
 GOOD, HALF, BAD = [1.0] * 8, [1.0, 0.0] * 4, [0.0] * 8
 BLEU_GOOD, BLEU_BAD = [[6, 6, 6, 5, 4, 3, 6, 5, 4, 3]] * 8, [[6, 6, 0, 0, 0, 0, 6, 5, 4, 3]] * 8
@@ -245,8 +245,9 @@ def test_a_suite_of_ours_must_be_whole_in_the_oracle(tmp_path: Path) -> None:
 
 
 def test_other_documents_than_the_oracles_are_refused(tmp_path: Path) -> None:
-    from lorafuse_bench.leaderboards.schema import Items, write_cell
     from toy_cells import cell
+
+    from lorafuse_bench.leaderboards.schema import Items, write_cell
 
     grid(tmp_path)
     result, items = cell("svd", {"one": GOOD, "two": GOOD})
@@ -270,8 +271,9 @@ def test_another_metric_than_the_oracles_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_partial_run_without_limit_is_refused(tmp_path: Path) -> None:
-    from lorafuse_bench.leaderboards.schema import write_cell
     from toy_cells import cell
+
+    from lorafuse_bench.leaderboards.schema import write_cell
 
     grid(tmp_path)
     result, items = cell("svd", {"one": GOOD, "two": GOOD})

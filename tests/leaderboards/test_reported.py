@@ -1,6 +1,7 @@
 """The papers' printed raw tables, through our statistics, give the papers' printed aggregates."""
 
 import pytest
+
 from lorafuse_bench.leaderboards import reported, stats
 from lorafuse_bench.leaderboards.board import Row
 from lorafuse_bench.leaderboards.reported_rows import reported_rows

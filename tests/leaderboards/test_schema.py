@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lorafuse_bench.leaderboards import schema
 from toy_cells import cell, write
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards import schema
 
 SCORES = {"one": [1.0, 0.0, 1.0], "two": [[3, 3, 3, 2, 1, 0, 3, 2, 1, 0], [4, 5, 4, 3, 2, 1, 4, 3, 2, 1]]}
 

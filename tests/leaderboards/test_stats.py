@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from lorafuse_bench.leaderboards import stats
 from sacrebleu.metrics import BLEU
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards import stats
 
 
 def test_mean_by_hand() -> None:

@@ -1,0 +1,53 @@
+"""Numbers as people read them: the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from lorafuse_bench.leaderboards.board import Column, Score, TaskScores
+
+
+def number(value: float) -> str:
+    """Three decimals; never a minus before zero."""
+    text = f"{value:.3f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def uncertainty(score: Score) -> str:
+    """`±0.012`: over seeds where there are several, else over items; empty where unknown."""
+    error = score.sd if score.sd is not None else score.se
+    return "" if error is None else f"±{error:.3f}"
+
+
+def amount(count: float) -> str:
+    """`950`, `12.3K`, `4.56M`, `1.20B`: three digits."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return f"{count:.0f}"
+
+
+def seconds(duration: float) -> str:
+    return f"{duration:.0f}" if duration >= 100 else f"{duration:.1f}"
+
+
+def shown(column: Column, scores: TaskScores) -> tuple[Score | None, str]:
+    """What a task's cell shows, and what kind of number that is.
+
+    `normalised`: over the oracle; `difference`: a loss minus the oracle's; `raw`: the metric itself,
+    where the task does not count.
+    """
+    if scores.normalised is not None:
+        return scores.normalised, "normalised"
+    if scores.difference is not None:
+        return scores.difference, "difference"
+    return scores.metrics.get(column.metric), "raw"
+
+
+def details(name: str, score: Score) -> str:
+    """One line on a score: value, both errors, every seed."""
+    parts = [f"{name} {score.value:.4g}"]
+    if score.se is not None:
+        parts.append(f"standard error over items {score.se:.2g}")
+    if score.sd is not None:
+        parts.append(f"sd over seeds {score.sd:.2g}")
+        parts.append(", ".join(f"seed {seed}: {value:.4g}" for seed, value in score.by_seed.items()))
+    return "; ".join(parts)
