@@ -9,8 +9,6 @@ from typer.testing import CliRunner
 
 from lorafuse_bench import cli
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboards"))
-
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
