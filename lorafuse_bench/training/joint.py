@@ -55,7 +55,13 @@ class JointSettings:
     checkpoints: int = 4
 
 
-def train_joint(zoo: Zoo, settings: JointSettings, name: str = "moa-joint", report: Report = print) -> Zoo:
+def train_joint(
+    zoo: Zoo,
+    settings: JointSettings,
+    name: str = "moa-joint",
+    data: str | None = None,
+    report: Report = print,
+) -> Zoo:
     """Train new experts and their routers jointly and write both into the zoo as one router entry.
 
     Minimises `L_LM + η Σ_l CE(router_l(h_l), task)` (Feng et al. 2024; η per router and averaged over
@@ -69,7 +75,7 @@ def train_joint(zoo: Zoo, settings: JointSettings, name: str = "moa-joint", repo
     held: list[list[int]] = []
     held_tasks: list[int] = []
     for index, expert in enumerate(fused.pool.experts):
-        of_task = training_rows(expert.task, zoo.data_source, limit=settings.rows_per_task)
+        of_task = training_rows(expert.task, data or zoo.data_source, limit=settings.rows_per_task)
         kept = len(of_task) - max(1, round(settings.held_out * len(of_task)))
         rows += [tokenize(row, tokenizer, settings.cutoff) | {"task": index} for row in of_task[:kept]]
         held += [tokenizer(row.prompt)["input_ids"][-settings.cutoff :] for row in of_task[kept:]]

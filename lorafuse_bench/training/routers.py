@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import BASE
 from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.zoo.manifest import RouterEntry, Zoo
+from lorafuse_bench.tasks.suites import SUITES, leaf_tasks
+from lorafuse_bench.zoo.manifest import RouterEntry, Zoo, local_model, weights_sha256
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -45,7 +47,13 @@ class RouterSettings:
     batch_size: int = 32
 
 
-def train_router(zoo: Zoo, settings: RouterSettings, name: str | None = None, device: str = "cpu") -> Zoo:
+def train_router(
+    zoo: Zoo,
+    settings: RouterSettings,
+    name: str | None = None,
+    data: str | None = None,
+    device: str = "cpu",
+) -> Zoo:
     """Train MoA routers for all experts of a zoo and write them into it; returns the zoo as saved.
 
     Minimises `Σ_l CE(router_l(h_l), task)` over prompts without targets, with the hidden states `h_l`
@@ -56,7 +64,7 @@ def train_router(zoo: Zoo, settings: RouterSettings, name: str | None = None, de
     """
     fused, tokenizer = load_fused(zoo, device)
     fused.use(Oracle())
-    prompts, labels = _prompts(zoo, tokenizer, settings)
+    prompts, labels = _prompts(zoo, tokenizer, settings, data or zoo.data_source)
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(settings.seed))
     held = order[: int(len(prompts) * settings.held_out)]
     kept = order[len(held) :]
@@ -77,6 +85,20 @@ def train_router(zoo: Zoo, settings: RouterSettings, name: str | None = None, de
         **accuracy_record(accuracy, len(fused.pool), unadapted),
     }
     return save_router(zoo, name or f"moa-{settings.pool}", tensors, record)
+
+
+def check_zoo(zoo: Zoo, suite: str | None = None, base: str | None = None) -> None:
+    """LorafuseError unless the zoo covers `suite` and stands on `base`, where these are given."""
+    if suite is not None:
+        leaf_tasks(suite)
+        missing = set(SUITES[suite]) - {expert.task for expert in zoo.manifest.experts}
+        if missing:
+            raise LorafuseError(
+                f"zoo '{zoo.name}' has no expert for {', '.join(sorted(missing))} of suite '{suite}'."
+                f" Train them first: lorafuse train experts --suite {suite} --out {zoo.root}"
+            )
+    if base is not None and weights_sha256(local_model(Path(base), base)) != zoo.manifest.base.sha256:
+        raise LorafuseError(f"'{base}' is not the base of zoo '{zoo.name}' ({zoo.manifest.base.path}). Leave it out.")
 
 
 def load_fused(zoo: Zoo, device: str = "cpu") -> tuple[FusedModel, PreTrainedTokenizerBase]:
@@ -161,15 +183,13 @@ def accuracy_record(accuracy: Sequence[float], experts: int, unadapted: Sequence
 
 
 def _prompts(
-    zoo: Zoo, tokenizer: PreTrainedTokenizerBase, settings: RouterSettings
+    zoo: Zoo, tokenizer: PreTrainedTokenizerBase, settings: RouterSettings, source: str
 ) -> tuple[list[list[int]], list[int]]:
     """Token ids and task index of the training prompts of every expert's task."""
     ids: list[list[int]] = []
     labels: list[int] = []
     for index, expert in enumerate(zoo.manifest.experts):
-        rows = training_rows(expert.task, zoo.data_source, limit=settings.prompts_per_task)
-        if not rows:
-            raise LorafuseError(f"no training rows for task '{expert.task}' in {zoo.data_source}.")
+        rows = training_rows(expert.task, source, limit=settings.prompts_per_task)
         ids += [tokenizer(row.prompt)["input_ids"][-settings.cutoff :] for row in rows]
         labels += [index] * len(rows)
     return ids, labels

@@ -1,0 +1,118 @@
+"""`lorafuse train`: experts and routers for a zoo, on any base and any data."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Train LoRA experts and routers into a zoo.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option(help="The zoo directory; what is finished in it is kept.")]
+Data = Annotated[str | None, typer.Option(help="hub, mini, or a data directory.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+
+
+class Init(StrEnum):
+    shared = "shared"
+    independent = "independent"
+
+
+class Pool(StrEnum):
+    last = "last"
+    mean = "mean"
+
+
+class Training(StrEnum):
+    post_hoc = "post_hoc"
+    joint = "joint"
+
+
+@app.command()
+def experts(
+    suite: Annotated[str, typer.Option(help="One expert is trained for each task of this suite.")],
+    base: Annotated[str, typer.Option(help="A model folder or a hub id, such as Qwen/Qwen2-0.5B.")],
+    out: Out,
+    data: Data = None,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate; linear warm-up and decay.")] = 1e-4,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps per expert.")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
+    rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 8,
+    alpha: Annotated[float, typer.Option(help="LoRA alpha; the update is scaled by alpha/rank.")] = 16.0,
+    dropout: Annotated[float, typer.Option(min=0, max=1, help="LoRA dropout.")] = 0.0,
+    targets: Annotated[str, typer.Option(help="Adapted modules.")] = "q_proj,k_proj,v_proj,o_proj",
+    cutoff: Annotated[int, typer.Option(min=8, help="Longest row in tokens; longer prompts lose their start.")] = 512,
+    rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
+    init: Annotated[Init, typer.Option(help="Whether all experts start from the same A.")] = Init.shared,
+    seed: Seed = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Experts trained at a time, one thread each if several.")] = 1,
+) -> None:
+    """Train one LoRA expert per task of a suite.
+
+    Completion-only loss on the same prompts as in evaluation. Running the command again continues
+    an interrupted expert from its last checkpoint.
+    """
+    from lorafuse_bench.tasks.data import resolve_source
+    from lorafuse_bench.tasks.suites import SUITES, leaf_tasks
+    from lorafuse_bench.training.experts import ExpertSettings, train_experts
+
+    leaf_tasks(suite)
+    settings = ExpertSettings(
+        learning_rate=learning_rate,
+        steps=steps,
+        batch_size=batch_size,
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        targets=tuple(name.strip() for name in targets.split(",")),
+        cutoff=cutoff,
+        rows=rows,
+        seed=seed,
+        init=init.value,  # type: ignore[arg-type]
+    )
+    zoo = train_experts(
+        base, SUITES[suite], out, resolve_source(data), settings, workers=workers, report=typer.echo
+    )
+    typer.echo(
+        f"{len(zoo.manifest.experts)} experts in {out}. Next: lorafuse train router --out {out},"
+        f" then lorafuse run --zoo {out} --suites {suite}"
+    )
+
+
+@app.command()
+def router(
+    out: Out,
+    suite: Annotated[str | None, typer.Option(help="Refuse to start unless the zoo covers this suite.")] = None,
+    base: Annotated[str | None, typer.Option(help="Refuse to start unless this is the zoo's base.")] = None,
+    data: Data = None,
+    pool: Annotated[Pool, typer.Option(help="What a router reads: the last prompt token or the prompt's mean.")] = Pool.mean,
+    training: Annotated[
+        Training, typer.Option(help="post_hoc: on the zoo's experts; joint: with new experts of its own.")
+    ] = Training.post_hoc,
+    name: Annotated[str | None, typer.Option(help="Name in the zoo; by default moa-<pool> or moa-joint.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    prompts: Annotated[int, typer.Option(min=2, help="Prompts per task (post_hoc).")] = 400,
+    cutoff: Annotated[int, typer.Option(min=8, help="Longest prompt in tokens; longer ones lose their start.")] = 512,
+    seed: Seed = 0,
+) -> None:
+    """Train MoA's routers for all experts of a zoo and write them into it."""
+    from lorafuse_bench.training.joint import JointSettings, train_joint
+    from lorafuse_bench.training.routers import RouterSettings, check_zoo, train_router
+    from lorafuse_bench.zoo.manifest import Zoo
+
+    zoo = Zoo.open(out)
+    check_zoo(zoo, suite, base)
+    if training is Training.joint:
+        joint = JointSettings(pool=pool.value, seed=seed, cutoff=cutoff, steps=steps or JointSettings.steps)
+        zoo = train_joint(zoo, joint, name or "moa-joint", data, report=typer.echo)
+    else:
+        settings = RouterSettings(
+            pool=pool.value, seed=seed, cutoff=cutoff, prompts_per_task=prompts, steps=steps or RouterSettings.steps
+        )
+        zoo = train_router(zoo, settings, name, data)
+    entry = zoo.manifest.routers[-1]
+    accuracy = ", ".join(f"{value:.3f}" for value in entry.settings["accuracy_per_block"])
+    typer.echo(f"router {entry.name}: accuracy {entry.settings['accuracy']:.3f} (per block: {accuracy})")
+    typer.echo(f"Next: lorafuse run --zoo {out} --methods moa")

@@ -1,0 +1,73 @@
+"""`lorafuse zoo`: build the mini zoo, describe a zoo, index existing adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Zoos: a base, its experts, their routers.", no_args_is_help=True)
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(help="Which zoo; 'mini' is the one that can be built from nothing.")],
+    out: Annotated[Path, typer.Option(help="Where to build it; finished stages in it are kept.")] = Path("zoo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the world, the base and the training.")] = 0,
+    tasks: Annotated[int, typer.Option(min=1, help="Number of tasks, each with an expert.")] = 7,
+    workers: Annotated[int, typer.Option(min=1, help="Experts trained at a time.")] = 2,
+) -> None:
+    """Build a zoo from its seed: data, tokenizer, base, experts, routers."""
+    from lorafuse_bench.errors import unknown
+    from lorafuse_bench.zoo.build import build_mini
+    from lorafuse_bench.zoo.manifest import EMBEDDED
+
+    if name != EMBEDDED:
+        raise unknown("zoo to build", name, [EMBEDDED])
+    zoo = build_mini(out, seed, tasks, workers=workers, report=typer.echo)
+    typer.echo(f"zoo {zoo.name} (seed {seed}) in {out}. Next: lorafuse run --zoo {out}")
+
+
+@app.command()
+def show(zoo: Annotated[str, typer.Argument(help="A zoo directory, or 'mini'.")] = "mini") -> None:
+    """Print what a zoo holds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lorafuse_bench.zoo.manifest import Zoo
+
+    opened = Zoo.open(zoo)
+    manifest = opened.manifest
+    console = Console(highlight=False)
+    console.print(
+        f"zoo {manifest.name}, seed {manifest.seed}: base {manifest.base.path} ({manifest.base.sha256[:12]}),"
+        f" data {manifest.data}, {manifest.init} initialisation",
+        markup=False,
+    )
+    table = Table("kind", "name", "task", "sha256", "accuracy", box=None)
+    for expert in manifest.experts:
+        table.add_row("expert", expert.name, expert.task, expert.sha256[:12], "")
+    for router in manifest.routers:
+        accuracy = router.settings.get("accuracy")
+        shown = f"{accuracy:.3f}" if isinstance(accuracy, float) else ""
+        table.add_row("router", router.name, "/".join(router.experts), router.sha256[:12], shown)
+    console.print(table)
+
+
+@app.command()
+def index(
+    folder: Annotated[Path, typer.Argument(help="A directory with one PEFT adapter per sub-folder of experts/.")],
+    base: Annotated[str, typer.Option(help="The base model all of them were trained on: a folder or a hub id.")],
+    data: Annotated[str, typer.Option(help="Where the tasks' rows come from: hub, mini, or a directory.")] = "hub",
+    init: Annotated[str, typer.Option(help="shared or independent LoRA initialisation.")] = "independent",
+) -> None:
+    """Make a zoo of existing PEFT adapters: write manifest.json beside them.
+
+    Each adapter's folder name is its name and the key of the task it was trained on.
+    """
+    from lorafuse_bench.zoo.index import index_adapters
+
+    zoo = index_adapters(folder, base, data, init)
+    names = ", ".join(expert.name for expert in zoo.manifest.experts)
+    typer.echo(f"{len(zoo.manifest.experts)} experts ({names}). Next: lorafuse run --zoo {folder}")
