@@ -141,7 +141,9 @@ class ExpertPool:
             if expert.task == task:
                 return i
         covered = ", ".join(expert.task for expert in self.experts)
-        raise LorafuseError(f"no expert for task '{task}': the pool covers {covered}. Add one, or drop the task.")
+        raise LorafuseError(
+            f"no expert for task '{task}': the pool covers {covered}. Add one, or drop the task."
+        )
 
 
 def _read_config(path: Path, name: str) -> dict[str, Any]:
@@ -152,7 +154,9 @@ def _read_config(path: Path, name: str) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
-        raise LorafuseError(f"adapter '{name}': {file} is not JSON ({error}). Save the adapter again.") from error
+        raise LorafuseError(
+            f"adapter '{name}': {file} is not JSON ({error}). Save the adapter again."
+        ) from error
     init = str(config.get("init_lora_weights", "")).lower()
     refused = {
         f"type {config.get('peft_type')}": config.get("peft_type", "LORA") != "LORA",
@@ -180,13 +184,17 @@ def _read_config(path: Path, name: str) -> dict[str, Any]:
 def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
     file = path / WEIGHTS
     if not file.is_file():
-        pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in path.glob(pattern))
+        pickles = sorted(
+            p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in path.glob(pattern)
+        )
         found = f" ({', '.join(pickles)} is a pickle, which can run code)" if pickles else ""
         raise LorafuseError(f"adapter '{name}': no {file}{found}. Save it with safe_serialization=True.")
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise LorafuseError(f"adapter '{name}': {file} is damaged ({error}). Restore or retrain it.") from error
+        raise LorafuseError(
+            f"adapter '{name}': {file} is damaged ({error}). Restore or retrain it."
+        ) from error
 
 
 def _pair_factors(tensors: Mapping[str, Tensor], name: str) -> dict[str, tuple[Tensor, Tensor]]:
@@ -195,7 +203,9 @@ def _pair_factors(tensors: Mapping[str, Tensor], name: str) -> dict[str, tuple[T
     for key in sorted(tensors):
         match = _KEY.fullmatch(key)
         if match is None:
-            raise LorafuseError(f"adapter '{name}': unexpected tensor {key}. Only lora_A and lora_B of linears are fused.")
+            raise LorafuseError(
+                f"adapter '{name}': unexpected tensor {key}. Only lora_A and lora_B of linears are fused."
+            )
         if not torch.isfinite(tensors[key]).all():
             raise LorafuseError(f"adapter '{name}': {key} holds NaN or infinity. Retrain or restore it.")
         halves.setdefault(match["module"], {})[match["factor"]] = tensors[key].float()
@@ -203,7 +213,9 @@ def _pair_factors(tensors: Mapping[str, Tensor], name: str) -> dict[str, tuple[T
         raise LorafuseError(f"adapter '{name}' is empty: its file holds no LoRA factors. Save it again.")
     for module, half in halves.items():
         if set(half) != {"A", "B"} or half["A"].shape[0] != half["B"].shape[1]:
-            raise LorafuseError(f"adapter '{name}': lora_A and lora_B of {module} do not fit each other. Save it again.")
+            raise LorafuseError(
+                f"adapter '{name}': lora_A and lora_B of {module} do not fit each other. Save it again."
+            )
     return {module: (half["A"], half["B"]) for module, half in halves.items()}
 
 
@@ -230,7 +242,9 @@ def _check_pool(experts: Sequence[LoraExpert]) -> None:
     bases = {e.base_sha256: e.name for e in experts if e.base_sha256 is not None}
     if len(bases) > 1:
         first, second = list(bases.values())[:2]
-        raise LorafuseError(f"adapters '{first}' and '{second}' were trained on different bases. Use one base.")
+        raise LorafuseError(
+            f"adapters '{first}' and '{second}' were trained on different bases. Use one base."
+        )
     shapes: dict[str, tuple[tuple[int, int], str]] = {}
     for expert in experts:
         for module, (a, b) in expert.factors.items():

@@ -123,8 +123,14 @@ class FusedModel:
                 )
             tensors = {key: value.to(self.model.device) for key, value in load_file(path).items()}
             joint = {adapter.name: adapter for adapter in entry.adapters}
-            pool = ExpertPool.from_entries(self.zoo, [joint[name] for name in self.pool.names]) if joint else None
-            self._routers[entry.name] = RouterArtefact(entry.name, tensors, entry.settings, entry.experts, pool)
+            pool = (
+                ExpertPool.from_entries(self.zoo, [joint[name] for name in self.pool.names])
+                if joint
+                else None
+            )
+            self._routers[entry.name] = RouterArtefact(
+                entry.name, tensors, entry.settings, entry.experts, pool
+            )
         return self._routers[entry.name]
 
 
@@ -150,7 +156,9 @@ def _block_list(model: PreTrainedModel, blocks: int) -> nn.ModuleList:
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == blocks:
             return module
-    raise LorafuseError(f"{type(model).__name__} has no list of {blocks} transformer blocks: it cannot be routed.")
+    raise LorafuseError(
+        f"{type(model).__name__} has no list of {blocks} transformer blocks: it cannot be routed."
+    )
 
 
 def _check_shapes(model: PreTrainedModel, pool: ExpertPool) -> None:
@@ -159,7 +167,9 @@ def _check_shapes(model: PreTrainedModel, pool: ExpertPool) -> None:
     for name, stack in pool.modules.items():
         owner = next(e.name for e in pool.experts if name in e.factors)
         if name not in modules or block_of(name, blocks) >= blocks:
-            raise LorafuseError(f"adapter '{owner}' updates {name}, which the base model does not have. Use its own base.")
+            raise LorafuseError(
+                f"adapter '{owner}' updates {name}, which the base model does not have. Use its own base."
+            )
         shape = linear_shape(modules[name], name)
         if shape != stack.shape:
             raise LorafuseError(

@@ -64,6 +64,9 @@ class Update(nn.Module, ABC):
 class StaticUpdate(Update):
     """`y + B A x` with `A (R, in)`, `B (out, R)`: any merge that is one low-rank adapter."""
 
+    A: Tensor
+    B: Tensor
+
     def __init__(self, A: Tensor, B: Tensor) -> None:
         super().__init__()
         self.register_buffer("A", A, persistent=False)
@@ -82,6 +85,9 @@ class RowUpdate(Update):
 
     `A (N, r, in)`, `B (N, out, r)`; a zero expert is appended so that index `BASE` adds nothing.
     """
+
+    A: Tensor
+    B: Tensor
 
     def __init__(self, stack: ModuleStack, selection: Selection, block: int) -> None:
         super().__init__()
@@ -148,7 +154,9 @@ def linear_shape(module: nn.Module, name: str) -> tuple[int, int]:
     weight = getattr(module, "weight", None)
     if type(module).__name__ == "Conv1D" and isinstance(weight, Tensor):
         return weight.shape[1], weight.shape[0]
-    raise LorafuseError(f"{name} is a {type(module).__name__}, not a linear map: adapters on it cannot be fused.")
+    raise LorafuseError(
+        f"{name} is a {type(module).__name__}, not a linear map: adapters on it cannot be fused."
+    )
 
 
 def _only_value(values: list[int]) -> int | None:

@@ -112,7 +112,9 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
     )
     seconds = time.perf_counter() - start
     if output is None:
-        raise LorafuseError("only the first of several processes holds results. Run `lorafuse run` in one process.")
+        raise LorafuseError(
+            "only the first of several processes holds results. Run `lorafuse run` in one process."
+        )
     items = {key: _items(output["samples"], key) for key in SUITES[suite]}
     result = schema.Result.of(
         **_inputs(plan, zoo, method, suite, lm.fused.pool, source, _splits(loaded)),
@@ -134,7 +136,9 @@ def _experts(plan: Plan, zoo: Zoo, suite: str) -> Sequence[str] | None:
     names = [entry.name for entry in zoo.manifest.experts if entry.task in SUITES[suite]]
     if not names:
         tasks = ", ".join(entry.task for entry in zoo.manifest.experts)
-        raise LorafuseError(f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks}). Name --experts.")
+        raise LorafuseError(
+            f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks}). Name --experts."
+        )
     return names
 
 
@@ -173,7 +177,10 @@ def _inputs(
             for e in pool.experts
         ],
         # A folder is named, not located: results travel between machines.
-        "data": {"source": source if source in ("hub", "mini") else Path(source).name, "splits": splits or {}},
+        "data": {
+            "source": source if source in ("hub", "mini") else Path(source).name,
+            "splits": splits or {},
+        },
         "limit": plan.limit,
         "batch_size": plan.batch_size,
     }
@@ -213,7 +220,9 @@ def _items(samples: Mapping[str, list[dict[str, Any]]], key: str) -> dict[str, A
         rows = sorted(samples[name], key=lambda sample: sample["doc_id"])
         hashes = [row["doc_hash"] for row in rows]
         if held["doc_hashes"] not in ([], hashes):
-            raise LorafuseError(f"task '{name}' was scored on other documents than '{key}'. Check its data source.")
+            raise LorafuseError(
+                f"task '{name}' was scored on other documents than '{key}'. Check its data source."
+            )
         held["doc_hashes"] = hashes
         for metric in rows[0]["metrics"]:
             if metric != "score" and not metric.endswith("_stderr"):
@@ -257,7 +266,8 @@ def _environment(lm: LorafuseLM) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     commit = _git("rev-parse", "HEAD")
     return {
-        "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
+        "versions": {package: version(package) for package in _PACKAGES}
+        | {"python": platform.python_version()},
         "git_commit": commit,
         "git_dirty": bool(_git("status", "--porcelain")) if commit else None,
         "hardware": f"{name}, {torch.get_num_threads()} threads",
@@ -270,7 +280,9 @@ def _git(*arguments: str) -> str | None:
     if not (folder / "pyproject.toml").is_file():
         return None
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

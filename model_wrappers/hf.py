@@ -119,8 +119,9 @@ class LorafuseLM(HFLM):
             if context:
                 context_ids, continuation_ids = self._encode_pair(context, continuation)
             else:
-                context_ids, continuation_ids = [self.prefix_token_id], self.tok_encode(
-                    continuation, add_special_tokens=False
+                context_ids, continuation_ids = (
+                    [self.prefix_token_id],
+                    self.tok_encode(continuation, add_special_tokens=False),
                 )
             rows.append(Scored(tuple(context_ids), tuple(continuation_ids), task_key(request.task_name)))
         return self._score(rows, disable_tqdm)

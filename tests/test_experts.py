@@ -35,16 +35,25 @@ def edit_config(path: Path, **changes: object) -> None:
 
 def edit_tensors(path: Path, **tensors: torch.Tensor) -> None:
     held = load_file(path / WEIGHTS)
-    save_file(held | {f"{PREFIX}.{key.replace('__', '.')}": value for key, value in tensors.items()}, path / WEIGHTS)
+    save_file(
+        held | {f"{PREFIX}.{key.replace('__', '.')}": value for key, value in tensors.items()}, path / WEIGHTS
+    )
 
 
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("alpha", [4, 7])
-def test_one_adapter_is_itself_with_rslora_and_alpha_unlike_rank(tmp_path: Path, rslora: bool, alpha: int) -> None:
+def test_one_adapter_is_itself_with_rslora_and_alpha_unlike_rank(
+    tmp_path: Path, rslora: bool, alpha: int
+) -> None:
     """Trap 1: the folded update equals PEFT's own forward, with rank and alpha patterns too."""
     config = LoraConfig(
-        r=4, lora_alpha=alpha, use_rslora=rslora, target_modules=["q_proj", "v_proj"], init_lora_weights=False,
-        rank_pattern={"layers.1.self_attn.q_proj": 6}, alpha_pattern={"layers.2.self_attn.v_proj": 11},
+        r=4,
+        lora_alpha=alpha,
+        use_rslora=rslora,
+        target_modules=["q_proj", "v_proj"],
+        init_lora_weights=False,
+        rank_pattern={"layers.1.self_attn.q_proj": 6},
+        alpha_pattern={"layers.2.self_attn.v_proj": 11},
     )
     torch.manual_seed(0)
     peft_model = get_peft_model(tiny_model(), config)

@@ -9,7 +9,15 @@ from transformers.pytorch_utils import Conv1D
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ModuleStack
-from lorafuse_bench.layers import BASE, FusedLinear, RowUpdate, Selection, StaticUpdate, block_of, linear_shape
+from lorafuse_bench.layers import (
+    BASE,
+    FusedLinear,
+    RowUpdate,
+    Selection,
+    StaticUpdate,
+    block_of,
+    linear_shape,
+)
 
 N, R, IN, OUT = 3, 4, 10, 7
 

@@ -17,7 +17,12 @@ from lorafuse_bench.zoo.manifest import BaseEntry, ExpertEntry, Manifest, Router
 TASKS = ("sst2", "mnli", "squad", "piqa", "paws", "wmt14_en_de", "cnn_dailymail")
 
 _SHAPES = {
-    "qwen2": {"hidden_size": 32, "intermediate_size": 48, "num_key_value_heads": 2, "tie_word_embeddings": True},
+    "qwen2": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
     "llama": {"hidden_size": 32, "intermediate_size": 48, "num_key_value_heads": 2},
     "gpt2": {"n_embd": 32},
 }
@@ -41,7 +46,9 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_model(architecture: str = "qwen2", layers: int = 3, seed: int = 0) -> PreTrainedModel:
     """A random model in fp32 with weights large enough that outputs differ between inputs."""
     common = {"vocab_size": 257, "num_hidden_layers": layers, "num_attention_heads": 4, "eos_token_id": 256}
-    config = AutoConfig.for_model(architecture, **common, **_SHAPES[architecture], max_position_embeddings=512)
+    config = AutoConfig.for_model(
+        architecture, **common, **_SHAPES[architecture], max_position_embeddings=512
+    )
     config.bos_token_id = None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -68,7 +75,11 @@ def write_adapter(
     for name, module in model.named_modules():
         block = next((int(part) for part in name.split(".") if part.isdigit()), 0)
         weight = getattr(module, "weight", None)
-        if name.rsplit(".", 1)[-1] not in targets or weight is None or layers is not None and block not in layers:
+        if (
+            name.rsplit(".", 1)[-1] not in targets
+            or weight is None
+            or (layers is not None and block not in layers)
+        ):
             continue
         out, into = weight.T.shape if type(module).__name__ == "Conv1D" else weight.shape
         prefix = f"base_model.model.{name}"
@@ -82,7 +93,9 @@ def write_adapter(
     (folder / "adapter_config.json").write_text(json.dumps(settings | config))
 
 
-def tiny_zoo(root: Path, architecture: str = "qwen2", experts: int = 3, mixed: bool = False, seed: int = 0) -> Zoo:
+def tiny_zoo(
+    root: Path, architecture: str = "qwen2", experts: int = 3, mixed: bool = False, seed: int = 0
+) -> Zoo:
     """A zoo of random experts on a random base; `mixed` gives unequal ranks, alphas, rsLoRA and targets."""
     model = tiny_model(architecture, seed=seed)
     model.save_pretrained(root / "base")
@@ -102,15 +115,21 @@ def tiny_zoo(root: Path, architecture: str = "qwen2", experts: int = 3, mixed: b
             ExpertEntry(name=task, task=task, path=f"experts/{task}", sha256=digest, base_sha256=base)
         )
     manifest = Manifest(
-        name="tiny", seed=seed, base=BaseEntry(path="base", sha256=base), init="independent",
-        experts=tuple(entries), data="hub",
+        name="tiny",
+        seed=seed,
+        base=BaseEntry(path="base", sha256=base),
+        init="independent",
+        experts=tuple(entries),
+        data="hub",
     )
     zoo = Zoo(root, manifest)
     zoo.save()
     return zoo
 
 
-def add_router(zoo: Zoo, name: str = "moa-mean", pool: str = "mean", seed: int = 0, **settings: object) -> Zoo:
+def add_router(
+    zoo: Zoo, name: str = "moa-mean", pool: str = "mean", seed: int = 0, **settings: object
+) -> Zoo:
     """The zoo with a random MoA router: which expert it picks depends on the prompt alone."""
     generator = torch.Generator().manual_seed(seed)
     model = json.loads((zoo.root / "base" / "config.json").read_text())
@@ -127,9 +146,17 @@ def add_router(zoo: Zoo, name: str = "moa-mean", pool: str = "mean", seed: int =
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "router.safetensors")
     entry = RouterEntry(
-        name=name, method="moa", path=f"routers/{name}", sha256=sha256_file(folder / "router.safetensors"),
+        name=name,
+        method="moa",
+        path=f"routers/{name}",
+        sha256=sha256_file(folder / "router.safetensors"),
         experts=names,
-        settings={"pool": pool, "training": "post_hoc", "informative_blocks": list(range(blocks)), **settings},
+        settings={
+            "pool": pool,
+            "training": "post_hoc",
+            "informative_blocks": list(range(blocks)),
+            **settings,
+        },
     )
     routers = (*zoo.manifest.routers, entry)
     zoo = Zoo(zoo.root, zoo.manifest.model_copy(update={"routers": routers}))

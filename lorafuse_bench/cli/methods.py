@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 
-def command(name: Annotated[str | None, typer.Argument(help="A method, to see its formula and options.")] = None) -> None:
+def command(
+    name: Annotated[str | None, typer.Argument(help="A method, to see its formula and options.")] = None,
+) -> None:
     """List the fusion methods, or describe one."""
     import dataclasses
     import inspect

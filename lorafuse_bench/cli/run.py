@@ -10,19 +10,26 @@ import typer
 
 def command(
     methods: Annotated[
-        str, typer.Option(help="'all', or names separated by commas, options as name:option=value+option=value.")
+        str,
+        typer.Option(help="'all', or names separated by commas, options as name:option=value+option=value."),
     ] = "all",
     suites: Annotated[str, typer.Option(help="Suites separated by commas, such as mtl5,mtl7.")] = "mtl7",
-    out: Annotated[Path, typer.Option(help="Folder for the results; finished cells in it are kept.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder for the results; finished cells in it are kept.")] = Path(
+        "results"
+    ),
     zoo: Annotated[str, typer.Option(help="A zoo directory, or 'mini', the embedded one.")] = "mini",
     experts: Annotated[
         str | None, typer.Option(help="Experts separated by commas; by default those of the suite's tasks.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="hub, mini, or a data directory; by default the zoo's.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="hub, mini, or a data directory; by default the zoo's.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Documents per task, for a quick look.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
     dtype: Annotated[str, typer.Option(help="Type the model computes in.")] = "float32",
-    device: Annotated[str, typer.Option(help="Where the model runs; the CPU where there is no such device.")] = "cuda",
+    device: Annotated[
+        str, typer.Option(help="Where the model runs; the CPU where there is no such device.")
+    ] = "cuda",
 ) -> None:
     """Evaluate fusion methods on suites and keep every finished cell.
 
@@ -52,4 +59,6 @@ def command(
         device=device,
     )
     paths = runner.run(plan, report=lambda text: console.print(text, markup=False))
-    typer.echo(f"{len(paths)} cells in {out}. Next: lorafuse leaderboard build {out} --out leaderboard.json --html site")
+    typer.echo(
+        f"{len(paths)} cells in {out}. Next: lorafuse leaderboard build {out} --out leaderboard.json --html site"
+    )

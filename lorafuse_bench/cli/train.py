@@ -36,18 +36,24 @@ def experts(
     base: Annotated[str, typer.Option(help="A model folder or a hub id, such as Qwen/Qwen2-0.5B.")],
     out: Out,
     data: Data = None,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate; linear warm-up and decay.")] = 1e-4,
+    learning_rate: Annotated[
+        float, typer.Option(help="Peak learning rate; linear warm-up and decay.")
+    ] = 1e-4,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps per expert.")] = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 8,
     alpha: Annotated[float, typer.Option(help="LoRA alpha; the update is scaled by alpha/rank.")] = 16.0,
     dropout: Annotated[float, typer.Option(min=0, max=1, help="LoRA dropout.")] = 0.0,
     targets: Annotated[str, typer.Option(help="Adapted modules.")] = "q_proj,k_proj,v_proj,o_proj",
-    cutoff: Annotated[int, typer.Option(min=8, help="Longest row in tokens; longer prompts lose their start.")] = 512,
+    cutoff: Annotated[
+        int, typer.Option(min=8, help="Longest row in tokens; longer prompts lose their start.")
+    ] = 512,
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
     init: Annotated[Init, typer.Option(help="Whether all experts start from the same A.")] = Init.shared,
     seed: Seed = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Experts trained at a time, one thread each if several.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Experts trained at a time, one thread each if several.")
+    ] = 1,
 ) -> None:
     """Train one LoRA expert per task of a suite.
 
@@ -84,17 +90,25 @@ def experts(
 @app.command()
 def router(
     out: Out,
-    suite: Annotated[str | None, typer.Option(help="Refuse to start unless the zoo covers this suite.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Refuse to start unless the zoo covers this suite.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Refuse to start unless this is the zoo's base.")] = None,
     data: Data = None,
-    pool: Annotated[Pool, typer.Option(help="What a router reads: the last prompt token or the prompt's mean.")] = Pool.mean,
+    pool: Annotated[
+        Pool, typer.Option(help="What a router reads: the last prompt token or the prompt's mean.")
+    ] = Pool.mean,
     training: Annotated[
         Training, typer.Option(help="post_hoc: on the zoo's experts; joint: with new experts of its own.")
     ] = Training.post_hoc,
-    name: Annotated[str | None, typer.Option(help="Name in the zoo; by default moa-<pool> or moa-joint.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name in the zoo; by default moa-<pool> or moa-joint.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     prompts: Annotated[int, typer.Option(min=2, help="Prompts per task (post_hoc).")] = 400,
-    cutoff: Annotated[int, typer.Option(min=8, help="Longest prompt in tokens; longer ones lose their start.")] = 512,
+    cutoff: Annotated[
+        int, typer.Option(min=8, help="Longest prompt in tokens; longer ones lose their start.")
+    ] = 512,
     seed: Seed = 0,
 ) -> None:
     """Train MoA's routers for all experts of a zoo and write them into it."""
@@ -109,7 +123,11 @@ def router(
         zoo = train_joint(zoo, joint, name or "moa-joint", data, report=typer.echo)
     else:
         settings = RouterSettings(
-            pool=pool.value, seed=seed, cutoff=cutoff, prompts_per_task=prompts, steps=steps or RouterSettings.steps
+            pool=pool.value,
+            seed=seed,
+            cutoff=cutoff,
+            prompts_per_task=prompts,
+            steps=steps or RouterSettings.steps,
         )
         zoo = train_router(zoo, settings, name, data)
     entry = zoo.manifest.routers[-1]

@@ -13,7 +13,9 @@ app = typer.Typer(help="Zoos: a base, its experts, their routers.", no_args_is_h
 @app.command()
 def build(
     name: Annotated[str, typer.Argument(help="Which zoo; 'mini' is the one that can be built from nothing.")],
-    out: Annotated[Path, typer.Option(help="Where to build it; finished stages in it are kept.")] = Path("zoo"),
+    out: Annotated[Path, typer.Option(help="Where to build it; finished stages in it are kept.")] = Path(
+        "zoo"
+    ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the world, the base and the training.")] = 0,
     tasks: Annotated[int, typer.Option(min=1, help="Number of tasks, each with an expert.")] = 7,
     workers: Annotated[int, typer.Option(min=1, help="Experts trained at a time.")] = 2,
@@ -57,9 +59,15 @@ def show(zoo: Annotated[str, typer.Argument(help="A zoo directory, or 'mini'.")]
 
 @app.command()
 def index(
-    folder: Annotated[Path, typer.Argument(help="A directory with one PEFT adapter per sub-folder of experts/.")],
-    base: Annotated[str, typer.Option(help="The base model all of them were trained on: a folder or a hub id.")],
-    data: Annotated[str, typer.Option(help="Where the tasks' rows come from: hub, mini, or a directory.")] = "hub",
+    folder: Annotated[
+        Path, typer.Argument(help="A directory with one PEFT adapter per sub-folder of experts/.")
+    ],
+    base: Annotated[
+        str, typer.Option(help="The base model all of them were trained on: a folder or a hub id.")
+    ],
+    data: Annotated[
+        str, typer.Option(help="Where the tasks' rows come from: hub, mini, or a directory.")
+    ] = "hub",
     init: Annotated[str, typer.Option(help="shared or independent LoRA initialisation.")] = "independent",
 ) -> None:
     """Make a zoo of existing PEFT adapters: write manifest.json beside them.

@@ -28,7 +28,9 @@ def register(cls: type[M]) -> type[M]:
     """Class decorator: make a method selectable by its `name`. Two methods of one name are refused."""
     known = _METHODS.setdefault(cls.name, cls)
     if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise LorafuseError(f"method '{cls.name}' is defined by {known.__module__} and {cls.__module__}. Rename one.")
+        raise LorafuseError(
+            f"method '{cls.name}' is defined by {known.__module__} and {cls.__module__}. Rename one."
+        )
     return cls
 
 

@@ -24,7 +24,14 @@ from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import FusedLinear, RowUpdate
 from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.training.experts import PadRight, Progress, Report, isolated_randomness, pad_token, tokenize
+from lorafuse_bench.training.experts import (
+    PadRight,
+    Progress,
+    Report,
+    isolated_randomness,
+    pad_token,
+    tokenize,
+)
 from lorafuse_bench.training.routers import (
     accuracy_record,
     block_features,
@@ -120,7 +127,10 @@ class JointMoa(nn.Module):
         def draw(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(*shape, generator=generator) * shape[-1] ** -0.5)
 
-        self.w1, self.w2 = draw(fused.blocks, settings.hidden, width), draw(fused.blocks, experts, settings.hidden)
+        self.w1, self.w2 = (
+            draw(fused.blocks, settings.hidden, width),
+            draw(fused.blocks, experts, settings.hidden),
+        )
         self.b1 = nn.Parameter(torch.zeros(fused.blocks, settings.hidden))
         self.b2 = nn.Parameter(torch.zeros(fused.blocks, experts))
 
@@ -128,7 +138,9 @@ class JointMoa(nn.Module):
         """The routers' tensors, as MoA reads them."""
         return {key: getattr(self, key).detach() for key in ("w1", "b1", "w2", "b2")}
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, task: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, task: Tensor
+    ) -> dict[str, Tensor]:
         prompts = Prompts(input_ids, (attention_mask.bool() & (labels == -100)).sum(1), ("",) * len(task))
         tensors = {key: getattr(self, key) for key in ("w1", "b1", "w2", "b2")}
         routing: list[Tensor] = []
@@ -152,7 +164,9 @@ class JointMoa(nn.Module):
     # The Trainer reads this when it resumes.
     _keys_to_ignore_on_save = None
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """Load what `state_dict` kept; the base's own weights are in place already."""
         del strict
         loaded = super().load_state_dict(state_dict, strict=False, assign=assign)

@@ -98,7 +98,9 @@ def check_zoo(zoo: Zoo, suite: str | None = None, base: str | None = None) -> No
                 f" Train them first: lorafuse train experts --suite {suite} --out {zoo.root}"
             )
     if base is not None and weights_sha256(local_model(Path(base), base)) != zoo.manifest.base.sha256:
-        raise LorafuseError(f"'{base}' is not the base of zoo '{zoo.name}' ({zoo.manifest.base.path}). Leave it out.")
+        raise LorafuseError(
+            f"'{base}' is not the base of zoo '{zoo.name}' ({zoo.manifest.base.path}). Leave it out."
+        )
 
 
 def load_fused(zoo: Zoo, device: str = "cpu") -> tuple[FusedModel, PreTrainedTokenizerBase]:
@@ -108,7 +110,9 @@ def load_fused(zoo: Zoo, device: str = "cpu") -> tuple[FusedModel, PreTrainedTok
     return FusedModel(model, zoo, ExpertPool.from_zoo(zoo)), AutoTokenizer.from_pretrained(folder)
 
 
-def save_router(zoo: Zoo, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any], **entry: Any) -> Zoo:
+def save_router(
+    zoo: Zoo, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any], **entry: Any
+) -> Zoo:
     """Write a router's tensors and enter it into the manifest, in place of one of the same name."""
     path = zoo.root / "routers" / name / ROUTER_WEIGHTS
     write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}))
@@ -127,7 +131,9 @@ def save_router(zoo: Zoo, name: str, tensors: Mapping[str, Tensor], record: Mapp
     return saved
 
 
-def fit_routers(features: Tensor, labels: Tensor, experts: int, settings: RouterSettings) -> dict[str, Tensor]:
+def fit_routers(
+    features: Tensor, labels: Tensor, experts: int, settings: RouterSettings
+) -> dict[str, Tensor]:
     """All blocks' routers at once from `features (blocks, prompts, h)` and `labels (prompts,)`.
 
     Returns `w1 (blocks, hidden, h)`, `b1`, `w2 (blocks, N, hidden)`, `b2`. Features are standardised for
@@ -146,11 +152,15 @@ def fit_routers(features: Tensor, labels: Tensor, experts: int, settings: Router
     w1, w2 = draw(blocks, settings.hidden, width), draw(blocks, experts, settings.hidden)
     b1 = torch.zeros(blocks, settings.hidden, requires_grad=True)
     b2 = torch.zeros(blocks, experts, requires_grad=True)
-    optimizer = torch.optim.AdamW([w1, b1, w2, b2], settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        [w1, b1, w2, b2], settings.learning_rate, weight_decay=settings.weight_decay
+    )
     for _ in range(settings.steps):
         hidden = F.gelu(torch.einsum("lph,lmh->lpm", x, w1) + b1[:, None])
         logits = torch.einsum("lpm,lem->lpe", hidden, w2) + b2[:, None]
-        loss = F.cross_entropy(logits.transpose(1, 2), labels.expand(blocks, -1), reduction="sum") / len(labels)
+        loss = F.cross_entropy(logits.transpose(1, 2), labels.expand(blocks, -1), reduction="sum") / len(
+            labels
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

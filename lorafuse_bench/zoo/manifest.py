@@ -91,7 +91,9 @@ class Zoo:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "file"
-            raise LorafuseError(f"{path}: {where}: {first['msg']}. Rebuild or correct the manifest.") from error
+            raise LorafuseError(
+                f"{path}: {where}: {first['msg']}. Rebuild or correct the manifest."
+            ) from error
 
     @property
     def name(self) -> str:

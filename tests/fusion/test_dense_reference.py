@@ -90,7 +90,10 @@ def test_base(lm: LorafuseLM) -> None:
 
 def test_oracle(lm: LorafuseLM) -> None:
     base = load_base(lm.zoo.root)
-    own = {entry.task: with_delta(base, expert_delta(lm.zoo.root / entry.path)) for entry in lm.zoo.manifest.experts}
+    own = {
+        entry.task: with_delta(base, expert_delta(lm.zoo.root / entry.path))
+        for entry in lm.zoo.manifest.experts
+    }
     check(lm, "oracle", lambda task, context: own[task])
 
 
@@ -113,7 +116,9 @@ def test_weight_sum(lm: LorafuseLM, spec: str, weights: Sequence[float]) -> None
     experts = [raw_factors(path) for path in adapters(lm.zoo)]
     delta: Deltas = {}
     for module in {m for factors, _ in experts for m in factors}:
-        present = [(w, *f[module], s[module]) for w, (f, s) in zip(weights, experts, strict=True) if module in f]
+        present = [
+            (w, *f[module], s[module]) for w, (f, s) in zip(weights, experts, strict=True) if module in f
+        ]
         rank = max(a.shape[0] for _, a, _, _ in present)
         a_sum = sum(w * F.pad(a, (0, 0, 0, rank - a.shape[0])) for w, a, _, _ in present)
         b_sum = sum(w * s * F.pad(b, (0, rank - b.shape[1])) for w, _, b, s in present)
@@ -187,7 +192,11 @@ def test_rolling_equals_dense(lm: LorafuseLM) -> None:
     lm._max_length = 64
     try:
         request = Instance(
-            request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0, metadata=("lorafuse_mnli", 0, 1)
+            request_type="loglikelihood_rolling",
+            doc={},
+            arguments=(text,),
+            idx=0,
+            metadata=("lorafuse_mnli", 0, 1),
         )
         got = lm.loglikelihood_rolling([request], disable_tqdm=True)[0]
     finally:

@@ -22,15 +22,24 @@ MODULE = "model.layers.0.self_attn.q_proj"
 
 def expert(a: Tensor, b: Tensor, scaling: float = 1.0, name: str = "a") -> LoraExpert:
     return LoraExpert(
-        name=name, task=name, path=Path(name), sha256="0", base_sha256=None, rank=a.shape[0],
-        alpha=scaling * a.shape[0], factors={MODULE: (a, b)}, scaling={MODULE: scaling},
+        name=name,
+        task=name,
+        path=Path(name),
+        sha256="0",
+        base_sha256=None,
+        rank=a.shape[0],
+        alpha=scaling * a.shape[0],
+        factors={MODULE: (a, b)},
+        scaling={MODULE: scaling},
     )
 
 
 def random_experts(n: int = 3, rank: int = 4, seed: int = 0) -> list[LoraExpert]:
     g = torch.Generator().manual_seed(seed)
     return [
-        expert(torch.randn(rank + i, 12, generator=g), torch.randn(9, rank + i, generator=g), 0.5 + i, f"e{i}")
+        expert(
+            torch.randn(rank + i, 12, generator=g), torch.randn(9, rank + i, generator=g), 0.5 + i, f"e{i}"
+        )
         for i in range(n)
     ]
 
@@ -49,15 +58,25 @@ def own(e: LoraExpert) -> Tensor:
 
 def test_hand_computed_two_by_two() -> None:
     """Two rank-1 experts, scaling 2 and 1: every formula by hand."""
-    one = expert(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0], [1.0]]), 2.0, "one")  # s B A = [[2,0],[2,0]]
-    two = expert(torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0], [0.0]]), 1.0, "two")  # s B A = [[0,3],[0,0]]
+    one = expert(
+        torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0], [1.0]]), 2.0, "one"
+    )  # s B A = [[2,0],[2,0]]
+    two = expert(
+        torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0], [0.0]]), 1.0, "two"
+    )  # s B A = [[0,3],[0,0]]
     torch.testing.assert_close(delta("concat", [one, two]), torch.tensor([[2.0, 3.0], [2.0, 0.0]]))
-    torch.testing.assert_close(delta("concat:scaling=false", [one, two]), torch.tensor([[1.0, 3.0], [1.0, 0.0]]))
+    torch.testing.assert_close(
+        delta("concat:scaling=false", [one, two]), torch.tensor([[1.0, 3.0], [1.0, 0.0]])
+    )
     # A = [1,1]; B = 2*[1,1] + [3,0] = [5,2]
     torch.testing.assert_close(delta("weight_sum", [one, two]), torch.tensor([[5.0, 5.0], [2.0, 2.0]]))
-    torch.testing.assert_close(delta("weight_sum:average", [one, two]), torch.tensor([[1.25, 1.25], [0.5, 0.5]]))
+    torch.testing.assert_close(
+        delta("weight_sum:average", [one, two]), torch.tensor([[1.25, 1.25], [0.5, 0.5]])
+    )
     # A = [2,-1]; B = 2*2*[1,1] - [3,0] = [1,4]
-    torch.testing.assert_close(delta("weight_sum:weights=2/-1", [one, two]), torch.tensor([[2.0, -1.0], [8.0, -4.0]]))
+    torch.testing.assert_close(
+        delta("weight_sum:weights=2/-1", [one, two]), torch.tensor([[2.0, -1.0], [8.0, -4.0]])
+    )
     # The mean [[1,1.5],[1,0]] has rank 2: kept whole at rank 2, its best rank-1 part at rank 1.
     mean = torch.tensor([[1.0, 1.5], [1.0, 0.0]])
     torch.testing.assert_close(delta("svd:rank=2", [one, two]), mean)
@@ -73,7 +92,9 @@ def test_one_expert_is_itself(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", MERGES)
 def test_zero_updates_give_the_base(spec: str) -> None:
-    zero = [replace(e, factors={MODULE: (e.factors[MODULE][0], torch.zeros(9, e.rank))}) for e in random_experts()]
+    zero = [
+        replace(e, factors={MODULE: (e.factors[MODULE][0], torch.zeros(9, e.rank))}) for e in random_experts()
+    ]
     assert not delta(spec, zero).any()
 
 
@@ -131,7 +152,9 @@ def test_truncated_svd_is_optimal(out: int, into: int, stacked: int) -> None:
     rank = 4
     right, left = truncated_svd(a, b, rank)
     dense = torch.linalg.svdvals(b.double() @ a.double())
-    torch.testing.assert_close(torch.linalg.svdvals((left @ right).double())[:rank], dense[:rank], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.linalg.svdvals((left @ right).double())[:rank], dense[:rank], rtol=1e-5, atol=1e-5
+    )
     torch.testing.assert_close(right @ right.T, torch.eye(rank), rtol=0, atol=1e-5)
     residual = torch.linalg.matrix_norm(b.double() @ a.double() - (left @ right).double())
     torch.testing.assert_close(residual, dense[rank:].norm(), rtol=1e-5, atol=1e-5)

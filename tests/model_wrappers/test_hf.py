@@ -82,7 +82,9 @@ def test_adapter_of_another_shape_is_refused(tmp_path: Path) -> None:
         update={"sha256": sha256_file(tmp_path / "experts/sst2/adapter_model.safetensors")}
     )
     Zoo(tmp_path, zoo.manifest.model_copy(update={"experts": (entry,)})).save()
-    with pytest.raises(LorafuseError, match="adapter 'sst2' updates model.layers.3.* which the base model does not"):
+    with pytest.raises(
+        LorafuseError, match="adapter 'sst2' updates model.layers.3.* which the base model does not"
+    ):
         LorafuseLM("base", zoo=tmp_path)
 
 

@@ -147,10 +147,14 @@ def test_joint_loss_is_language_plus_routing(zoo: Zoo) -> None:
     base = load_base(zoo.root)
     with torch.no_grad():
         output = base(ids, output_hidden_states=True)
-    language = F.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    language = F.cross_entropy(
+        output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+    )
     routing = []
     for block in range(3):
-        h = torch.stack([output.hidden_states[block][0, :2].mean(0), output.hidden_states[block][1, :3].mean(0)])
+        h = torch.stack(
+            [output.hidden_states[block][0, :2].mean(0), output.hidden_states[block][1, :3].mean(0)]
+        )
         hidden = F.gelu(F.linear(h, model.w1[block].double()))
         routing.append(F.cross_entropy(F.linear(hidden, model.w2[block].double()), task))
     torch.testing.assert_close(loss.double(), language + 0.5 * sum(routing) / 3, rtol=1e-4, atol=1e-4)

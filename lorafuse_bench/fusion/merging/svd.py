@@ -43,7 +43,9 @@ class SvdMerge(Merge):
                 raise LorafuseError(
                     f"method 'svd': rank={rank} exceeds {full}, the largest possible rank at {module}. Lower it."
                 )
-            factors[module] = truncated_svd(stack.A.flatten(0, 1), stack.B.transpose(0, 1).flatten(1) / len(pool), rank)
+            factors[module] = truncated_svd(
+                stack.A.flatten(0, 1), stack.B.transpose(0, 1).flatten(1) / len(pool), rank
+            )
         return Adapter(factors)
 
 

@@ -27,7 +27,9 @@ class WeightSum(Merge):
     """
 
     average: bool = option(False, "λ_i = 1/N instead of 1")
-    weights: str | None = option(None, "λ_i in the order of the experts, separated by '/', such as 0.5/0.3/0.2")
+    weights: str | None = option(
+        None, "λ_i in the order of the experts, separated by '/', such as 0.5/0.3/0.2"
+    )
 
     name = "weight_sum"
     paper = f"{RETHINKING}, section 3.4"
@@ -35,13 +37,18 @@ class WeightSum(Merge):
 
     def __post_init__(self) -> None:
         if self.average and self.weights is not None:
-            raise LorafuseError("method 'weight_sum': average and weights exclude each other. Give one of them.")
+            raise LorafuseError(
+                "method 'weight_sum': average and weights exclude each other. Give one of them."
+            )
 
     def merge(self, pool: ExpertPool) -> Adapter:
         weights = self._weights(pool)
         return Adapter(
             {
-                module: (torch.einsum("n,nri->ri", weights, stack.A), torch.einsum("n,nor->or", weights, stack.B))
+                module: (
+                    torch.einsum("n,nri->ri", weights, stack.A),
+                    torch.einsum("n,nor->or", weights, stack.B),
+                )
                 for module, stack in pool.modules.items()
             }
         )

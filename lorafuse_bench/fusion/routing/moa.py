@@ -39,7 +39,9 @@ class Moa(RowRouting):
 
     decision: Decision = option("last", "last, vote or per_block: which routers decide")
     pool: Pool | None = option(None, "last or mean: what routers read; by default as the zoo's first router")
-    training: Training = option("post_hoc", "post_hoc: routers on frozen experts; joint: trained with their experts")
+    training: Training = option(
+        "post_hoc", "post_hoc: routers on frozen experts; joint: trained with their experts"
+    )
 
     name = "moa"
     needs = frozenset({"router"})
@@ -91,7 +93,9 @@ def decide(logits: Sequence[Tensor], blocks: Sequence[int], n_blocks: int, decis
     """
     choices = torch.stack([layer.argmax(-1) for layer in logits])
     if decision == "per_block":
-        position = [max((i for i, b in enumerate(blocks) if b <= block), default=0) for block in range(n_blocks)]
+        position = [
+            max((i for i, b in enumerate(blocks) if b <= block), default=0) for block in range(n_blocks)
+        ]
         return choices[position].T.contiguous()
     if decision == "last":
         choice = choices[-1]

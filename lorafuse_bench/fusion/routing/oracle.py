@@ -28,4 +28,6 @@ class Oracle(RowRouting):
 
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor:
         index = [runtime.pool.index_of_task(task) for task in prompts.tasks]
-        return torch.tensor(index, device=prompts.input_ids.device)[:, None].expand(-1, runtime.blocks).clone()
+        return (
+            torch.tensor(index, device=prompts.input_ids.device)[:, None].expand(-1, runtime.blocks).clone()
+        )

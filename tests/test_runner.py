@@ -1,0 +1,172 @@
+"""`lorafuse run`: cells, resuming, provenance, and agreement with stock lm-eval."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval import simple_evaluate
+from tiny import TASKS, add_router, tiny_zoo
+from typer.testing import CliRunner
+
+from lorafuse_bench import runner
+from lorafuse_bench.cli import app
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.model_wrappers.hf import LorafuseLM
+from lorafuse_bench.tasks.rows import load_task
+from lorafuse_bench.tasks.suites import SUITES
+from lorafuse_bench.zoo.manifest import Zoo
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory, handmade_data: Path) -> Zoo:
+    made = add_router(tiny_zoo(tmp_path_factory.mktemp("zoo"), experts=7))
+    saved = Zoo(made.root, made.manifest.model_copy(update={"data": str(handmade_data)}))
+    saved.save()
+    return saved
+
+
+def plan(zoo: Zoo, out: Path, methods: str = "oracle", **changes: Any) -> runner.Plan:
+    chosen = [registry.parse(spec) for spec in methods.split(",")]
+    made = runner.Plan(methods=chosen, suites=["mtl5"], out=out, zoo=zoo.root, batch_size=8, device="cpu")
+    return replace(made, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("results")
+    runner.run(plan(zoo, out, "oracle,concat:scaling=false"))
+    return out
+
+
+def test_a_cell_records_what_it_was_made_of(zoo: Zoo, finished: Path) -> None:
+    path = schema.cell_path(finished, "mtl5", "tiny", 0, "concat:scaling=false")
+    result, items = schema.read_cell(path)
+    assert result.method.options == {"scaling": False}
+    assert [e.name for e in result.experts] == [task for task in TASKS if task in SUITES["mtl5"]]
+    assert result.zoo.sha256 == zoo.sha256()
+    assert result.data.splits["squad"] == {"validation": "validation.parquet"}
+    assert "/" not in result.data.source
+    assert set(result.tasks) == set(SUITES["mtl5"])
+    assert set(result.tasks["sst2"].metrics) == {"acc", "acc_options"}
+    assert set(result.tasks["cnn_dailymail"].metrics) == {"rouge1", "rouge2", "rougeL"}
+    assert len(items.root["squad"].metrics["f1"]) == result.tasks["squad"].n
+    assert len(items.root["wmt14_en_de"].metrics["bleu"][0]) == 10  # type: ignore[arg-type]
+    assert result.cost.extra_parameters > 0
+    assert result.environment.versions["lm_eval"]
+
+
+def test_values_are_those_of_stock_lm_eval(zoo: Zoo, finished: Path) -> None:
+    """The runner's numbers and those of `simple_evaluate` on the same model agree."""
+    lm = LorafuseLM(
+        "concat", zoo=zoo.root, batch_size=1, device="cpu", scaling=False, experts="/".join(SUITES["mtl5"])
+    )
+    task = load_task("lorafuse_squad", zoo.data_source)
+    output = simple_evaluate(model=lm, tasks=[task], bootstrap_iters=0)
+    result = schema.read_result(schema.cell_path(finished, "mtl5", "tiny", 0, "concat:scaling=false"))
+    metrics = output["results"]["lorafuse_squad"]
+    for name in ("f1", "em"):
+        assert result.tasks["squad"].metrics[name].value == pytest.approx(metrics[f"{name},none"])
+
+
+def test_finished_cells_are_kept_and_the_rest_is_run(
+    zoo: Zoo, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+    original = runner.run_cell
+    monkeypatch.setattr(runner, "run_cell", lambda *args: ran.append(args[3].label()) or original(*args))
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("oracle*")}
+    said: list[str] = []
+    runner.run(plan(zoo, finished, "oracle,svd"), report=said.append)
+    assert ran == ["svd"]
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("oracle*")} == before
+    assert any("kept" in line for line in said)
+
+
+def test_an_interruption_loses_nothing_finished(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = runner.run_cell
+
+    def interrupted(*args: Any) -> Path:
+        if args[3].name == "concat":
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(runner, "run_cell", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(plan(zoo, tmp_path, "svd,concat"))
+    monkeypatch.undo()
+    names = sorted(p.name for p in tmp_path.rglob("*") if p.is_file())
+    assert names == ["svd.items.json.gz", "svd.json"]
+    runner.run(plan(zoo, tmp_path, "svd,concat"))
+    assert schema.cell_path(tmp_path, "mtl5", "tiny", 0, "concat").is_file()
+
+
+@pytest.mark.parametrize(("change", "field"), [({"limit": 1}, "limit"), ({"experts": ("sst2",)}, "experts")])
+def test_a_cell_of_other_inputs_is_refused_before_anything_runs(
+    zoo: Zoo, finished: Path, change: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(LorafuseError, match=f"made with another {field} .*another --out"):
+        runner.run(plan(zoo, finished, "oracle,svd", **change))
+
+
+def test_all_methods_leaves_out_what_the_zoo_cannot_do(zoo: Zoo) -> None:
+    names = [method.name for method in runner.all_methods(zoo)]
+    assert {"base", "oracle", "moa", "concat", "weight_sum", "svd"} <= set(names)
+    bare = Zoo(zoo.root, zoo.manifest.model_copy(update={"routers": ()}))
+    assert "moa" not in [method.name for method in runner.all_methods(bare)]
+
+
+def test_a_suite_without_experts_is_refused(tmp_path: Path, handmade_data: Path) -> None:
+    zoo = tiny_zoo(tmp_path / "zoo", experts=1)
+    with pytest.raises(LorafuseError, match="no expert for task|no expert for suite"):
+        runner.run(plan(zoo, tmp_path / "out", "oracle", data=str(handmade_data)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "mao"], "unknown method 'mao'. Did you mean 'moa'?"),
+        (["--methods", "svd:rnak=2"], "unknown option of method 'svd' 'rnak'. Did you mean 'rank'?"),
+        (["--methods", "svd:rank=2000"], "rank=2000 exceeds"),
+        (["--suites", "mtl6"], "unknown suite 'mtl6'. Did you mean 'mtl7'?"),
+        (["--zoo", "nowhere"], "zoo 'nowhere' not found"),
+        (["--experts", "sst3"], "Did you mean 'sst2'?"),
+        (["--data", "nowhere"], "data source 'nowhere' is not a directory"),
+        (["--methods", "moa:pool=last"], "no router for method 'moa' with pool=last"),
+        (["--out", "/proc/nowhere"], "cannot write"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    zoo: Zoo, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    defaults = {
+        "--methods": "base",
+        "--suites": "mtl5",
+        "--zoo": str(zoo.root),
+        "--out": str(tmp_path / "out"),
+    }
+    given = defaults | dict(zip(arguments[::2], arguments[1::2], strict=True))
+    command = ["run", *(word for pair in given.items() for word in pair), "--device", "cpu", "--limit", "1"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2, done.output
+    errors = [line for line in done.stderr.splitlines() if message in line]
+    assert len(errors) == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_the_command_writes_cells(zoo: Zoo, tmp_path: Path) -> None:
+    command = ["run", "--methods", "base,weight_sum:average", "--suites", "mtl5", "--limit", "1"]
+    done = CliRunner().invoke(
+        app, [*command, "--zoo", str(zoo.root), "--out", str(tmp_path), "--device", "cpu"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "2 cells in" in done.stdout
+    written = json.loads(schema.cell_path(tmp_path, "mtl5", "tiny", 0, "weight_sum:average=true").read_text())
+    assert written["limit"] == 1
