@@ -126,7 +126,7 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
         environment=_environment(lm),
         tasks={key: _scores(key, loaded, output, items[key]) for key in SUITES[suite]},
     )
-    return schema.write_cell(plan.out, result, schema.Items(items))
+    return schema.write_cell(plan.out, result, schema.Items.model_validate(items))
 
 
 def _experts(plan: Plan, zoo: Zoo, suite: str) -> Sequence[str] | None:

@@ -285,7 +285,8 @@ def _rounds(
     waiting = list(range(len(prompts)))
     while waiting:
         by_prompt: dict[tuple[int, ...], Tensor] = {}
-        now, later = [], []
+        now: list[int] = []
+        later: list[int] = []
         for i in waiting:
             fits = torch.equal(by_prompt.setdefault(prompts[i], choices[i]), choices[i])
             (now if fits else later).append(i)

@@ -76,7 +76,7 @@ def experts(
         cutoff=cutoff,
         rows=rows,
         seed=seed,
-        init=init.value,  # type: ignore[arg-type]
+        init=init.value,
     )
     zoo = train_experts(
         base, SUITES[suite], out, resolve_source(data), settings, workers=workers, report=typer.echo

@@ -119,7 +119,7 @@ class FusionMethod(ABC):
 class Merge(FusionMethod):
     """A method that collapses the experts to one adapter before the model runs."""
 
-    family = "merging"
+    family: ClassVar[Family] = "merging"
 
     @abstractmethod
     def merge(self, pool: ExpertPool) -> Adapter:
@@ -132,7 +132,7 @@ class Merge(FusionMethod):
 class RowRouting(FusionMethod):
     """A method that gives each row (and block) one expert."""
 
-    family = "routing"
+    family: ClassVar[Family] = "routing"
 
     def experts(self, runtime: Runtime) -> ExpertPool:
         """The experts to choose among, in the pool's order."""

@@ -92,7 +92,7 @@ def train_joint(
         trainer = Trainer(
             model=model,
             args=_arguments(work, settings),
-            train_dataset=rows,  # type: ignore[arg-type]
+            train_dataset=rows,
             data_collator=_Collator(pad_token(tokenizer)),
             callbacks=[Progress(name, report)],
         )
@@ -155,7 +155,7 @@ class JointMoa(nn.Module):
         language = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
         return {"loss": language + self.settings.eta * torch.stack(routing).mean()}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Only what is trained: checkpoints need neither the base nor its tied weights."""
         state = super().state_dict(*args, **kwargs)
         trained = {key for key, parameter in self.named_parameters() if parameter.requires_grad}

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
@@ -106,7 +106,8 @@ def check_zoo(zoo: Zoo, suite: str | None = None, base: str | None = None) -> No
 def load_fused(zoo: Zoo, device: str = "cpu") -> tuple[FusedModel, PreTrainedTokenizerBase]:
     """The zoo's base with all its experts, and its tokenizer."""
     folder = zoo.base_folder()
-    model = AutoModelForCausalLM.from_pretrained(folder).to(device).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model.to(torch.device(device))  # type: ignore[arg-type]
     return FusedModel(model, zoo, ExpertPool.from_zoo(zoo)), AutoTokenizer.from_pretrained(folder)
 
 

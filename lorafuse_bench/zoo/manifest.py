@@ -22,7 +22,7 @@ class BaseEntry(_Strict):
     """The base model: a folder inside the zoo, or a hub repository."""
 
     path: str = Field(description="Folder relative to the zoo, or a hub id such as Qwen/Qwen2-0.5B.")
-    revision: str | None = Field(None, description="Hub revision; null for a local folder.")
+    revision: str | None = Field(default=None, description="Hub revision; null for a local folder.")
     sha256: str = Field(description="sha256 over the names and hashes of the base's *.safetensors files.")
 
 
@@ -46,7 +46,7 @@ class RouterEntry(_Strict):
     experts: tuple[str, ...] = Field(description="Expert names in the order of the router's outputs.")
     settings: dict[str, Any] = Field(description="What it was trained with: pool, training, seed, ...")
     adapters: tuple[ExpertEntry, ...] = Field(
-        (), description="Experts trained jointly with this router; empty when it serves the zoo's own."
+        default=(), description="Experts trained jointly with this router; empty when it serves the zoo's own."
     )
 
 
