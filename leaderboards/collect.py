@@ -26,6 +26,7 @@ SAME_IN_BOARD = {
 SAME_IN_ZOO = {
     "zoo.sha256": "The zoo changed between the runs: run the older cell again.",
     "base.sha256": "The base changed between the runs: run the older cell again.",
+    "experts": "Methods compare only on the same experts: run the other cell again.",
     "data.splits": "The data changed between the runs: run the older cell again.",
 }
 SAME_IN_ROW = {

@@ -203,6 +203,7 @@ def test_limited_runs_need_the_flag_and_are_captioned(tmp_path: Path) -> None:
         ({"base": {"dtype": "bfloat16"}}, r"json: base\.dtype: "),
         ({"base": {"sha256": "f" * 64}}, r"json: base\.sha256: "),
         ({"zoo": {"sha256": "f" * 64}}, r"json: zoo\.sha256: "),
+        ({"experts": []}, r"json: experts: "),
     ],
 )
 @pytest.mark.parametrize("allow_limit", [False, True])
