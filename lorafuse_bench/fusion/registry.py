@@ -8,7 +8,7 @@ import pkgutil
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -40,8 +40,23 @@ def methods() -> Mapping[str, type[FusionMethod]]:
     for module in pkgutil.walk_packages(fusion.__path__, fusion.__name__ + "."):
         importlib.import_module(module.name)
     for entry in entry_points(group=ENTRY_POINTS):
-        register(entry.load())
+        _load(entry)
     return dict(sorted(_METHODS.items()))
+
+
+def _load(entry: EntryPoint) -> None:
+    """Import a third party's entry point: a method class, or a module that registers its methods."""
+    try:
+        loaded = entry.load()
+        if isinstance(loaded, type):
+            register(loaded)
+    except LorafuseError:
+        raise
+    except Exception as error:  # whatever a foreign module raises, the user needs its name
+        raise LorafuseError(
+            f"entry point '{entry.name}' ({entry.value}) of group '{ENTRY_POINTS}' cannot be loaded:"
+            f" {type(error).__name__}: {error}. Repair or uninstall that package."
+        ) from error
 
 
 def create(name: str, options: Mapping[str, Any] | None = None) -> FusionMethod:

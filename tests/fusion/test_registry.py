@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
+
 import pytest
 
 from lorafuse_bench.errors import LorafuseError
@@ -52,6 +54,14 @@ def test_mistakes_are_named(spec: str, message: str) -> None:
     with pytest.raises(LorafuseError, match=message) as error:
         registry.parse(spec)
     assert "\n" not in str(error.value)
+
+
+def test_a_third_partys_entry_point_registers_a_class_or_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_METHODS", dict(registry.methods()))
+    registry._load(EntryPoint("mine", "tiny_method:Mine", registry.ENTRY_POINTS))
+    assert registry._METHODS["mine"].family == "merging"
+    with pytest.raises(LorafuseError, match=r"entry point 'broken' \(tiny_method:Missing\).*Repair or uninstall"):
+        registry._load(EntryPoint("broken", "tiny_method:Missing", registry.ENTRY_POINTS))
 
 
 def test_two_methods_of_one_name_are_refused() -> None:

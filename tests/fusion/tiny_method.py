@@ -1,0 +1,19 @@
+"""A third party's method, as short as one can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fusion.base import Adapter, Merge
+
+
+@dataclass(frozen=True)
+class Mine(Merge):
+    """The first expert alone."""
+
+    name = "mine"
+    paper = "none"
+
+    def merge(self, pool: ExpertPool) -> Adapter:
+        return Adapter({m: (stack.A[0], stack.B[0]) for m, stack in pool.modules.items()})
