@@ -46,6 +46,9 @@ def caption(group: Group, columns: tuple[Column, ...], provenance: Provenance, n
     sizes = sorted({column.n for column in columns})
     items = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
     counted = [c.task for c in columns if c.counts and c.direction == "up"]
+    ability = f"ability is their mean over {len(counted)} of {_counted(len(columns), 'task')}"
+    if not counted:
+        ability = "no task counts here, so no method has an ability"
     parts = [note.strip()] if note.strip() else []
     if provenance.limit is not None:
         parts.append(
@@ -55,12 +58,12 @@ def caption(group: Group, columns: tuple[Column, ...], provenance: Provenance, n
     parts.append(
         f"Suite {group.suite} on zoo {group.zoo}, {_counted(len(seeds), 'seed')}"
         f" ({', '.join(map(str, seeds))});"
-        f" base model {provenance.base}, {provenance.dtype}; data: {provenance.data};"
+        f" base model {provenance.base}, {provenance.dtype}; {_data(provenance.data)};"
         f" {items} items per task."
     )
     parts.append(
         "Normalised scores are the representative metric over that of the oracle (each task's own expert)"
-        f" on the same items; ability is their mean over {len(counted)} of {_counted(len(columns), 'task')}."
+        f" on the same items; {ability}."
     )
     if any(column.direction == "down" for column in columns):
         parts.append("Losses are shown minus the oracle's and stay out of the mean.")
@@ -68,6 +71,10 @@ def caption(group: Group, columns: tuple[Column, ...], provenance: Provenance, n
         "± is the standard deviation over seeds." if len(seeds) > 1 else "± is one standard error over items."
     )
     return " ".join(parts)
+
+
+def _data(source: str) -> str:
+    return f"data: {source}" if source in ("hub", "mini") else f"data: folder {source}"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -140,6 +140,8 @@ def oracle_gate(oracle: Statistic, base: Statistic, direction: str) -> str | Non
     if gain.value <= Z95 * gain.se:
         return f"the oracle does not beat the base (gain {gain.value:.3f} ± {gain.se:.3f})"
     if direction == "up":
+        if oracle.value <= 0:
+            return f"the oracle's score is not positive ({oracle.value:.3f})"
         g = (Z95 * (oracle.estimate().se or 0.0) / oracle.value) ** 2
         if g > GATE_LIMIT:
             return f"the oracle's own error is too large to divide by (g = {g:.2f} > {GATE_LIMIT})"

@@ -87,7 +87,9 @@ def test_a_task_whose_oracle_fails_the_gate_counts_for_nobody(tmp_path: Path) ->
 def test_no_counted_task_means_no_ability(tmp_path: Path) -> None:
     for label in ("base", "oracle", "concat"):
         write(tmp_path, label, {"one": HALF})
-    assert all(r.ability is None and r.rank is None for r in only_board(tmp_path).rows)
+    board = only_board(tmp_path)
+    assert all(r.ability is None and r.rank is None for r in board.rows)
+    assert "no method has an ability" in board.caption
 
 
 def test_corpus_bleu_is_normalised_too(tmp_path: Path) -> None:

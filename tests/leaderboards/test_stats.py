@@ -103,6 +103,7 @@ def test_bootstrap_of_a_mean_agrees_with_the_formula() -> None:
         ([0.0] * 20, [0.0] * 20, "up", "does not beat the base"),
         ([1.0, 1.0, 1.0, 1.0, 1.0] + [0.0] * 40, [0.0] * 45, "up", "too large to divide by"),
         ([1.0], [0.0], "up", "fewer than 2 items"),
+        ([0.0, 0.0], [-1.0, -1.0], "up", "not positive"),
         ([1.0, 2.0] * 10, [3.0, 4.0] * 10, "down", None),
         ([3.0, 4.0] * 10, [1.0, 2.0] * 10, "down", "does not beat the base"),
     ],
