@@ -1,14 +1,16 @@
 """The fused linear layers: `y = Wx + update(x)`, the only hot path.
 
-Three kinds of update cover every method: one static low-rank update (merges), one expert per row
-(oracle, MoA), and none (the base). None builds a `(tokens, experts, out)` tensor, copies B per token
-or loops over experts.
+Four kinds of update cover every method: one static low-rank update (merges), one full-rank one
+(merges that are not low-rank), one expert per row (oracle, MoA), and gates over experts per token
+(Arrow, SpectR). None builds a `(tokens, experts, out)` tensor, copies B per token or loops over experts.
 """
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -115,6 +117,81 @@ class RowUpdate(Update):
     @property
     def size(self) -> int:
         return self.A[:-1].numel() + self.B[:-1].numel()
+
+
+class DenseUpdate(Update):
+    """`y + ΔW x` with `ΔW (out, in)`: a merge that is full-rank by nature.
+
+    Kept beside W instead of added to it: in bf16 the sum would round most of a small update away.
+    """
+
+    delta: Tensor
+
+    def __init__(self, delta: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("delta", delta, persistent=False)
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        return y + F.linear(x, self.delta)
+
+    @property
+    def size(self) -> int:
+        return self.delta.numel()
+
+
+class GatedUpdate(Update):
+    """Gates over experts for every token, in rank space.
+
+    `merge="after"`: `y + Σ_i g_i B_i A_i x`, as `B_cat (g ⊙ A_cat x)`. `merge="before"`:
+    `y + (Σ_i g_i B_i)(Σ_j g_j A_j x)`, as `B_cat (g ⊗ h)` with `h = Σ_j g_j A_j x`. Either way one
+    matmul over all A (and the probes) and one over all B.
+
+    `A (N, r, in)`, `B (N, out, r)`; `probes (P, in)` are further directions that scores need.
+    `score(hidden (..., N, r), probed (..., P)) -> (..., N)`; `weigh(scores) -> gates (..., N)`, where
+    experts that do not adapt this module come with score -inf and must get gate 0.
+    """
+
+    A: Tensor
+    B: Tensor
+    absent: Tensor
+
+    def __init__(
+        self,
+        A: Tensor,
+        B: Tensor,
+        score: Callable[[Tensor, Tensor], Tensor],
+        weigh: Callable[[Tensor], Tensor],
+        absent: Sequence[bool],
+        merge: Literal["after", "before"] = "after",
+        probes: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.experts, self.rank = A.shape[:2]
+        down = A.flatten(0, 1) if probes is None else torch.cat([A.flatten(0, 1), probes])
+        self.register_buffer("A", down, persistent=False)
+        self.register_buffer("B", B.transpose(0, 1).flatten(1), persistent=False)
+        self.register_buffer("absent", torch.tensor(absent), persistent=False)
+        self.score = score
+        self.weigh = weigh
+        self.merge = merge
+        self._all_present = not any(absent)
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        projected = F.linear(x, self.A)
+        width = self.experts * self.rank
+        hidden = projected[..., :width].unflatten(-1, (self.experts, self.rank))
+        # Gates in fp32: in bf16 close scores would tie and change the choice.
+        scores = self.score(hidden.float(), projected[..., width:].float())
+        if not self._all_present:
+            scores = scores.masked_fill(self.absent, float("-inf"))
+        gates = self.weigh(scores).to(x.dtype)[..., None]
+        if self.merge == "before":
+            hidden = (hidden * gates).sum(-2, keepdim=True)
+        return y + F.linear((hidden * gates).flatten(-2), self.B)
+
+    @property
+    def size(self) -> int:
+        return self.A.numel() + self.B.numel()
 
 
 class FusedLinear(nn.Module):

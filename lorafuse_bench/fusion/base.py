@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.layers import RowUpdate, Selection, StaticUpdate, Update, block_of
+from lorafuse_bench.layers import DenseUpdate, RowUpdate, Selection, StaticUpdate, Update, block_of
 
 Family = Literal["floor", "reference", "merging", "routing", "ensembling", "adapters"]
 Need = Literal["task_id", "router", "train_data"]
@@ -24,9 +24,13 @@ def option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class Adapter:
-    """One static low-rank update per module: `factors[m] = (A (R, in), B (out, R))`, `ΔW_m = B @ A`."""
+    """One static update per module: low-rank where it can be, else full-rank.
 
-    factors: Mapping[str, tuple[Tensor, Tensor]]
+    `factors[m] = (A (R, in), B (out, R))`, `ΔW_m = B @ A`; or `dense[m] = ΔW_m (out, in)`.
+    """
+
+    factors: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,15 @@ class FusionMethod(ABC):
     paper: ClassVar[str]
     version: ClassVar[str] = "1"
     needs: ClassVar[frozenset[Need]] = frozenset()
-    merge_before: ClassVar[bool] = False
-    """True when factors are combined before multiplying: meaningful only from a shared initialisation."""
 
     @abstractmethod
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
         """The update of each adapted module; modules left out keep the base's map."""
+
+    @property
+    def merge_before(self) -> bool:
+        """Whether factors are combined before multiplying: meaningful only from a shared initialisation."""
+        return False
 
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor | None:
         """Expert index per row and block `(rows, blocks)`, or None when rows are not told apart."""
@@ -122,11 +129,13 @@ class Merge(FusionMethod):
     family: ClassVar[Family] = "merging"
 
     @abstractmethod
-    def merge(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Adapter:
         """The one adapter, of any rank. Must not write to the pool's tensors."""
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        return {m: StaticUpdate(a, b) for m, (a, b) in self.merge(runtime.pool).factors.items()}
+        adapter = self.fuse(runtime.pool)
+        low: dict[str, Update] = {m: StaticUpdate(a, b) for m, (a, b) in adapter.factors.items()}
+        return low | {m: DenseUpdate(delta) for m, delta in adapter.dense.items()}
 
 
 class RowRouting(FusionMethod):

@@ -47,7 +47,7 @@ def random_experts(n: int = 3, rank: int = 4, seed: int = 0) -> list[LoraExpert]
 def delta(spec: str, experts: Sequence[LoraExpert]) -> Tensor:
     method = registry.parse(spec)
     assert isinstance(method, Merge)
-    a, b = method.merge(ExpertPool(experts)).factors[MODULE]
+    a, b = method.fuse(ExpertPool(experts)).factors[MODULE]
     return b @ a
 
 
@@ -111,7 +111,7 @@ def test_gauge(spec: str, holds: bool) -> None:
         turned.append(replace(e, factors={MODULE: factors}))
     moved = (delta(spec, turned) - delta(spec, experts)).norm() / delta(spec, experts).norm()
     assert (moved < 1e-4) == holds
-    assert registry.methods()[spec].merge_before is not holds
+    assert registry.parse(spec).merge_before is not holds
 
 
 @pytest.mark.parametrize("spec", ["concat", "svd:rank=4", "weight_sum:weights=0.5/0.5"])
@@ -137,7 +137,7 @@ def test_deterministic_and_inputs_untouched(spec: str) -> None:
     before = [(s.A.clone(), s.B.clone()) for s in pool.modules.values()]
     method = registry.parse(spec)
     assert isinstance(method, Merge)
-    first, second = method.merge(pool).factors[MODULE], method.merge(pool).factors[MODULE]
+    first, second = method.fuse(pool).factors[MODULE], method.fuse(pool).factors[MODULE]
     assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
     for (a, b), stack in zip(before, pool.modules.values(), strict=True):
         assert torch.equal(a, stack.A)

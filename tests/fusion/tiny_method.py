@@ -15,5 +15,5 @@ class Mine(Merge):
     name = "mine"
     paper = "none"
 
-    def merge(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Adapter:
         return Adapter({m: (stack.A[0], stack.B[0]) for m, stack in pool.modules.items()})

@@ -25,7 +25,7 @@ class Concat(Merge):
     name = "concat"
     paper = f"{RETHINKING}, section 3.4"
 
-    def merge(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Adapter:
         factors = {}
         for module, stack in pool.modules.items():
             b = stack.B if self.scaling else stack.B / stack.scaling[:, None, None]

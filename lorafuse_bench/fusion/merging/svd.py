@@ -34,7 +34,7 @@ class SvdMerge(Merge):
         if self.rank is not None and self.rank < 1:
             raise LorafuseError(f"method 'svd': rank={self.rank} must be at least 1.")
 
-    def merge(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Adapter:
         factors = {}
         for module, stack in pool.modules.items():
             rank = self.rank or max(stack.ranks)

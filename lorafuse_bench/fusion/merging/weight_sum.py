@@ -33,7 +33,6 @@ class WeightSum(Merge):
 
     name = "weight_sum"
     paper = f"{RETHINKING}, section 3.4"
-    merge_before = True
 
     def __post_init__(self) -> None:
         if self.average and self.weights is not None:
@@ -41,7 +40,11 @@ class WeightSum(Merge):
                 "method 'weight_sum': average and weights exclude each other. Give one of them."
             )
 
-    def merge(self, pool: ExpertPool) -> Adapter:
+    @property
+    def merge_before(self) -> bool:
+        return True
+
+    def fuse(self, pool: ExpertPool) -> Adapter:
         weights = self._weights(pool)
         return Adapter(
             {

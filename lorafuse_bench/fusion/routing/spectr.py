@@ -1,0 +1,64 @@
+"""SpectR: the length of each expert's own update decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+
+from lorafuse_bench.fusion.base import FusionMethod, Runtime, option
+from lorafuse_bench.fusion.papers import SPECTR
+from lorafuse_bench.fusion.registry import register
+from lorafuse_bench.fusion.routing.gates import check_k, expert_svd, uniform_top_k
+from lorafuse_bench.layers import GatedUpdate, Update
+
+
+@register
+@dataclass(frozen=True)
+class Spectr(FusionMethod):
+    """Per token and linear map: the mean of the k experts whose updates of the input are longest.
+
+    With `s_i B_i A_i = U_i S_i V_iᵀ`: `A*_i = S_i V_iᵀ (r, in)`, `B*_i = U_i (out, r)`, score
+    `‖A*_i x‖ = ‖s_i B_i A_i x‖` (eq 6-9); `y = Wx + (1/k) Σ_top-k B*_i A*_i x` (eq 13).
+    `merge=two_step` is eq 10-12, `(1/k Σ B*_i)(1/k Σ A*_i x)`: it depends on the singular vectors'
+    arbitrary signs, fixed here so that the largest entry of each right vector is positive.
+    `score=subspace` ranks by `‖V_iᵀ x‖`, as the authors' released code does, with `A* = V_iᵀ`,
+    `B* = U_i S_i`. Experts that do not adapt a module are no candidates there.
+    Source: SpectR, section 3 and appendix A. Cost: two matmuls of all experts' ranks per token.
+    """
+
+    k: int = option(4, "experts averaged per token")
+    score: Literal["sigma", "subspace"] = option(
+        "sigma", "length of the update, or of its unscaled projection"
+    )
+    merge: Literal["after", "two_step"] = option(
+        "after", "average the products (eq 13) or the factors (eq 10-12)"
+    )
+
+    name = "spectr"
+    family = "routing"
+    paper = f"{SPECTR}, section 3"
+
+    def updates(self, runtime: Runtime) -> Mapping[str, Update]:
+        check_k(self.name, self.k, len(runtime.pool))
+        updates: dict[str, Update] = {}
+        for module, stack in runtime.pool.modules.items():
+            u, s, vt = expert_svd(stack)
+            a, b = (s[..., None] * vt, u) if self.score == "sigma" else (vt, u * s[:, None, :])
+            updates[module] = GatedUpdate(
+                a,
+                b,
+                score=_length,
+                weigh=partial(uniform_top_k, k=self.k),
+                absent=[rank == 0 for rank in stack.ranks],
+                merge="before" if self.merge == "two_step" else "after",
+            )
+        return updates
+
+
+def _length(hidden: Tensor, probed: Tensor) -> Tensor:
+    """`‖A*_i x‖` of each expert."""
+    return hidden.norm(dim=-1)
