@@ -25,7 +25,7 @@ from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.leaderboards import schema
 from lorafuse_bench.leaderboards.stats import statistic
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
-from lorafuse_bench.tasks.data import resolve_source
+from lorafuse_bench.tasks.data import HUB, MINI, resolve_source
 from lorafuse_bench.tasks.suites import OPTIONS, REPRESENTATIVE, SUITES, leaf_tasks, task_key
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
@@ -176,14 +176,18 @@ def _inputs(
             {"name": e.name, "sha256": e.sha256, "rank": e.rank, "alpha": e.alpha, "targets": e.targets}
             for e in pool.experts
         ],
-        # A folder is named, not located: results travel between machines.
-        "data": {
-            "source": source if source in ("hub", "mini") else Path(source).name,
-            "splits": splits or {},
-        },
+        "data": {"source": _source_name(zoo, source), "splits": splits or {}},
         "limit": plan.limit,
         "batch_size": plan.batch_size,
     }
+
+
+def _source_name(zoo: Zoo, source: str) -> str:
+    """A folder is named, not located: results travel between machines. A zoo's own data bears its name."""
+    if source in (HUB, MINI):
+        return source
+    folder = Path(source).resolve()
+    return zoo.name if zoo.root.resolve() in folder.parents else folder.name
 
 
 def _check_same(path: Path, inputs: Mapping[str, Any], limit: int | None) -> None:
