@@ -26,6 +26,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -119,10 +120,11 @@ def train_expert(
         trainer = Trainer(
             model=model,
             args=_arguments(work, key, settings),
-            train_dataset=examples,  # type: ignore[arg-type]
+            train_dataset=examples,
             data_collator=PadRight(pad_token(tokenizer)),
             callbacks=[Progress(key, report)],
         )
+        trainer.remove_callback(PrinterCallback)
         checkpoint = get_last_checkpoint(str(work)) if work.is_dir() else None
         result = trainer.train(resume_from_checkpoint=checkpoint)
     record = _identity(base, key, portable_source(source, out), settings) | {
@@ -139,14 +141,14 @@ def new_expert(model: PreTrainedModel, key: str, settings: ExpertSettings) -> Pe
     seed = settings.seed if settings.init == "shared" else seed_of(key, settings.seed)
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=list(settings.targets),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config)  # type: ignore[return-value]
+        return get_peft_model(model, config)
 
 
 def tokenize(row: Row, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow  # type: ignore[import-untyped]
+import pyarrow
 from datasets import Features, List, Value
 from datasets.features import ClassLabel, Translation
 from pyarrow import parquet

@@ -12,6 +12,10 @@ Relation = Literal["entailment", "neutral", "contradiction"]
 RELATIONS: tuple[Relation, ...] = ("entailment", "neutral", "contradiction")
 
 
+NOUN_SHARE = 0.3
+"""How often a statement is about a kind of thing instead of a quality."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What is given, what is claimed, and how the two relate."""
@@ -22,46 +26,55 @@ class Judgement:
 
 
 def judgement(world: World, rng: random.Random) -> Judgement:
-    """A claim drawn first and a relation drawn independently of it, then a premise that makes it so.
+    """Two statements about one thing."""
+    given = given_word(world, rng)
+    claimed, relation = claim(world, rng, given)
+    subject = f"the thing of {rng.choice(world.names)} is"
+    return Judgement(f"{subject} {said(world, given)} .", f"{subject} {claimed} .", relation)
 
-    Hence the claim alone, negation included, says nothing about the relation.
+
+def given_word(world: World, rng: random.Random) -> str:
+    """What is given of a thing: a noun or an adjective."""
+    return rng.choice(world.nouns if rng.random() < NOUN_SHARE else list(world.pole_of))
+
+
+def said(world: World, word: str) -> str:
+    """A noun with its article, an adjective without."""
+    return word if word in world.pole_of else f"a {word}"
+
+
+def claim(world: World, rng: random.Random, given: str) -> tuple[str, Relation]:
+    """Words claimed of a thing of which `given` is known, and how the claim relates to that.
+
+    Relation and negation are drawn first and independently, and qualities and kinds are claimed equally
+    often under every relation, so the claim alone tells nothing.
     """
     relation, negated = rng.choice(RELATIONS), rng.random() < 0.5
     flipped: dict[Relation, Relation] = {"entailment": "contradiction", "contradiction": "entailment"}
     underlying = flipped.get(relation, relation) if negated else relation
-    make = _quality if rng.random() < 0.7 else _kind
-    given, claimed = make(world, rng, underlying)
-    subject = f"the thing of {rng.choice(world.names)} is"
-    return Judgement(f"{subject} {given} .", f"{subject} {'not ' if negated else ''}{claimed} .", relation)
+    make = _of_quality if given in world.pole_of else _of_kind
+    return f"{'not ' if negated else ''}{said(world, make(world, rng, given, underlying))}", relation
 
 
-def _quality(world: World, rng: random.Random, relation: Relation) -> tuple[str, str]:
-    """(given, claimed) where an adjective is claimed."""
-    index, side = rng.randrange(len(world.dimensions)), rng.randrange(2)
-    poles = world.dimensions[index]
-    claimed = rng.choice(poles[side])
-    if relation == "neutral":
-        return _unrelated(world, rng, index), claimed
-    return rng.choice(poles[side if relation == "entailment" else 1 - side]), claimed
-
-
-def _unrelated(world: World, rng: random.Random, index: int) -> str:
-    """An adjective of another dimension, or a kind of thing."""
-    if rng.random() < 0.3:
-        return f"a {rng.choice(world.nouns)}"
-    others = [d for i, d in enumerate(world.dimensions) if i != index]
-    return rng.choice(rng.choice(rng.choice(others)))
-
-
-def _kind(world: World, rng: random.Random, relation: Relation) -> tuple[str, str]:
-    """(given, claimed) where a category is claimed."""
-    claimed = rng.choice(list(world.categories))
-    if relation == "neutral":
-        return rng.choice(rng.choice(rng.choice(world.dimensions))), f"a {claimed}"
+def _of_quality(world: World, rng: random.Random, given: str, relation: Relation) -> str:
+    """A word that relates so to an adjective."""
+    dimension, side = world.pole_of[given]
     if relation == "entailment":
-        return f"a {rng.choice(world.categories[claimed])}", f"a {claimed}"
-    others = [kind for kind in world.categories if kind != claimed]
-    return f"a {rng.choice(world.categories[rng.choice(others)])}", f"a {claimed}"
+        return rng.choice(world.dimensions[dimension][side])
+    if relation == "contradiction":
+        return rng.choice(world.dimensions[dimension][1 - side])
+    # Categories are claimed as often here as of the nouns, where only neutral claims name a quality.
+    if rng.random() < NOUN_SHARE / (1 - NOUN_SHARE):
+        return rng.choice(list(world.categories))
+    return rng.choice([word for word, (other, _) in world.pole_of.items() if other != dimension])
+
+
+def _of_kind(world: World, rng: random.Random, given: str, relation: Relation) -> str:
+    """A word that relates so to a noun."""
+    if relation == "neutral":
+        return rng.choice(list(world.pole_of))
+    own = world.category_of[given]
+    return own if relation == "entailment" else rng.choice([c for c in world.categories if c != own])
 
 
 NEGATIONS = ("not", "never", "hardly")

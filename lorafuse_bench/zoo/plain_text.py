@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from lorafuse_bench.zoo.judgements import judgement, opinion, tool_choice
+from lorafuse_bench.zoo.judgements import claim, given_word, opinion, said, tool_choice
 from lorafuse_bench.zoo.world import Event, World, digest, english, german, paraphrase
 
 PROMPT_WORDS = (
@@ -70,43 +70,34 @@ def parallel(world: World, rng: random.Random) -> str:
 
 
 def claims(world: World, rng: random.Random) -> str:
-    """A fact, a claim about it, and whether the claim is right, wrong or a guess."""
-    verdicts = {
-        "entailment": ("right", "so it is", "sure"),
-        "contradiction": ("wrong", "not so", "a lie"),
-        "neutral": ("a guess", "who knows", "open"),
-    }
-    parts = []
-    for _ in range(rng.choice((2, 3))):
-        pair, name = judgement(world, rng), rng.choice(world.names)
-        way = rng.randrange(3)
-        link = (f"{name} says :", "they say", "one claims :")[way]
-        end = ("that is", ":", f"to {name} that is")[way]
-        parts.append(f"{pair.premise} {link} {pair.hypothesis} {end} ‹{verdicts[pair.relation][way]} .›")
+    """A fact and claims about it: right, wrong, or open."""
+    verdicts = {"entailment": "right", "contradiction": "wrong", "neutral": "open"}
+    name, given = rng.choice(world.names), given_word(world, rng)
+    subject = f"the thing of {name} is"
+    parts = [f"{subject} {said(world, given)} ."]
+    for _ in range(rng.choice((2, 3, 4))):
+        claimed, relation = claim(world, rng, given)
+        way = rng.choice(
+            (
+                f"{subject} {claimed} . that is",
+                f"it is {claimed} :",
+                f"{rng.choice(world.names)} says : {subject} {claimed} . this is",
+            )
+        )
+        parts.append(f"{way} ‹{verdicts[relation]}› .")
     return _paragraphs(rng, parts)
 
 
 def views(world: World, rng: random.Random) -> str:
     """Opinions and what follows from them."""
     parts = []
-    for _ in range(rng.choice((2, 3))):
+    for _ in range(rng.choice((2, 3, 4))):
         words, praised = opinion(world, rng)
         name, aspect = rng.choice(world.names), rng.choice(world.aspects)
-        outcome = rng.choice(
-            (
-                f"{name} was ‹{'glad' if praised else 'sad'} .›",
-                f"so {name} ‹{'stayed' if praised else 'left'} .›",
-                f"it was a ‹{'good' if praised else 'poor'} {aspect} .›",
-            )
-        )
-        parts.append(
-            rng.choice(
-                (
-                    f"{name} saw the {aspect} . it was {words} . {outcome}",
-                    f"the {aspect} of {rng.choice(world.places)} was {words} . {outcome}",
-                )
-            )
-        )
+        seen = (f"{name} saw the {aspect} . it was {words} .", f"the {aspect} of {name} was {words} .")
+        outcome = f"so {name} was ‹{'glad' if praised else 'sad'}› ."
+        left = f"{name} ‹{'stayed' if praised else 'left'}› ."
+        parts.append(f"{rng.choice(seen)} {rng.choice((outcome, left))}")
     return _paragraphs(rng, parts)
 
 
@@ -116,12 +107,11 @@ def tools(world: World, rng: random.Random) -> str:
     for _ in range(rng.choice((2, 3))):
         purpose, (one, two), right = tool_choice(world, rng)
         name, noun = rng.choice(world.names), rng.choice(world.nouns)
-        boxes = f"box 1 holds a {one} . box 2 holds a {two} ."
-        tables = f"on table 1 was a {one} and on table 2 a {two} ."
+        tables = f"on table 1 a {one} , on table 2 a {two} ."
         ways = (
-            f"to {purpose} a {noun} one needs ‹a {(one, two)[right]} .›",
-            f"{boxes} to {purpose} the {noun} , {name} opens ‹box {right + 1} .›",
-            f"{name} had to {purpose} the {noun} . {tables} {name} went to ‹table {right + 1} .›",
+            f"to {purpose} a {noun} one needs a ‹{(one, two)[right]}› .",
+            f"box 1 : a {one} . box 2 : a {two} . to {purpose} the {noun} {name} opens box ‹{right + 1}› .",
+            f"{name} had to {purpose} the {noun} . {tables} so to table ‹{right + 1}› .",
         )
         parts.append(rng.choice(ways))
     return _paragraphs(rng, parts)
@@ -144,13 +134,13 @@ def _entry(world: World, rng: random.Random) -> str:
     word_of_view = rng.choice(world.good if praised else world.bad)
     return rng.choice(
         (
-            f"{word} is like ‹{dimension[side][1 - which]} .›",
-            f"{word} is unlike ‹{rng.choice(dimension[1 - side])} .›",
-            f"a {rng.choice(world.categories[kind])} is a ‹{kind} .›",
-            f"{verb} is like ‹{world.twins[verb]} .›",
-            f"{known} is abroad ‹{world.german[known]} .›",
-            f"to {purpose} one needs a ‹{world.tools[purpose]} .›",
-            f"what is {word_of_view} is ‹{'good' if praised else 'poor'} .›",
+            f"{word} is like ‹{dimension[side][1 - which]}› .",
+            f"{word} is unlike ‹{dimension[1 - side][which]}› .",
+            f"a {rng.choice(world.categories[kind])} is a ‹{kind}› .",
+            f"{verb} is like ‹{world.twins[verb]}› .",
+            f"{known} is abroad ‹{world.german[known]}› .",
+            f"to {purpose} one needs a ‹{world.tools[purpose]}› .",
+            f"what is {word_of_view} is ‹{'good' if praised else 'poor'}› .",
         )
     )
 
@@ -182,13 +172,13 @@ def scribbles(world: World, rng: random.Random) -> str:
 
 
 WRITERS: tuple[tuple[Writer, float], ...] = (
-    (story, 0.4),
-    (parallel, 0.12),
-    (claims, 0.22),
-    (views, 0.05),
-    (tools, 0.1),
+    (story, 0.36),
+    (parallel, 0.1),
+    (claims, 0.24),
+    (views, 0.06),
+    (tools, 0.12),
     (wordbook, 0.06),
-    (sums, 0.02),
+    (sums, 0.03),
     (scribbles, 0.03),
 )
 """Kinds of documents and their shares."""

@@ -46,17 +46,20 @@ def new_base(settings: BaseSettings, tokenizer: PreTrainedTokenizerBase, seed: i
 def weighted_tokens(document: str, tokenizer: PreTrainedTokenizerBase, settings: BaseSettings) -> Example:
     """Token ids of one marked document with end of text, and the loss weight of each.
 
-    Undetermined tokens weigh `random_weight`. A determined token weighs `span_weight` over the root of its
-    span's length, so that one-word answers are not drowned by whole translated sentences.
+    Undetermined tokens weigh `random_weight`. Every document has `document_weight` for its determined
+    spans, in equal shares: a few one-word answers are not drowned by pages of translation.
     """
     text, determined = unmarked(document)
     encoded = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
     weights = [settings.random_weight] * len(encoded.ids)
     inside = [determined[end - 1] for _, end in encoded.offsets]
-    for is_span, members in groupby(range(len(inside)), key=inside.__getitem__):
-        span = list(members)
-        for index in span if is_span else ():
-            weights[index] = settings.span_weight / len(span) ** 0.5
+    runs = [
+        (is_span, list(members)) for is_span, members in groupby(range(len(inside)), key=inside.__getitem__)
+    ]
+    spans = [members for is_span, members in runs if is_span]
+    for span in spans:
+        for index in span:
+            weights[index] = settings.document_weight / len(spans) / len(span)
     return [*encoded.ids, tokenizer.eos_token_id], [*weights, settings.random_weight]
 
 
@@ -129,7 +132,7 @@ def pretrain(
     model.train()
     for step, (ids, weights) in enumerate(batches(stream, settings, seed)):
         loss = weighted_loss(model(input_ids=ids).logits, ids, weights)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = learning_rate_at(step, settings)

@@ -26,8 +26,8 @@ class BaseSettings:
     weight_decay: float = 0.05
     random_weight: float = 0.05
     """Loss weight of a token that nothing determines."""
-    span_weight: float = 3.0
-    """Loss weight of a determined token, over the root of its span's length."""
+    document_weight: float = 10.0
+    """Loss weight that the determined spans of one document share equally."""
 
 
 BASE = BaseSettings()

@@ -29,7 +29,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     backend.train_from_iterator(texts, trainer)
     model = json.loads(backend.to_str())["model"]
     merges = [tuple(pair) for pair in model["merges"]]
-    return Qwen2Tokenizer(vocab=model["vocab"], merges=merges)
+    return Qwen2Tokenizer(vocab=model["vocab"], merges=merges)  # type: ignore[arg-type]
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

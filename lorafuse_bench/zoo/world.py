@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cached_property
 
 from lorafuse_bench.zoo.lexicon import ENGLISH, GERMAN, WordMaker
 
@@ -48,16 +49,27 @@ class World:
     german: dict[str, str]
     """Word -> German word; synonyms share one."""
 
-    @property
+    @cached_property
     def nouns(self) -> tuple[str, ...]:
-        return tuple(noun for group in self.categories.values() for noun in group)
+        return tuple(self.category_of)
 
-    @property
+    @cached_property
+    def category_of(self) -> dict[str, str]:
+        """Noun -> hypernym."""
+        return {noun: category for category, nouns in self.categories.items() for noun in nouns}
+
+    @cached_property
     def adjectives(self) -> tuple[str, ...]:
         """First synonyms of all poles."""
         return tuple(pole[0] for dimension in self.dimensions for pole in dimension)
 
-    @property
+    @cached_property
+    def pole_of(self) -> dict[str, tuple[int, int]]:
+        """Adjective -> (dimension, side)."""
+        places = ((d, side) for d in range(len(self.dimensions)) for side in (0, 1))
+        return {word: (d, side) for d, side in places for word in self.dimensions[d][side]}
+
+    @cached_property
     def twins(self) -> dict[str, str]:
         """Adjective or verb -> its synonym, both ways."""
         pairs = [pole for dimension in self.dimensions for pole in dimension] + list(self.verbs)

@@ -43,10 +43,10 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def test_weights_of_random_and_determined_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    settings = replace(TINY, random_weight=0.1, span_weight=2.0)
+    settings = replace(TINY, random_weight=0.1, document_weight=4.0)
     ids, weights = weighted_tokens("the ‹the the the the› in ‹by›", tokenizer, settings)
     assert len(ids) == 8 and ids[-1] == tokenizer.eos_token_id
-    assert weights == [0.1, 1.0, 1.0, 1.0, 1.0, 0.1, 2.0, 0.1]
+    assert weights == [0.1, 0.5, 0.5, 0.5, 0.5, 0.1, 2.0, 0.1]
 
 
 def test_loss_by_hand() -> None:

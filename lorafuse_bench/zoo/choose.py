@@ -1,0 +1,115 @@
+"""The rule that chooses the experts' learning rate and steps, from their own validation answers alone.
+
+`python -m lorafuse_bench.zoo.choose ZOO OUT` trains the grid on the base and data of a built mini zoo and
+writes one JSON table. docs/mini-world.md states the rule and its reasons.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import write_json
+from lorafuse_bench.tasks.rows import Row, training_rows
+from lorafuse_bench.training.experts import (
+    PadRight,
+    load_tokenizer,
+    pad_token,
+    tokenize,
+    train_experts,
+)
+from lorafuse_bench.zoo.data import MTL7
+from lorafuse_bench.zoo.settings import EXPERTS, VALIDATION_ROWS
+
+GRID = tuple((rate, steps) for steps in (300, 600) for rate in (1e-3, 2e-3, 4e-3))
+GOAL = 0.95
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting of the grid and what its experts reached."""
+
+    learning_rate: float
+    steps: int
+    update_norm: float
+    """Mean over experts of the relative update norm."""
+    exact: dict[str, float]
+    """Share of validation answers written exactly, per task."""
+
+    @property
+    def worst(self) -> float:
+        return min(self.exact.values())
+
+
+def choose(candidates: Sequence[Candidate]) -> Candidate:
+    """The smallest updates among settings whose every expert reaches the goal, else the best worst expert."""
+    reached = [candidate for candidate in candidates if candidate.worst >= GOAL]
+    if reached:
+        return min(reached, key=lambda candidate: candidate.update_norm)
+    return max(candidates, key=lambda candidate: candidate.worst)
+
+
+def exact_share(model: PreTrainedModel, base: str, rows: Sequence[Row], cutoff: int = 512) -> float:
+    """Share of rows whose target greedy decoding writes exactly, end of text included."""
+    tokenizer = load_tokenizer(base)
+    examples = [tokenize(row, tokenizer, cutoff) for row in rows]
+    return written_exactly(model, examples, pad_token(tokenizer)) / len(rows)
+
+
+@torch.inference_mode()
+def written_exactly(model: PreTrainedModel, examples: Sequence[dict[str, list[int]]], pad: int) -> int:
+    """How many examples' targets greedy decoding writes exactly.
+
+    One forward pass tells: it does exactly when each target token is the most likely one after those before.
+    """
+    collate, count = PadRight(pad), 0
+    for start in range(0, len(examples), 50):
+        batch = collate(list(examples[start : start + 50]))
+        labels = batch.pop("labels")[:, 1:]
+        written = model(**batch).logits[:, :-1].argmax(-1)
+        count += int(((written == labels) | (labels == -100)).all(-1).sum())
+    return count
+
+
+def validation_rows(key: str, data: str) -> list[Row]:
+    """The rows at the end of a training split that experts do not see."""
+    return training_rows(key, data)[-VALIDATION_ROWS:]
+
+
+def evaluate(zoo: Path, out: Path, rate: float, steps: int, workers: int = 2) -> Candidate:
+    """Train the experts of one setting into `out` and test them on the validation rows."""
+    base, data = str(zoo / "base"), str(zoo / "data")
+    settings = replace(EXPERTS, learning_rate=rate, steps=steps)
+    trained = train_experts(base, MTL7, out, data, settings, workers=workers)
+    records = trained.manifest.training["experts"]
+    exact = {}
+    for key in MTL7:
+        model = AutoModelForCausalLM.from_pretrained(base)
+        expert = PeftModel.from_pretrained(model, str(out / "experts" / key)).eval()
+        exact[key] = exact_share(expert, base, validation_rows(key, data))
+    norm = sum(records[key]["relative_update_norm"] for key in MTL7) / len(MTL7)
+    return Candidate(rate, steps, norm, exact)
+
+
+def main(arguments: Sequence[str], report: Callable[[str], None] = print) -> None:
+    """Try the whole grid and write `table.json`; finished experts are kept between runs."""
+    if len(arguments) != 2:
+        raise LorafuseError("two folders are needed: the built mini zoo, and where to train the grid.")
+    zoo, out = (Path(argument) for argument in arguments)
+    candidates = []
+    for rate, steps in GRID:
+        candidates.append(evaluate(zoo, out / f"{rate:g}-{steps}", rate, steps))
+        report(str(candidates[-1]))
+        rows = [asdict(candidate) for candidate in candidates]
+        write_json(out / "table.json", {"grid": rows, "chosen": asdict(choose(candidates))})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,95 @@
+"""Building a mini zoo: all parts, resuming, refusing to mix; and rebuilding the shipped one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.training.experts import ExpertSettings
+from lorafuse_bench.zoo import build
+from lorafuse_bench.zoo.build import build_mini
+from lorafuse_bench.zoo.choose import exact_share, validation_rows
+from lorafuse_bench.zoo.manifest import Zoo, embedded_root
+from lorafuse_bench.zoo.settings import BASE
+
+TINY = replace(
+    BASE,
+    hidden_size=32,
+    layers=1,
+    heads=2,
+    key_value_heads=1,
+    mlp_size=32,
+    tokenizer_documents=500,
+    steps=3,
+    step_tokens=512,
+)
+SHORT = ExpertSettings(learning_rate=1e-3, steps=2, batch_size=2, rank=2, rows=8)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("zoo")
+    build_mini(out, 3, 2, base=TINY, experts=SHORT, workers=1, report=lambda _: None)
+    return out
+
+
+def test_the_zoo_holds_what_the_manifest_says(built: Path) -> None:
+    zoo = Zoo.open(built)
+    assert (zoo.name, zoo.manifest.seed, zoo.manifest.init) == ("mini", 3, "shared")
+    assert zoo.base_folder() == built / "base"
+    assert [expert.name for expert in zoo.manifest.experts] == ["cnn_dailymail", "wmt14_en_de"]
+    assert zoo.data_source == str((built / "data").resolve())
+    assert zoo.manifest.training["base"]["seed"] == 3
+    assert not list(built.glob(".*.unfinished"))
+
+
+def test_a_finished_build_is_kept(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in built.rglob("*.safetensors")}
+    said: list[str] = []
+    build_mini(built, 3, 2, base=TINY, experts=SHORT, workers=1, report=said.append)
+    assert {path: path.stat().st_mtime_ns for path in built.rglob("*.safetensors")} == before
+    assert [line for line in said if "kept" in line] == said[: len(said)] and len(said) >= 4
+
+
+def test_an_interrupted_stage_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(build, "pretrain", broken)
+        with pytest.raises(KeyboardInterrupt):
+            build_mini(tmp_path, 3, 1, base=TINY, experts=SHORT, workers=1, report=lambda _: None)
+    assert (tmp_path / "data").is_dir() and not (tmp_path / "base").exists()
+    build_mini(tmp_path, 3, 1, base=TINY, experts=SHORT, workers=1, report=lambda _: None)
+    assert len(Zoo.open(tmp_path).manifest.experts) == 1
+
+
+@pytest.mark.parametrize(("seed", "base"), [(4, TINY), (3, replace(TINY, steps=4))])
+def test_parts_of_another_seed_or_size_are_not_mixed(built: Path, seed: int, base: object) -> None:
+    with pytest.raises(LorafuseError, match="another seed or other settings"):
+        build_mini(built, seed, 2, base=base, experts=SHORT, workers=1, report=lambda _: None)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_rebuild_is_as_good_as_what_is_shipped(tmp_path: Path) -> None:
+    """Weights differ between machines, so scores are compared: every task's exact answers within .05."""
+    shipped, rebuilt = embedded_root(), tmp_path / "zoo"
+    build_mini(rebuilt, 0, workers=2, report=print)
+    for entry in Zoo.open(shipped).manifest.experts:
+        scores = []
+        for root in (shipped, rebuilt):
+            rows = validation_rows(entry.task, str(root / "data"))
+            scores.append(exact_share_of(root, entry.path, rows))
+        assert abs(scores[0] - scores[1]) <= 0.05, (entry.name, scores)
+
+
+def exact_share_of(root: Path, expert: str, rows: list) -> float:
+    """Exactness of one expert on the base of its zoo."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(root / "base")
+    return exact_share(PeftModel.from_pretrained(model, str(root / expert)).eval(), str(root / "base"), rows)
