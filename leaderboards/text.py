@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from lorafuse_bench.leaderboards.board import Column, Score, TaskScores
 
 
@@ -51,3 +53,10 @@ def details(name: str, score: Score) -> str:
         parts.append(f"sd over seeds {score.sd:.2g}")
         parts.append(", ".join(f"seed {seed}: {value:.4g}" for seed, value in score.by_seed.items()))
     return "; ".join(parts)
+
+
+def printable(content: str) -> str:
+    """Text as a terminal may show it: control characters, which could move its cursor, become `?`."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "?" for c in content
+    )

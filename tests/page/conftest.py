@@ -1,0 +1,6 @@
+"""Tests of the page use the toy results of the leaderboard's tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "leaderboards"))
