@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 import torch
 import torch.nn.functional as F
-from dense import (
-    Deltas,
-    blockwise,
-    expert_delta,
-    greedy,
-    load_base,
-    log_probability,
-    raw_factors,
-    total,
-    with_delta,
-)
+from agreement import ARCHITECTURES, EOS, REQUESTS, adapters, check, constant
+from dense import Deltas, blockwise, expert_delta, load_base, log_probability, raw_factors, total, with_delta
 from lm_eval.api.instance import Instance
 from safetensors.torch import load_file
 from tiny import add_router, tiny_zoo
@@ -26,18 +16,6 @@ from transformers import PreTrainedModel
 
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
-from lorafuse_bench.zoo.manifest import Zoo
-
-ARCHITECTURES = ("qwen2", "llama", "gpt2")
-STEPS = 5
-EOS = 256
-REQUESTS = (
-    ("sst2", "A dull film.\nSentiment:", " negative"),
-    ("mnli", "Premise:\nIt rains.\nHypothesis:\nIt is wet.\nRelationship:", " entailment"),
-    ("squad", "Context:\nAnn saw Bo.\nQuestion:\nWhom?\nAnswer:", " Bo"),
-    ("mnli", "A dull film.\nSentiment:", " neutral"),
-    ("sst2", "x:", " positive"),
-)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -45,43 +23,6 @@ def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
     root = tmp_path_factory.mktemp(request.param)
     add_router(tiny_zoo(root, request.param, mixed=True))
     return LorafuseLM("base", zoo=root, batch_size=4, device="cpu")
-
-
-def instances(kind: str) -> list[Instance]:
-    """The requests as lm-eval makes them; several tasks arrive together."""
-    made = []
-    for i, (task, context, continuation) in enumerate(REQUESTS):
-        args = (
-            (context, continuation)
-            if kind == "loglikelihood"
-            else (context, {"until": ["<never>"], "max_gen_toks": STEPS, "do_sample": False})
-        )
-        made.append(
-            Instance(request_type=kind, doc={}, arguments=args, idx=0, metadata=(f"lorafuse_{task}", i, 1))
-        )
-    return made
-
-
-def adapters(zoo: Zoo) -> list[Path]:
-    return [zoo.root / entry.path for entry in zoo.manifest.experts]
-
-
-def check(lm: LorafuseLM, spec: str, reference: Callable[[str, str], PreTrainedModel]) -> None:
-    """Log-probabilities and greedy texts of `spec` equal those of `reference(task, context)` for all batch sizes."""
-    models = [reference(task, context) for task, context, _ in REQUESTS]
-    encoded = [(lm.tok_encode(c), lm.tok_encode(t)) for _, c, t in REQUESTS]
-    expected = [log_probability(m, c, t) for m, (c, t) in zip(models, encoded, strict=True)]
-    texts = [lm.tok_decode(greedy(m, c, STEPS, EOS)) for m, (c, _) in zip(models, encoded, strict=True)]
-    lm.use(registry.parse(spec))
-    for batch_size in (1, 2, 5):
-        lm.batch_size_per_gpu = batch_size
-        got = [score for score, _ in lm.loglikelihood(instances("loglikelihood"), disable_tqdm=True)]
-        assert got == pytest.approx(expected, rel=1e-5), f"{spec}, batch size {batch_size}"
-        assert lm.generate_until(instances("generate_until"), disable_tqdm=True) == texts
-
-
-def constant(model: PreTrainedModel) -> Callable[[str, str], PreTrainedModel]:
-    return lambda task, context: model
 
 
 def test_base(lm: LorafuseLM) -> None:

@@ -34,7 +34,7 @@ def expert_svd(stack: ModuleStack) -> tuple[Tensor, Tensor, Tensor]:
     """`U (N, out, r)`, `S (N, r)`, `Vᵀ (N, r, in)` of every `s_i B_i A_i`, without building it.
 
     By QR of the factors and the SVD of the `(r, r)` core, in fp64. Signs are fixed: the largest entry of
-    each right singular vector is positive. Directions beyond an expert's rank have S = 0 and V = 0.
+    each right singular vector is positive. Directions beyond an expert's rank are 0 in U, S and V.
     """
     q_b, r_b = torch.linalg.qr(stack.B.double())
     q_a, r_a = torch.linalg.qr(stack.A.double().transpose(1, 2))
@@ -43,7 +43,8 @@ def expert_svd(stack: ModuleStack) -> tuple[Tensor, Tensor, Tensor]:
     largest = right.gather(-1, right.abs().argmax(-1, keepdim=True))
     sign = torch.where(largest < 0, -1.0, 1.0)
     kept = (s > s[:, :1] * 1e-9)[..., None]
+    # Both sides: a two-step merge multiplies one expert's U with another's Vᵀ x.
     right = right * sign * kept
-    left = left * sign.transpose(1, 2)
+    left = left * (sign * kept).transpose(1, 2)
     dtype = stack.A.dtype
     return left.to(dtype), (s * kept[..., 0]).to(dtype), right.to(dtype)
