@@ -37,3 +37,5 @@ def command(
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         options.add_row(field.name, str(field.default).lower(), field.metadata["help"])
     console.print(options if options.row_count else "No options.")
+    for law, why in cls().laws_broken.items():
+        console.print(f"Does not hold: {law}, as {why}.", markup=False)

@@ -15,6 +15,15 @@ from lorafuse_bench.layers import DenseUpdate, RowUpdate, Selection, StaticUpdat
 
 Family = Literal["floor", "reference", "merging", "routing", "ensembling", "adapters"]
 Need = Literal["task_id", "router", "train_data"]
+Law = Literal[
+    "one expert is itself",
+    "zero updates give the base",
+    "gauge (A, B) -> (RA, BR⁻¹)",
+    "order of the experts",
+    "unequal ranks",
+    "determinism",
+    "inputs unchanged",
+]
 
 
 def option(default: Any, help: str) -> Any:
@@ -99,6 +108,13 @@ class FusionMethod(ABC):
     def merge_before(self) -> bool:
         """Whether factors are combined before multiplying: meaningful only from a shared initialisation."""
         return False
+
+    @property
+    def laws_broken(self) -> dict[Law, str]:
+        """The laws that do not hold with these options, and why; all others are promised (and tested)."""
+        if self.merge_before:
+            return {"gauge (A, B) -> (RA, BR⁻¹)": "factors are combined before they are multiplied"}
+        return {}
 
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor | None:
         """Expert index per row and block `(rows, blocks)`, or None when rows are not told apart."""

@@ -5,3 +5,6 @@ SPECTR = "Fleshman and Van Durme 2025, SpectR: Dynamically Composing LM Experts 
 ARROW = "Ostapenko et al. 2024, Towards Modular LLMs by Building and Reusing a Library of LoRAs"
 TRADEOFFS = "the trade-offs of ensembling, merging and routing"
 MOA = "Feng et al. 2024, Mixture-of-LoRAs, https://aclanthology.org/2024.lrec-main.994/"
+TIES = "Yadav et al. 2023, TIES-Merging: Resolving Interference When Merging Models, arXiv 2306.01708"
+DARE = "Yu et al. 2024, Language Models are Super Mario, arXiv 2311.03099"
+KNOTS = "Stoica et al. 2025, Model Merging with SVD to Tie the KnOTS, arXiv 2410.19735"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Merge, option
+from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
 
@@ -24,6 +24,10 @@ class Concat(Merge):
 
     name = "concat"
     paper = f"{RETHINKING}, section 3.4"
+
+    @property
+    def laws_broken(self) -> dict[Law, str]:
+        return {} if self.scaling else {"one expert is itself": "its scaling alpha/r is dropped"}
 
     def fuse(self, pool: ExpertPool) -> Adapter:
         factors = {}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Merge, option
+from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
 
@@ -33,6 +33,10 @@ class SvdMerge(Merge):
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
             raise LorafuseError(f"method 'svd': rank={self.rank} must be at least 1.")
+
+    @property
+    def laws_broken(self) -> dict[Law, str]:
+        return {} if self.rank is None else {"one expert is itself": "its rank may exceed the one asked for"}
 
     def fuse(self, pool: ExpertPool) -> Adapter:
         factors = {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Adapter, Merge, option
+from lorafuse_bench.fusion.merging.elementwise import expert_weights
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
 
@@ -45,7 +45,8 @@ class WeightSum(Merge):
         return True
 
     def fuse(self, pool: ExpertPool) -> Adapter:
-        weights = self._weights(pool)
+        default = 1 / len(pool) if self.average else 1.0
+        weights = torch.tensor(expert_weights(self.name, self.weights, pool, default))
         return Adapter(
             {
                 module: (
@@ -55,17 +56,3 @@ class WeightSum(Merge):
                 for module, stack in pool.modules.items()
             }
         )
-
-    def _weights(self, pool: ExpertPool) -> Tensor:
-        if self.weights is None:
-            return torch.full((len(pool),), 1 / len(pool) if self.average else 1.0)
-        try:
-            values = [float(part) for part in self.weights.split("/")]
-        except ValueError:
-            values = []
-        if len(values) != len(pool):
-            raise LorafuseError(
-                f"method 'weight_sum': weights={self.weights!r} must be {len(pool)} numbers separated by '/',"
-                f" for {', '.join(pool.names)}."
-            )
-        return torch.tensor(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Adapter, Family, Merge, option
@@ -25,7 +25,7 @@ class Mu(Merge):
     merge: Literal["after", "before"] = option("after", "combine products (after) or factors (before)")
 
     name = "mu"
-    family: Family = "routing"
+    family: ClassVar[Family] = "routing"
     paper = f"{SPECTR}, section 4"
 
     @property

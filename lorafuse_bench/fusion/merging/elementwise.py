@@ -1,0 +1,148 @@
+"""What TIES and DARE are made of: thin each expert's tensor out, then combine them entry by entry."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool, ModuleStack
+from lorafuse_bench.fusion.base import Adapter
+
+Space = Literal["products", "factors"]
+SPACE_HELP = "merge the updates B A (products, as the papers do) or A and B apart (factors, as PEFT does)"
+
+Sparsify = Callable[[Tensor, str, str], Tensor]
+"""`(tensor, expert's name, tensor's key) -> tensor` with fewer entries."""
+Combine = Callable[[Iterable[Tensor]], Tensor]
+"""One tensor per expert, in the pool's order, to one tensor. Reads each once, so they may be made lazily."""
+
+
+def keep_largest(tensor: Tensor, density: float) -> Tensor:
+    """`tensor` with its `⌈density · n⌉` entries of largest magnitude kept and the others 0.
+
+    The count is exact at any density, 0 and 1 included; equal magnitudes are kept in index order.
+    """
+    kept = kept_entries(tensor.numel(), density)
+    if kept == tensor.numel():
+        return tensor
+    size = tensor.abs().flatten()
+    if kept == 0:
+        return torch.zeros_like(tensor)
+    threshold = size.kthvalue(size.numel() - kept + 1).values
+    mask = size > threshold
+    tied = (size == threshold).nonzero()[:, 0]
+    mask[tied[: kept - int(mask.sum())]] = True
+    return torch.where(mask.view_as(tensor), tensor, 0)
+
+
+def kept_entries(n: int, density: float) -> int:
+    """`⌈density · n⌉`, where 0.07 · 100 counts as 7 although it is 7.000000000000001 in floating point."""
+    return math.ceil(round(density * n, 6))
+
+
+def drop_and_rescale(tensor: Tensor, density: float, seed: int, expert: str, key: str) -> Tensor:
+    """DARE: every entry dropped with probability `1 - density`, the others divided by `density`.
+
+    The draw hangs on `(seed, expert, key)` alone: not on the experts' order, other modules, the device
+    or torch's global generator.
+    """
+    if density == 0:
+        return torch.zeros_like(tensor)
+    digest = hashlib.sha256(f"{seed}\n{expert}\n{key}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    kept = torch.rand(tensor.shape, generator=generator).to(tensor.device) < density
+    return torch.where(kept, tensor / density, 0)
+
+
+def weighted_sum(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+    """`Σ λ_i T_i`."""
+    result: Tensor | None = None
+    for tensor, weight in zip(tensors, weights, strict=True):
+        result = weight * tensor if result is None else result.add_(tensor, alpha=weight)
+    assert result is not None
+    return result
+
+
+def disjoint_mean(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+    """TIES' election and disjoint mean of `λ_i T_i`, entry by entry.
+
+    The elected sign is that of `Σ λ_i T_i`; the result is `Σ λ_i T_i / Σ |λ_i|` over the experts whose
+    `λ_i T_i` has that sign, so zeros do not dilute it, and 0 where the sum is 0. One pass keeps the
+    positive and the negative side apart, so memory does not grow with the number of experts.
+    """
+    sides: tuple[Tensor, ...] = ()
+    for tensor, weight in zip(tensors, weights, strict=True):
+        sides = sides or tuple(torch.zeros_like(tensor) for _ in range(4))
+        up, up_weight, down, down_weight = sides
+        weighted = weight * tensor
+        up += weighted.clamp(min=0)
+        down += weighted.clamp(max=0)
+        up_weight += abs(weight) * (weighted > 0)
+        down_weight += abs(weight) * (weighted < 0)
+    up, up_weight, down, down_weight = sides
+    elected = up + down
+    negative = torch.where(elected < 0, down / down_weight, 0)
+    return torch.where(elected > 0, up / up_weight, negative)
+
+
+def merge_tensors(
+    pool: ExpertPool, space: Space, sparsify: Sparsify, combine: Combine, scale: float = 1.0
+) -> Adapter:
+    """Sparsify and combine every module's updates (dense), or its A's and its B's (low-rank), times `scale`.
+
+    One module at a time, and of its dense updates one expert's at a time.
+    """
+    if space == "products":
+        return Adapter(
+            dense={
+                module: scale * combine(map(sparsify, products(stack), pool.names, [module] * len(pool)))
+                for module, stack in pool.modules.items()
+            }
+        )
+    factors = {}
+    for module, stack in pool.modules.items():
+        # Without the padding, whose zeros are no entries to keep.
+        experts = list(zip(pool.names, stack.A, stack.B, stack.ranks, strict=True))
+        pad = stack.A.shape[1]
+        a = combine(
+            F.pad(sparsify(a[:r], name, f"{module}.A"), (0, 0, 0, pad - r)) for name, a, _, r in experts
+        )
+        b = combine(F.pad(sparsify(b[:, :r], name, f"{module}.B"), (0, pad - r)) for name, _, b, r in experts)
+        factors[module] = (a, scale * b)
+    return Adapter(factors)
+
+
+def products(stack: ModuleStack) -> Iterator[Tensor]:
+    """The dense updates `s_i B_i A_i (out, in)`, one at a time; zeros from absent experts."""
+    return (b @ a for a, b in zip(stack.A, stack.B, strict=True))
+
+
+def expert_weights(method: str, text: str | None, pool: ExpertPool, default: float) -> list[float]:
+    """The λ_i of an option such as `weights=0.5/0.3/0.2`, one per expert; all `default` without it."""
+    if text is None:
+        return [default] * len(pool)
+    try:
+        values = [float(part) for part in text.split("/")]
+    except ValueError:
+        values = []
+    if len(values) != len(pool) or not all(map(math.isfinite, values)):
+        raise LorafuseError(
+            f"method '{method}': weights={text!r} must be {len(pool)} numbers separated by '/',"
+            f" for {', '.join(pool.names)}."
+        )
+    return values
+
+
+def check_options(method: str, density: float, scale: float) -> None:
+    """LorafuseError unless 0 <= density <= 1 and the scale is finite."""
+    if not 0 <= density <= 1:
+        raise LorafuseError(f"method '{method}': density={density} must lie between 0 and 1.")
+    if not math.isfinite(scale):
+        raise LorafuseError(f"method '{method}': scale={scale} must be a finite number.")
