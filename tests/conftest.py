@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+
+# Tests never wait for a network; huggingface_hub reads this when it is first imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 from handmade import write_data
 
 

@@ -91,6 +91,7 @@ def train_experts(
     a time, each in a single-threaded process of its own when more than one.
     Raises LorafuseError when `out` holds experts of other settings or of another base.
     """
+    base_sha256(base)  # a base that is not there is said before any rows are fetched
     waiting = [key for key in keys if not _finished(base, key, out, source, settings)]
     for key in keys:
         if key not in waiting:
