@@ -29,7 +29,7 @@ def provenance_of(group: Group) -> Provenance:
             commits.add(environment.git_commit + ("+" if environment.git_dirty else ""))
         hardware.add(environment.hardware)
     return Provenance(
-        base=first.base.path,
+        base=first.base.repo,
         dtype=first.base.dtype,
         data=first.data.source,
         splits={str(seed): members[ORACLE].result.data.splits for seed, members in group.cells.items()},

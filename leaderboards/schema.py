@@ -35,10 +35,13 @@ class Method(Strict):
         min_length=1, description="Canonical spec, such as concat:scaling=false; the board's row label."
     )
     family: str = Field(
-        description="Family of the method: reference, merging, routing, ensembling or adapters."
+        description="Family of the method: floor, reference, merging, routing, ensembling or adapters."
     )
     options: dict[str, JsonValue] = Field(description="Every option with its value, defaults included.")
     version: str = Field(description="Version of the method, raised when its outputs change.")
+    source_sha256: str = Field(
+        description="sha256 of the method's code and of the fusion code it uses; comments do not count."
+    )
 
 
 class ZooId(Strict):
@@ -53,8 +56,10 @@ class ZooId(Strict):
 class BaseId(Strict):
     """The base model."""
 
-    path: str = Field(description="Folder inside the zoo, or hub id; never a path of one machine.")
+    repo: str = Field(description="Hub id, or folder inside the zoo; never a path of one machine.")
+    revision: str | None = Field(description="Hub revision; null for a folder of the zoo.")
     sha256: str = Field(description="sha256 over the base's weights files.")
+    tokenizer_sha256: str = Field(description="sha256 over the base's tokenizer files.")
     dtype: str = Field(description="Type the weights were evaluated in, such as float32.")
 
 
@@ -62,10 +67,32 @@ class ExpertId(Strict):
     """One LoRA expert of the pool."""
 
     name: str = Field(description="Name of the expert.")
+    revision: str | None = Field(
+        default=None, description="Hub revision it was taken from; null for a file of the zoo."
+    )
     sha256: str = Field(description="sha256 of adapter_model.safetensors.")
     rank: int = Field(description="LoRA rank (the largest, where a pattern gives several).")
     alpha: float = Field(description="LoRA alpha.")
     targets: tuple[str, ...] = Field(description="Names of the adapted modules.")
+
+
+class RouterId(Strict):
+    """One trained router that the method used."""
+
+    name: str = Field(description="Name of the router in the zoo.")
+    sha256: str = Field(description="sha256 of router.safetensors.")
+    experts: dict[str, str] = Field(
+        description="Experts trained jointly with it: name to sha256; empty when it serves the pool's own."
+    )
+
+
+class Seeds(Strict):
+    """What chance at evaluation started from; the zoo has its own."""
+
+    python: int = Field(description="Of Python's generator.")
+    numpy: int = Field(description="Of numpy's generator.")
+    torch: int = Field(description="Of torch's generator.")
+    fewshot: int = Field(description="Of the choice of few-shot examples.")
 
 
 class Data(Strict):
@@ -79,7 +106,20 @@ class Cost(Strict):
     """What the cell cost; not part of the run id."""
 
     fuse_seconds: float = Field(ge=0, description="Seconds to fit and fuse, without loading.")
-    eval_seconds: float = Field(ge=0, description="Seconds to evaluate the suite.")
+    eval_seconds: float = Field(
+        ge=0, description="Seconds to evaluate the suite; in lm-eval's own results, loading included."
+    )
+    tokens_per_second: float | None = Field(
+        default=None,
+        ge=0,
+        description="Tokens of all requests and answers over eval_seconds; null when not counted.",
+    )
+    peak_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Most memory in use while fusing and evaluating: of the process, or on an accelerator what"
+        " was allocated there; null when not measured.",
+    )
     extra_parameters: int = Field(ge=0, description="Parameters kept at inference beyond the base model.")
 
 
@@ -97,6 +137,9 @@ class Dataset(Strict):
 
     hub: str = Field(description="Hub id of the dataset.")
     name: str | None = Field(description="Its configuration; null for the default.")
+    revision: str | None = Field(
+        default=None, description="Commit of the hub's dataset; null for rows from elsewhere."
+    )
     split: str = Field(description="The evaluated split.")
 
 
@@ -105,6 +148,9 @@ class Metric(Strict):
 
     value: float = Field(description="Value over all items, in `unit`.")
     stderr: float | None = Field(description="Standard error over items; null when not known.")
+    stderr_method: Literal["mean", "ratio", "bootstrap"] = Field(
+        description="mean: sd/sqrt(n); ratio: delta method of a ratio of sums; bootstrap: sd over resamples."
+    )
     direction: Literal["up", "down"] = Field(description="up: larger is better; down: a loss.")
     unit: str = Field(description="Such as 'fraction' (0 to 1) or 'nats/token'.")
 
@@ -113,14 +159,17 @@ class Task(Strict):
     """One task's scores."""
 
     dataset: Dataset = Field(description="The rows it was measured on.")
+    version: str = Field(description="Version of the task's definition, raised when its prompts change.")
+    few_shot: int = Field(ge=0, description="Examples in the prompt.")
     n: int = Field(ge=1, description="Items evaluated.")
     n_original: int = Field(ge=1, description="Items the split has.")
+    docs_sha256: str = Field(description="sha256 over the documents' hashes, in order.")
     metrics: dict[str, Metric] = Field(description="Metric name to its value.")
     representative: str = Field(description="The metric that stands for the task in the ability.")
 
 
 class Result(Strict):
-    """The result file of one cell. Build it with `Result.of`, which fills in the run id."""
+    """The result file of one cell. Build it with `Result.of`, which fills in the hashes."""
 
     schema_: Literal["lorafuse.result/1"] = Field(
         default="lorafuse.result/1", alias="schema", description="Schema id."
@@ -131,18 +180,24 @@ class Result(Strict):
     zoo: ZooId = Field(description="The zoo.")
     base: BaseId = Field(description="The base model.")
     experts: tuple[ExpertId, ...] = Field(description="The pool, in order.")
+    routers: tuple[RouterId, ...] = Field(description="The trained routers it used, by name.")
     data: Data = Field(description="Where the rows came from.")
     limit: int | None = Field(description="Items per task at most; null for all of them.")
     batch_size: int | str = Field(description="As given to lm-eval: a number, or auto.")
+    seeds: Seeds = Field(description="Seeds of the evaluation.")
     cost: Cost = Field(description="What it cost.")
     environment: Environment = Field(description="What it ran on.")
     tasks: dict[str, Task] = Field(description="Task key to its scores.")
+    items_sha256: str = Field(description="sha256 of the sidecar of per-item scores, before compression.")
 
     @classmethod
-    def of(cls, **fields: Any) -> Result:
-        """A result with its run id, from all other fields; LorafuseError when one is not valid."""
+    def of(cls, items: Items, tasks: dict[str, dict[str, Any]], **fields: Any) -> Result:
+        """A result with its hashes, from the items and all other fields; LorafuseError for a bad field."""
+        hashed: Any = {
+            key: {**task, "docs_sha256": items.root[key].docs_sha256()} for key, task in tasks.items()
+        }
         try:
-            draft = cls(run_id="", **fields)
+            draft = cls(run_id="", items_sha256=items.sha256(), tasks=hashed, **fields)
         except ValidationError as error:
             raise invalid("result", error) from error
         return draft.model_copy(update={"run_id": run_id(draft)})
@@ -157,19 +212,47 @@ class TaskItems(Strict):
         " sums; or the BLEU statistics [sys_len, ref_len, correct 1..4, total 1..4]."
     )
 
+    def docs_sha256(self) -> str:
+        """sha256 over the documents' hashes, in order."""
+        return hashlib.sha256("\n".join(self.doc_hashes).encode()).hexdigest()
+
 
 class Items(RootModel[dict[str, TaskItems]]):
     """The sidecar of a result: task key to its items."""
 
     model_config = ConfigDict(frozen=True)
 
+    def content(self) -> bytes:
+        """The sidecar's JSON; the same items give the same bytes."""
+        return self.model_dump_json().encode()
 
-INPUTS = {"schema_", "suite", "method", "zoo", "base", "experts", "data", "limit", "batch_size"}
+    def sha256(self) -> str:
+        """sha256 of the sidecar's JSON."""
+        return hashlib.sha256(self.content()).hexdigest()
+
+
+class TaskSamples(Strict):
+    """What one task asked and what was answered, sorted by doc_id."""
+
+    prompts: tuple[str, ...] = Field(description="Prompt of each document.")
+    targets: tuple[str, ...] = Field(description="The answer wanted.")
+    outputs: tuple[str, ...] = Field(description="What the method generated; empty where nothing is.")
+
+
+class Samples(RootModel[dict[str, TaskSamples]]):
+    """The texts of a result, for reading side by side: task key to its samples. Never published unasked."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+_SCORES = {"run_id", "cost", "environment", "items_sha256"}
+_TASK_SCORES = {"__all__": {"metrics"}}
 
 
 def run_id(result: Result) -> str:
     """sha256 over the canonical JSON of a result's inputs: not its scores, cost or environment."""
-    inputs = result.model_dump(mode="json", by_alias=True, include=INPUTS)
+    left_out: Any = dict.fromkeys(_SCORES, True) | {"tasks": _TASK_SCORES}
+    inputs = result.model_dump(mode="json", by_alias=True, exclude=left_out)
     canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -194,7 +277,12 @@ def items_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".json") + ".items.json.gz")
 
 
-def write_cell(out: str | Path, result: Result, items: Items) -> Path:
+def samples_path(path: Path) -> Path:
+    """The texts beside a result file, where they were kept."""
+    return path.with_name(path.name.removesuffix(".json") + ".samples.json.gz")
+
+
+def write_cell(out: str | Path, result: Result, items: Items, samples: Samples | None = None) -> Path:
     """Write a finished cell and return the path of its result file.
 
     The result is written last: where it exists, the cell is whole. LorafuseError when the items do not
@@ -202,7 +290,9 @@ def write_cell(out: str | Path, result: Result, items: Items) -> Path:
     """
     path = cell_path(out, result.suite, result.zoo.name, result.zoo.seed, result.method.label)
     check_items(path, result, items)
-    write_bytes(items_path(path), gzip.compress(items.model_dump_json().encode(), mtime=0))
+    write_bytes(items_path(path), gzip.compress(items.content(), mtime=0))
+    if samples is not None:
+        write_bytes(samples_path(path), gzip.compress(samples.model_dump_json().encode(), mtime=0))
     write_json(path, result.model_dump(mode="json", by_alias=True))
     return path
 
@@ -240,7 +330,24 @@ def read_cell(path: str | Path) -> tuple[Result, Items]:
     except (OSError, EOFError, zlib.error) as error:
         raise LorafuseError(f"{sidecar}: cannot be read: {error}. Run the cell again.") from error
     check_items(sidecar, result, items)
+    if result.items_sha256 != items.sha256():
+        raise LorafuseError(
+            f"{sidecar}: not the items of {path} (items_sha256): one of them was altered. Run the cell again."
+        )
     return result, items
+
+
+def read_samples(path: str | Path) -> Samples | None:
+    """The texts of a result, or None where they were not kept; LorafuseError for a damaged file."""
+    file = samples_path(Path(path))
+    if not file.is_file():
+        return None
+    try:
+        return Samples.model_validate_json(gzip.decompress(file.read_bytes()))
+    except ValidationError as error:
+        raise invalid(file, error) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise LorafuseError(f"{file}: cannot be read: {error}. Run the cell again.") from error
 
 
 def check_items(path: str | Path, result: Result, items: Items) -> None:
@@ -255,6 +362,12 @@ def check_items(path: str | Path, result: Result, items: Items) -> None:
             raise LorafuseError(
                 f"{path}: {key}.doc_hashes: {len(held.doc_hashes)} documents, but n is {task.n}."
             )
+        if held.docs_sha256() != task.docs_sha256:
+            raise LorafuseError(
+                f"{path}: {key}.doc_hashes: other documents than the result's docs_sha256. Run the cell again."
+            )
+        for name in sorted(task.metrics.keys() - held.metrics.keys()):
+            raise LorafuseError(f"{path}: {key}.metrics.{name}: no items. Run the cell again.")
         for name, scores in held.metrics.items():
             _check_metric(f"{path}: {key}.metrics.{name}", task, name, scores)
 
@@ -266,10 +379,12 @@ def _check_metric(where: str, task: Task, name: str, scores: list[Any]) -> None:
     numbers = [x for row in scores for x in row] if isinstance(scores[0], list) else scores
     if not all(map(math.isfinite, numbers)):
         raise LorafuseError(f"{where}: NaN or inf among the items. Find out why and run the cell again.")
-    value = statistic(scores).value
-    if not math.isclose(value, task.metrics[name].value, rel_tol=1e-6, abs_tol=1e-9):
+    found, said = statistic(scores), task.metrics[name]
+    if not math.isclose(found.value, said.value, rel_tol=1e-6, abs_tol=1e-9):
+        raise LorafuseError(f"{where}: the items make {found.value:.6g}, the result says {said.value:.6g}.")
+    if found.kind != said.stderr_method:
         raise LorafuseError(
-            f"{where}: the items make {value:.6g}, the result says {task.metrics[name].value:.6g}."
+            f"{where}: its items are of kind '{found.kind}', stderr_method says '{said.stderr_method}'."
         )
 
 

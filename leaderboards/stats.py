@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ class Statistic:
     value: float
     deviations: Array
     scale: float
+    kind: Literal["mean", "ratio", "bootstrap"] = "mean"
 
     def spread(self, combination: Array) -> float | None:
         """Standard error of the quantity whose linearised deviations are `combination`."""
@@ -68,12 +70,12 @@ def statistic(items: Sequence[float] | Sequence[Sequence[float]] | Array) -> Sta
     if array.ndim == 2 and array.shape[1] == 2 and array[:, 1].sum() > 0:
         value = float(array[:, 0].sum() / array[:, 1].sum())
         deviations = (array[:, 0] - value * array[:, 1]) / array[:, 1].mean()
-        return Statistic(value, deviations, len(array) ** -0.5)
+        return Statistic(value, deviations, len(array) ** -0.5, "ratio")
     if array.ndim == 2 and array.shape[1] == BLEU_WIDTH and len(array):
         value = float(corpus_bleu(array.sum(axis=0)))
         # A bootstrap of one item never varies: leave one draw, so that its error is unknown, not 0.
         draws = bootstrap_counts(len(array)) if len(array) > 1 else np.ones((1, 1))
-        return Statistic(value, corpus_bleu(draws @ array), 1.0)
+        return Statistic(value, corpus_bleu(draws @ array), 1.0, "bootstrap")
     raise LorafuseError(
         f"items of shape {array.shape} are no known kind. Give n scores, n (numerator, denominator) pairs,"
         f" or n rows of {BLEU_WIDTH} BLEU statistics, n >= 1."

@@ -73,6 +73,11 @@ class FusedModel:
         routers = (tensor for router in self._routers_in_use.values() for tensor in router.tensors.values())
         self.extra_parameters = sum(u.size for u in updates.values()) + sum(t.numel() for t in routers)
 
+    @property
+    def routers_in_use(self) -> tuple[str, ...]:
+        """Names of the routers that the current method asked for."""
+        return tuple(sorted(self._routers_in_use))
+
     def clear(self) -> None:
         """Put the base's own linear maps back."""
         for name, module in list(self.model.named_modules()):

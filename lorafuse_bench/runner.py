@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import platform
-import subprocess
+import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,26 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
+from lorafuse_bench.identity import environment, identity, routers, source_name
 from lorafuse_bench.leaderboards import schema
 from lorafuse_bench.leaderboards.stats import statistic
+from lorafuse_bench.memory import peak_bytes, reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
-from lorafuse_bench.tasks.data import HUB, MINI, resolve_source
+from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.suites import OPTIONS, REPRESENTATIVE, SUITES, leaf_tasks, task_key
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _LOGGER = logging.getLogger(__name__)
-_PACKAGES = ("lorafuse-bench", "lm_eval", "torch", "transformers", "peft", "datasets")
+# A result's name of a seed -> lm-eval's.
+_SEEDS = {
+    "python": "random_seed",
+    "numpy": "numpy_seed",
+    "torch": "torch_seed",
+    "fewshot": "fewshot_seed",
+}
+# Metrics that are functions of another one, not of items of their own.
+_DERIVED = frozenset({"score", "byte_perplexity"})
+_COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ def run(plan: Plan, report: Callable[[str], None] = _LOGGER.info) -> list[Path]:
     pending = []
     for (method, suite), path in zip(cells, paths, strict=True):
         if path.is_file():
-            _check_same(path, _inputs(plan, zoo, method, suite, pools[suite], source, None), plan.limit)
+            _check_same(path, _inputs(plan, zoo, method, suite, pools[suite], source))
             report(f"{suite} {method.label()}: kept {path}")
         else:
             pending.append((method, suite))
@@ -96,6 +106,8 @@ def run(plan: Plan, report: Callable[[str], None] = _LOGGER.info) -> list[Path]:
 
 def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: str, source: str) -> Path:
     """Evaluate one method on one suite and write its result and items."""
+    device = torch.device(lm.device)
+    reset_peak(device)
     lm.use(method)
     manager = TaskManager(
         include_defaults=False, include_path=str(files("lorafuse_bench.tasks")), metadata={"data": source}
@@ -115,18 +127,26 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
         raise LorafuseError(
             "only the first of several processes holds results. Run `lorafuse run` in one process."
         )
-    items = {key: _items(output["samples"], key) for key in SUITES[suite]}
+    samples = output["samples"]
+    items = schema.Items.model_validate({key: _items(samples, key) for key in SUITES[suite]})
+    inputs = _inputs(plan, zoo, method, suite, lm.fused.pool, source)
+    inputs["data"]["splits"] = _splits(loaded)
     result = schema.Result.of(
-        **_inputs(plan, zoo, method, suite, lm.fused.pool, source, _splits(loaded)),
+        items,
+        **inputs,
+        routers=routers(lm.fused),
+        seeds={name: output["config"][key] for name, key in _SEEDS.items()},
         cost={
             "fuse_seconds": lm.fused.fuse_seconds,
             "eval_seconds": seconds,
+            "tokens_per_second": count_tokens(lm, samples) / seconds,
+            "peak_bytes": peak_bytes(device),
             "extra_parameters": lm.fused.extra_parameters,
         },
-        environment=_environment(lm),
-        tasks={key: _scores(key, loaded, output, items[key]) for key in SUITES[suite]},
+        environment=environment(device),
+        tasks={key: _scores(key, loaded, output, items.root[key]) for key in SUITES[suite]},
     )
-    return schema.write_cell(plan.out, result, schema.Items.model_validate(items))
+    return schema.write_cell(plan.out, result, items, _texts(samples, suite))
 
 
 def _experts(plan: Plan, zoo: Zoo, suite: str) -> Sequence[str] | None:
@@ -147,56 +167,30 @@ def _path(plan: Plan, zoo: Zoo, method: FusionMethod, suite: str) -> Path:
 
 
 def _inputs(
-    plan: Plan,
-    zoo: Zoo,
-    method: FusionMethod,
-    suite: str,
-    pool: ExpertPool,
-    source: str,
-    splits: Mapping[str, Any] | None,
+    plan: Plan, zoo: Zoo, method: FusionMethod, suite: str, pool: ExpertPool, source: str
 ) -> dict[str, Any]:
-    """The fields of a result that decide its scores; `splits=None` before the data is read."""
+    """The fields of a result that are known before anything runs."""
     return {
         "suite": suite,
-        "method": {
-            "name": method.name,
-            "label": method.label(),
-            "family": method.family,
-            "options": method.options(),
-            "version": method.version,
-        },
-        "zoo": {
-            "name": zoo.name,
-            "seed": zoo.manifest.seed,
-            "sha256": zoo.sha256(),
-            "init": zoo.manifest.init,
-        },
-        "base": {"path": zoo.manifest.base.path, "sha256": zoo.manifest.base.sha256, "dtype": plan.dtype},
-        "experts": [
-            {"name": e.name, "sha256": e.sha256, "rank": e.rank, "alpha": e.alpha, "targets": e.targets}
-            for e in pool.experts
-        ],
-        "data": {"source": _source_name(zoo, source), "splits": splits or {}},
+        **identity(zoo, pool, method, plan.dtype),
+        "data": {"source": source_name(zoo, source), "splits": {}},
         "limit": plan.limit,
         "batch_size": plan.batch_size,
     }
 
 
-def _source_name(zoo: Zoo, source: str) -> str:
-    """A folder is named, not located: results travel between machines. A zoo's own data bears its name."""
-    if source in (HUB, MINI):
-        return source
-    folder = Path(source).resolve()
-    return zoo.name if zoo.root.resolve() in folder.parents else folder.name
+def _check_same(path: Path, inputs: Mapping[str, Any]) -> None:
+    """LorafuseError when a finished cell was made from other inputs than the plan's.
 
-
-def _check_same(path: Path, inputs: Mapping[str, Any], limit: int | None) -> None:
-    """LorafuseError when a finished cell was made from other inputs than the plan's."""
+    A method's code may differ: its version says when its outputs do.
+    """
     found = schema.read_result(path).model_dump(mode="json", by_alias=True)
     for field, wanted in inputs.items():
         have = found[field]
         if field == "data":
             have, wanted = have["source"], wanted["source"]
+        if field == "method":
+            have, wanted = ({**given, "source_sha256": ""} for given in (have, wanted))
         if field != "batch_size" and _plain(have) != _plain(wanted):
             raise LorafuseError(
                 f"{path} was made with another {field} than asked for now. Choose another --out, or remove the file."
@@ -229,64 +223,83 @@ def _items(samples: Mapping[str, list[dict[str, Any]]], key: str) -> dict[str, A
             )
         held["doc_hashes"] = hashes
         for metric in rows[0]["metrics"]:
-            if metric != "score" and not metric.endswith("_stderr"):
+            if metric not in _DERIVED and not metric.endswith("_stderr"):
                 held["metrics"][metric] = [row[metric] for row in rows]
     return held
 
 
 def _scores(
-    key: str, loaded: Mapping[str, Any], output: Mapping[str, Any], items: Mapping[str, Any]
+    key: str, loaded: Mapping[str, Any], output: Mapping[str, Any], items: schema.TaskItems
 ) -> dict[str, Any]:
     """A task's entry in the result, from its items; lm-eval's own values must agree."""
     leaves = [name for name in loaded if task_key(name) == key]
     main = next(name for name in leaves if not name.endswith(OPTIONS))
-    metrics = {}
-    for metric, values in items["metrics"].items():
-        owner = next(name for name in leaves if f"{metric},none" in output["results"][name])
-        estimate = statistic(values).estimate()
-        up = output["higher_is_better"][owner][metric]
-        metrics[metric] = {
-            "value": estimate.value,
-            "stderr": estimate.se,
-            "direction": "up" if up else "down",
-            "unit": "fraction" if up else "nats/byte",
-        }
-    config = loaded[main].config
+    task = loaded[main]
     return {
         "dataset": {
-            "hub": config.dataset_path,
-            "name": config.dataset_name,
-            "split": config.test_split,
+            "hub": task.config.dataset_path,
+            "name": task.config.dataset_name,
+            "revision": _commit(task.dataset[task.config.test_split].info.download_checksums),
+            "split": task.config.test_split,
         },
+        "version": str(output["versions"][main]),
+        "few_shot": output["n-shot"][main],
         "n": output["n-samples"][main]["effective"],
         "n_original": output["n-samples"][main]["original"],
-        "metrics": metrics,
+        "metrics": {name: _metric(name, leaves, output, scores) for name, scores in items.metrics.items()},
         "representative": REPRESENTATIVE[key],
     }
 
 
-def _environment(lm: LorafuseLM) -> dict[str, Any]:
-    device = torch.device(lm.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    commit = _git("rev-parse", "HEAD")
+def _metric(
+    name: str, leaves: Sequence[str], output: Mapping[str, Any], scores: Sequence[Any]
+) -> dict[str, Any]:
+    owner = next(leaf for leaf in leaves if f"{name},none" in output["results"][leaf])
+    found, theirs = statistic(scores), output["results"][owner][f"{name},none"]
+    if not math.isclose(found.value, theirs, rel_tol=1e-6, abs_tol=1e-9):
+        raise LorafuseError(
+            f"{owner}: lm-eval says {name} = {theirs}, its items make {found.value}. Report this as a bug."
+        )
+    up = output["higher_is_better"][owner][name]
     return {
-        "versions": {package: version(package) for package in _PACKAGES}
-        | {"python": platform.python_version()},
-        "git_commit": commit,
-        "git_dirty": bool(_git("status", "--porcelain")) if commit else None,
-        "hardware": f"{name}, {torch.get_num_threads()} threads",
+        "value": found.value,
+        "stderr": found.estimate().se,
+        "stderr_method": found.kind,
+        "direction": "up" if up else "down",
+        "unit": "fraction" if up else "nats/byte",
     }
 
 
-def _git(*arguments: str) -> str | None:
-    """Output of git in the package's checkout; None when it is not one."""
-    folder = Path(__file__).resolve().parent.parent
-    if not (folder / "pyproject.toml").is_file():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+def _commit(checksums: Mapping[str, Any] | None) -> str | None:
+    """The hub's commit in the addresses that rows were downloaded from; None for rows from elsewhere."""
+    found = (_COMMIT.search(address) for address in checksums or ())
+    return next((match.group(1) for match in found if match), None)
+
+
+def _texts(samples: Mapping[str, Sequence[Mapping[str, Any]]], suite: str) -> schema.Samples:
+    """Prompts, targets and outputs of the suite's tasks, by doc_id."""
+    texts = {}
+    for name in sorted(samples):
+        if name.endswith(OPTIONS) or task_key(name) not in SUITES[suite]:
+            continue
+        rows = sorted(samples[name], key=lambda sample: sample["doc_id"])
+        answers = (row["resps"][0][0] for row in rows)
+        texts[task_key(name)] = schema.TaskSamples(
+            prompts=tuple(row["arguments"][0][0] for row in rows),
+            targets=tuple(str(row["target"]).strip() for row in rows),
+            outputs=tuple(answer if isinstance(answer, str) else "" for answer in answers),
         )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    return schema.Samples(texts)
+
+
+def count_tokens(lm: LorafuseLM, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
+    """Tokens of all requests: context and continuation, given or generated."""
+    texts = [
+        text
+        for rows in samples.values()
+        for row in rows
+        for request, responses in zip(row["arguments"], row["resps"], strict=True)
+        for text in (*request, *responses)
+        if isinstance(text, str)
+    ]
+    return sum(len(ids) for ids in lm.tokenizer(texts)["input_ids"]) if texts else 0

@@ -59,6 +59,49 @@ def test_a_cell_records_what_it_was_made_of(zoo: Zoo, finished: Path) -> None:
     assert len(items.root["wmt14_en_de"].metrics["bleu"][0]) == 10  # type: ignore[arg-type]
     assert result.cost.extra_parameters > 0
     assert result.environment.versions["lm_eval"]
+    assert result.cost.tokens_per_second > 0  # type: ignore[operator]
+    assert result.cost.peak_bytes > 10_000_000  # type: ignore[operator]
+    assert result.seeds == schema.Seeds(python=0, numpy=1234, torch=1234, fewshot=1234)
+    assert result.tasks["squad"].few_shot == 0
+    assert result.tasks["wmt14_en_de"].metrics["bleu"].stderr_method == "bootstrap"
+    assert result.routers == ()
+
+
+def test_a_routed_cell_names_its_router(zoo: Zoo, tmp_path: Path) -> None:
+    (path,) = runner.run(plan(zoo, tmp_path, "moa", limit=1))
+    result = schema.read_result(path)
+    assert [(r.name, r.sha256) for r in result.routers] == [
+        (entry.name, entry.sha256) for entry in zoo.manifest.routers
+    ]
+
+
+def test_no_file_of_a_cell_holds_a_path(zoo: Zoo, finished: Path, handmade_data: Path) -> None:
+    for path in finished.rglob("*.json"):
+        content = path.read_text()
+        assert str(zoo.root) not in content
+        assert str(handmade_data) not in content
+
+
+def test_the_texts_stand_beside_the_scores(finished: Path) -> None:
+    path = schema.cell_path(finished, "mtl5", "tiny", 0, "oracle")
+    samples, (result, _) = schema.read_samples(path), schema.read_cell(path)
+    assert samples is not None
+    assert set(samples.root) == set(SUITES["mtl5"])
+    sst2 = samples.root["sst2"]
+    assert len(sst2.prompts) == len(sst2.targets) == len(sst2.outputs) == result.tasks["sst2"].n
+    assert all(prompt.endswith("Sentiment:") for prompt in sst2.prompts)
+    assert set(sst2.targets) <= {"positive", "negative"}
+
+
+def test_other_code_of_one_version_keeps_the_cell(
+    zoo: Zoo, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lorafuse_bench import identity
+
+    monkeypatch.setattr(identity, "source_sha256", lambda cls: "0" * 64)
+    said: list[str] = []
+    runner.run(plan(zoo, finished, "oracle"), report=said.append)
+    assert any("kept" in line for line in said)
 
 
 def test_values_are_those_of_stock_lm_eval(zoo: Zoo, finished: Path) -> None:
@@ -103,7 +146,7 @@ def test_an_interruption_loses_nothing_finished(
         runner.run(plan(zoo, tmp_path, "svd,concat"))
     monkeypatch.undo()
     names = sorted(p.name for p in tmp_path.rglob("*") if p.is_file())
-    assert names == ["svd.items.json.gz", "svd.json"]
+    assert names == ["svd.items.json.gz", "svd.json", "svd.samples.json.gz"]
     runner.run(plan(zoo, tmp_path, "svd,concat"))
     assert schema.cell_path(tmp_path, "mtl5", "tiny", 0, "concat").is_file()
 

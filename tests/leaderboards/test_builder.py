@@ -248,16 +248,9 @@ def test_a_suite_of_ours_must_be_whole_in_the_oracle(tmp_path: Path) -> None:
 
 
 def test_other_documents_than_the_oracles_are_refused(tmp_path: Path) -> None:
-    from toy_cells import cell
-
-    from lorafuse_bench.leaderboards.schema import Items, write_cell
-
     grid(tmp_path)
-    result, items = cell("svd", {"one": GOOD, "two": GOOD})
-    content = items.model_dump()
-    content["two"]["doc_hashes"] = list(reversed(content["two"]["doc_hashes"]))
-    write_cell(tmp_path, result, Items.model_validate(content))
-    with pytest.raises(LorafuseError, match=r"svd\.json: two\.doc_hashes: other documents"):
+    write(tmp_path, "svd", {"one": GOOD, "two": GOOD}, documents="other ")
+    with pytest.raises(LorafuseError, match=r"svd\.json: one\.doc_hashes: other documents"):
         build([tmp_path])
 
 
@@ -274,14 +267,8 @@ def test_another_metric_than_the_oracles_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_partial_run_without_limit_is_refused(tmp_path: Path) -> None:
-    from toy_cells import cell
-
-    from lorafuse_bench.leaderboards.schema import write_cell
-
     grid(tmp_path)
-    result, items = cell("svd", {"one": GOOD, "two": GOOD})
-    task = result.tasks["one"].model_copy(update={"n_original": 9})
-    write_cell(tmp_path, result.model_copy(update={"tasks": result.tasks | {"one": task}}), items)
+    write(tmp_path, "svd", {"one": GOOD, "two": GOOD}, task={"n_original": 9})
     with pytest.raises(LorafuseError, match=r"svd\.json: tasks\.one\.n: 8 of 9 items"):
         build([tmp_path])
 

@@ -66,7 +66,7 @@ def test_untrusted_strings_are_escaped_everywhere(tmp_path: Path) -> None:
         label=EVIL,
         suite=EVIL,
         zoo={"name": EVIL},
-        base={"path": EVIL},
+        base={"repo": EVIL},
         data={"source": EVIL},
         method={"family": EVIL},
         environment={"hardware": EVIL, "versions": {EVIL: EVIL}},

@@ -33,9 +33,8 @@ def test_a_cell_written_twice_has_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_run_id_follows_inputs_only() -> None:
     result, _ = cell("moa", SCORES)
-    same, _ = cell(
-        "moa", {"one": [0.0, 0.0]}, cost={"eval_seconds": 9.0}, environment={"hardware": "another"}
-    )
+    scores = {"one": [0.0, 0.0, 0.0], "two": SCORES["two"][::-1]}
+    same, _ = cell("moa", scores, cost={"eval_seconds": 9.0}, environment={"hardware": "another"})
     assert same.run_id == result.run_id
     assert len(result.run_id) == 64
     for change in (
@@ -43,6 +42,12 @@ def test_the_run_id_follows_inputs_only() -> None:
         {"batch_size": 1},
         {"zoo": {"sha256": "f" * 64}},
         {"method": {"version": "2"}},
+        {"method": {"source_sha256": "f" * 64}},
+        {"base": {"tokenizer_sha256": "f" * 64}},
+        {"routers": [{"name": "moa", "sha256": "f" * 64, "experts": {}}]},
+        {"seeds": {"torch": 1}},
+        {"documents": "other "},
+        {"task": {"few_shot": 1}},
     ):
         assert cell("moa", SCORES, **change)[0].run_id != result.run_id
 
@@ -97,9 +102,12 @@ def edit_result(path: Path, *keys: str, to: object) -> None:
         (["tasks", "one", "metrics", "acc", "value"], math.nan, r"tasks\.one\.metrics\.acc\.value"),
         (["tasks", "one", "metrics", "acc", "value"], 0.9, r"one\.metrics\.acc: the items make"),
         (["tasks", "one", "metrics", "acc", "direction"], "sideways", r"tasks\.one\.metrics\.acc\.direction"),
-        (["tasks", "one", "n"], 4, r"one\.doc_hashes"),
-        (["tasks", "one", "representative"], "f1", r"tasks\.one: no value or no items of 'f1'"),
-        (["tasks"], {}, "one: the task is not in both"),
+        (["tasks", "one", "n"], 4, "run_id: not the hash"),
+        (["tasks", "one", "representative"], "f1", "run_id: not the hash"),
+        (["tasks"], {}, "run_id: not the hash"),
+        (["items_sha256"], "0" * 64, "not the items of .*items_sha256"),
+        (["tasks", "one", "docs_sha256"], "0" * 64, "run_id: not the hash"),
+        (["tasks", "one", "metrics", "acc", "stderr_method"], "ratio", "of kind 'mean'"),
     ],
 )
 def test_an_altered_result_is_refused_by_field(

@@ -15,8 +15,12 @@ FAMILIES = {"base": "reference", "oracle": "reference", "moa": "routing"}
 
 
 def cell(label: str, scores: Scores, **changes: Any) -> tuple[Result, Items]:
-    """A valid result whose tasks are `scores`: task key to per-item scores; `changes` replace fields."""
-    loss = changes.pop("loss", ())
+    """A valid result whose tasks are `scores`: task key to per-item scores; `changes` replace fields.
+
+    `loss` names tasks that are losses, `documents` makes other ones, `task` replaces fields of every task.
+    """
+    loss, documents = changes.pop("loss", ()), changes.pop("documents", "")
+    of_every_task = changes.pop("task", {})
     tasks, items = {}, {}
     for key, values in scores.items():
         name = "nll" if key in loss else "bleu" if isinstance(values[0], list) else "acc"
@@ -24,17 +28,20 @@ def cell(label: str, scores: Scores, **changes: Any) -> tuple[Result, Items]:
         metric = {
             "value": estimate.value,
             "stderr": estimate.se,
+            "stderr_method": statistic(values).kind,
             "direction": "down" if key in loss else "up",
             "unit": "nats/token" if key in loss else "fraction",
         }
         tasks[key] = {
             "dataset": {"hub": f"somebody/{key}", "name": None, "split": "test"},
+            "version": "1",
+            "few_shot": 0,
             "n": len(values),
             "n_original": len(values),
             "metrics": {name: metric},
             "representative": name,
-        }
-        hashes = [hashlib.sha256(f"{key}/{i}".encode()).hexdigest() for i in range(len(values))]
+        } | of_every_task
+        hashes = [hashlib.sha256(f"{documents}{key}/{i}".encode()).hexdigest() for i in range(len(values))]
         items[key] = {"doc_hashes": hashes, "metrics": {name: values}}
     fields: dict[str, Any] = {
         "suite": "toy",
@@ -44,10 +51,28 @@ def cell(label: str, scores: Scores, **changes: Any) -> tuple[Result, Items]:
             "family": FAMILIES.get(label, "merging"),
             "options": {"rank": 8},
             "version": "1",
+            "source_sha256": "d" * 64,
         },
         "zoo": {"name": "mini", "seed": 1, "sha256": "a" * 64, "init": "shared"},
-        "base": {"path": "base", "sha256": "b" * 64, "dtype": "float32"},
-        "experts": [{"name": "one", "sha256": "c" * 64, "rank": 8, "alpha": 16.0, "targets": ["q_proj"]}],
+        "base": {
+            "repo": "base",
+            "revision": None,
+            "sha256": "b" * 64,
+            "tokenizer_sha256": "e" * 64,
+            "dtype": "float32",
+        },
+        "experts": [
+            {
+                "name": "one",
+                "revision": None,
+                "sha256": "c" * 64,
+                "rank": 8,
+                "alpha": 16.0,
+                "targets": ["q_proj"],
+            }
+        ],
+        "routers": [],
+        "seeds": {"python": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234},
         "data": {"source": "mini", "splits": {"one": {"test": "test.parquet"}}},
         "limit": None,
         "batch_size": 8,
@@ -62,7 +87,8 @@ def cell(label: str, scores: Scores, **changes: Any) -> tuple[Result, Items]:
     }
     for name, change in changes.items():
         fields[name] = fields[name] | change if isinstance(change, dict) else change
-    return Result.of(**fields), Items.model_validate(items)
+    held = Items.model_validate(items)
+    return Result.of(held, **fields), held
 
 
 def write(out: Path, label: str, scores: Scores, **changes: Any) -> Path:
