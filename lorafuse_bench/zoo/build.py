@@ -21,6 +21,7 @@ from lorafuse_bench.zoo.data import NAMED_TASKS, mini_tasks, write_data
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.plain_text import documents, unmarked
 from lorafuse_bench.zoo.pretrain import parameter_count, pretrain
+from lorafuse_bench.zoo.routers import train_mini_routers
 from lorafuse_bench.zoo.settings import BASE, EXPERTS, BaseSettings
 from lorafuse_bench.zoo.tokenizer import save_tokenizer, train_tokenizer
 from lorafuse_bench.zoo.world import World, make_world
@@ -60,7 +61,7 @@ def build_mini(
         workers=workers,
         report=report,
     )
-    return _described(zoo, base_record)
+    return train_mini_routers(_described(zoo, base_record), experts, seed, report)
 
 
 def _stage(
