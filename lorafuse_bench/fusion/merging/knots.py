@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool, ModuleStack
@@ -22,7 +23,7 @@ from lorafuse_bench.fusion.papers import KNOTS
 from lorafuse_bench.fusion.registry import register
 
 _ROUNDING = 1e-6
-"""Singular values below this share of the largest are fp32 rounding, whose directions mean nothing."""
+"""What is below this share of the largest singular value is fp32 rounding: no direction, no coordinate, no vote."""
 
 
 @register
@@ -64,30 +65,32 @@ class Knots(Merge):
         weights = expert_weights(self.name, self.weights, pool, default)
         factors = {}
         for module, stack in pool.modules.items():
-            u, s, v = shared_basis(stack)
-            left, right = (s.new_ones(len(s)), s) if self.trim == "sv" else (s, s.new_ones(len(s)))
-            parts = (right[:, None] * part for part in v)
+            u, s, parts = shared_basis(stack)
+            if self.trim == "v":
+                u, parts = u * s, (part / s[:, None] for part in parts)
             if self.merge == "ties":
-                merged = disjoint_mean((keep_largest(part, self.density) for part in parts), weights)
+                parts = (keep_largest(part, self.density) for part in parts)
+                merged = disjoint_mean(parts, weights)
             else:
                 merged = weighted_sum(parts, weights)
-            factors[module] = (merged.to(stack.A.dtype), (self.scale * left * u).to(stack.B.dtype))
+            factors[module] = (merged.to(stack.A.dtype), (self.scale * u).to(stack.B.dtype))
         return Adapter(factors)
 
 
 def shared_basis(stack: ModuleStack) -> tuple[Tensor, Tensor, Iterator[Tensor]]:
-    """`U (out, k)`, `S (k,)` and one `Vᵀ (k, in)` per expert: the SVD of `[B_1 A_1, ..., B_N A_N]`, in fp64.
+    """`U (out, k)`, `S (k,)` and one `S V_iᵀ (k, in)` per expert: the SVD of `[B_1 A_1, ..., B_N A_N]`, in fp64.
 
     With `[B_1, ..., B_N] = Q R` and `A_iᵀ = Q_i R_i`, the wide matrix is `Q [R¹ R_1ᵀ, ...] diag(Q_iᵀ)`, R^i
     being the columns of R that belong to expert i; the core between the orthonormal ends has its
-    singular values. The parts are made one at a time. At least one direction is returned, also for
-    updates that are all zero.
+    singular values. The parts are made one at a time. Updates that are all zero have one direction.
     """
     q, r = torch.linalg.qr(stack.B.double().transpose(0, 1).flatten(1))
     q_a, r_a = torch.linalg.qr(stack.A.double().transpose(1, 2))
     blocks = r.unflatten(1, stack.A.shape[:2]).transpose(0, 1)
     core = blocks @ r_a.transpose(1, 2)
     u, s, vt = torch.linalg.svd(core.transpose(0, 1).flatten(1), full_matrices=False)
-    k = max(1, int((s > _ROUNDING * s[0]).sum()))
-    right = vt[:k].unflatten(1, (len(core), core.shape[2])).transpose(0, 1)
-    return q @ u[:, :k], s[:k], (part @ basis.T for part, basis in zip(right, q_a, strict=True))
+    rounding = max(_ROUNDING * float(s[0]), torch.finfo(s.dtype).tiny)
+    k = max(1, int((s > rounding).sum()))
+    right = (s[:k, None] * vt[:k]).unflatten(1, (len(core), core.shape[2])).transpose(0, 1)
+    parts = (F.hardshrink(part @ basis.T, rounding) for part, basis in zip(right, q_a, strict=True))
+    return q @ u[:, :k], s[:k].clamp(min=rounding), parts
