@@ -56,6 +56,8 @@ class DareTies(Merge):
         broken = super().laws_broken
         if self.density < 1:
             broken["one expert is itself"] = "entries are dropped at random"
+            if self.space == "factors":
+                broken["unequal ranks"] = "the draw hangs on the factors' shapes"
         return broken
 
     def fuse(self, pool: ExpertPool) -> Adapter:

@@ -57,6 +57,8 @@ class Ties(Merge):
         broken = super().laws_broken
         if self.density < 1:
             broken["one expert is itself"] = "it is trimmed to its largest entries"
+            if self.space == "factors":
+                broken["unequal ranks"] = "zeros that fill a factor up count among the entries to keep"
         return broken
 
     def fuse(self, pool: ExpertPool) -> Adapter:
