@@ -231,20 +231,6 @@ class Items(RootModel[dict[str, TaskItems]]):
         return hashlib.sha256(self.content()).hexdigest()
 
 
-class TaskSamples(Strict):
-    """What one task asked and what was answered, sorted by doc_id."""
-
-    prompts: tuple[str, ...] = Field(description="Prompt of each document.")
-    targets: tuple[str, ...] = Field(description="The answer wanted.")
-    outputs: tuple[str, ...] = Field(description="What the method generated; empty where nothing is.")
-
-
-class Samples(RootModel[dict[str, TaskSamples]]):
-    """The texts of a result, for reading side by side: task key to its samples. Never published unasked."""
-
-    model_config = ConfigDict(frozen=True)
-
-
 _SCORES = {"run_id", "cost", "environment", "items_sha256"}
 _TASK_SCORES = {"__all__": {"metrics"}}
 
@@ -277,12 +263,7 @@ def items_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".json") + ".items.json.gz")
 
 
-def samples_path(path: Path) -> Path:
-    """The texts beside a result file, where they were kept."""
-    return path.with_name(path.name.removesuffix(".json") + ".samples.json.gz")
-
-
-def write_cell(out: str | Path, result: Result, items: Items, samples: Samples | None = None) -> Path:
+def write_cell(out: str | Path, result: Result, items: Items) -> Path:
     """Write a finished cell and return the path of its result file.
 
     The result is written last: where it exists, the cell is whole. LorafuseError when the items do not
@@ -291,8 +272,6 @@ def write_cell(out: str | Path, result: Result, items: Items, samples: Samples |
     path = cell_path(out, result.suite, result.zoo.name, result.zoo.seed, result.method.label)
     check_items(path, result, items)
     write_bytes(items_path(path), gzip.compress(items.content(), mtime=0))
-    if samples is not None:
-        write_bytes(samples_path(path), gzip.compress(samples.model_dump_json().encode(), mtime=0))
     write_json(path, result.model_dump(mode="json", by_alias=True))
     return path
 
@@ -324,30 +303,18 @@ def read_cell(path: str | Path) -> tuple[Result, Items]:
     result = read_result(path)
     sidecar = items_path(Path(path))
     try:
-        items = Items.model_validate_json(gzip.decompress(sidecar.read_bytes()))
+        content = gzip.decompress(sidecar.read_bytes())
+        items = Items.model_validate_json(content)
     except ValidationError as error:
         raise invalid(sidecar, error) from error
     except (OSError, EOFError, zlib.error) as error:
         raise LorafuseError(f"{sidecar}: cannot be read: {error}. Run the cell again.") from error
     check_items(sidecar, result, items)
-    if result.items_sha256 != items.sha256():
+    if result.items_sha256 != hashlib.sha256(content).hexdigest():
         raise LorafuseError(
             f"{sidecar}: not the items of {path} (items_sha256): one of them was altered. Run the cell again."
         )
     return result, items
-
-
-def read_samples(path: str | Path) -> Samples | None:
-    """The texts of a result, or None where they were not kept; LorafuseError for a damaged file."""
-    file = samples_path(Path(path))
-    if not file.is_file():
-        return None
-    try:
-        return Samples.model_validate_json(gzip.decompress(file.read_bytes()))
-    except ValidationError as error:
-        raise invalid(file, error) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise LorafuseError(f"{file}: cannot be read: {error}. Run the cell again.") from error
 
 
 def check_items(path: str | Path, result: Result, items: Items) -> None:

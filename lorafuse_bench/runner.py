@@ -23,6 +23,7 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.identity import environment, identity, routers, source_name
 from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards.samples import Sample, of_lm_eval, write_samples
 from lorafuse_bench.leaderboards.stats import statistic
 from lorafuse_bench.memory import peak_bytes, reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
@@ -146,7 +147,8 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
         environment=environment(device),
         tasks={key: _scores(key, loaded, output, items.root[key]) for key in SUITES[suite]},
     )
-    return schema.write_cell(plan.out, result, items, _texts(samples, suite))
+    write_samples(_path(plan, zoo, method, suite), _texts(suite, samples))
+    return schema.write_cell(plan.out, result, items)
 
 
 def _experts(plan: Plan, zoo: Zoo, suite: str) -> Sequence[str] | None:
@@ -276,20 +278,15 @@ def _commit(checksums: Mapping[str, Any] | None) -> str | None:
     return next((match.group(1) for match in found if match), None)
 
 
-def _texts(samples: Mapping[str, Sequence[Mapping[str, Any]]], suite: str) -> schema.Samples:
-    """Prompts, targets and outputs of the suite's tasks, by doc_id."""
-    texts = {}
-    for name in sorted(samples):
-        if name.endswith(OPTIONS) or task_key(name) not in SUITES[suite]:
-            continue
-        rows = sorted(samples[name], key=lambda sample: sample["doc_id"])
-        answers = (row["resps"][0][0] for row in rows)
-        texts[task_key(name)] = schema.TaskSamples(
-            prompts=tuple(row["arguments"][0][0] for row in rows),
-            targets=tuple(str(row["target"]).strip() for row in rows),
-            outputs=tuple(answer if isinstance(answer, str) else "" for answer in answers),
-        )
-    return schema.Samples(texts)
+def _texts(suite: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sample]:
+    """Prompts, targets and outputs of the suite's tasks, for reading side by side."""
+    return [
+        row
+        for key in SUITES[suite]
+        for name in samples
+        if task_key(name) == key and not name.endswith(OPTIONS)
+        for row in of_lm_eval(key, samples[name], REPRESENTATIVE[key])
+    ]
 
 
 def count_tokens(lm: LorafuseLM, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:

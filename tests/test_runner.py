@@ -17,6 +17,7 @@ from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards.samples import read_samples
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.tasks.rows import load_task
 from lorafuse_bench.tasks.suites import SUITES
@@ -84,13 +85,13 @@ def test_no_file_of_a_cell_holds_a_path(zoo: Zoo, finished: Path, handmade_data:
 
 def test_the_texts_stand_beside_the_scores(finished: Path) -> None:
     path = schema.cell_path(finished, "mtl5", "tiny", 0, "oracle")
-    samples, (result, _) = schema.read_samples(path), schema.read_cell(path)
-    assert samples is not None
-    assert set(samples.root) == set(SUITES["mtl5"])
-    sst2 = samples.root["sst2"]
-    assert len(sst2.prompts) == len(sst2.targets) == len(sst2.outputs) == result.tasks["sst2"].n
-    assert all(prompt.endswith("Sentiment:") for prompt in sst2.prompts)
-    assert set(sst2.targets) <= {"positive", "negative"}
+    result, items = schema.read_cell(path)
+    rows = [row for row in read_samples(path) if row.task == "sst2"]
+    assert [row.doc_hash for row in rows] == list(items.root["sst2"].doc_hashes)
+    assert [row.score for row in rows] == items.root["sst2"].metrics["acc"]
+    assert all(row.prompt.endswith("Sentiment:") for row in rows)
+    assert all(row.output is not None for row in rows)
+    assert {row.task for row in read_samples(path)} == set(result.tasks)
 
 
 def test_other_code_of_one_version_keeps_the_cell(
@@ -146,7 +147,7 @@ def test_an_interruption_loses_nothing_finished(
         runner.run(plan(zoo, tmp_path, "svd,concat"))
     monkeypatch.undo()
     names = sorted(p.name for p in tmp_path.rglob("*") if p.is_file())
-    assert names == ["svd.items.json.gz", "svd.json", "svd.samples.json.gz"]
+    assert names == ["svd.items.json.gz", "svd.json", "svd.samples.jsonl.gz"]
     runner.run(plan(zoo, tmp_path, "svd,concat"))
     assert schema.cell_path(tmp_path, "mtl5", "tiny", 0, "concat").is_file()
 
