@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, Validat
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
-from lorafuse_bench.leaderboards.stats import statistic
+from lorafuse_bench.leaderboards.stats import as_array, kind_of, point
 
 RESULT_SCHEMA = "lorafuse.result/1"
 LONGEST_NAME = 120
@@ -346,12 +346,13 @@ def _check_metric(where: str, task: Task, name: str, scores: list[Any]) -> None:
     numbers = [x for row in scores for x in row] if isinstance(scores[0], list) else scores
     if not all(map(math.isfinite, numbers)):
         raise LorafuseError(f"{where}: NaN or inf among the items. Find out why and run the cell again.")
-    found, said = statistic(scores), task.metrics[name]
-    if not math.isclose(found.value, said.value, rel_tol=1e-6, abs_tol=1e-9):
-        raise LorafuseError(f"{where}: the items make {found.value:.6g}, the result says {said.value:.6g}.")
-    if found.kind != said.stderr_method:
+    array, said = as_array(scores), task.metrics[name]
+    value, kind = point(array), kind_of(array)
+    if not math.isclose(value, said.value, rel_tol=1e-6, abs_tol=1e-9):
+        raise LorafuseError(f"{where}: the items make {value:.6g}, the result says {said.value:.6g}.")
+    if kind != said.stderr_method:
         raise LorafuseError(
-            f"{where}: its items are of kind '{found.kind}', stderr_method says '{said.stderr_method}'."
+            f"{where}: its items are of kind '{kind}', stderr_method says '{said.stderr_method}'."
         )
 
 

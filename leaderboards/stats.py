@@ -9,9 +9,9 @@ deviation of the same linear combination of deviations: that is the delta method
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -20,10 +20,12 @@ import numpy.typing as npt
 from lorafuse_bench.errors import LorafuseError
 
 Array = npt.NDArray[np.float64]
+Kind = Literal["mean", "ratio", "bootstrap"]
 
 Z95 = 1.96
-BOOTSTRAP_DRAWS = 2000
+BOOTSTRAP_DRAWS = 10_000
 BOOTSTRAP_SEED = 20250
+COUNTS_AT_ONCE = 1 << 20  # which bounds the memory
 GATE_LIMIT = 0.1
 BLEU_WIDTH = 10  # sys_len, ref_len, correct 1..4, total 1..4: sacrebleu's order
 
@@ -38,12 +40,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A metric over one task's items: `value`, and `deviations` (n,) or (draws,) as said above."""
+    """A metric over one task's items: `value`, `deviations` (n,) or (draws,) as said above, and `items`."""
 
     value: float
     deviations: Array
     scale: float
-    kind: Literal["mean", "ratio", "bootstrap"] = "mean"
+    kind: Kind = "mean"
+    items: Array = field(default_factory=lambda: np.empty(0))
 
     def spread(self, combination: Array) -> float | None:
         """Standard error of the quantity whose linearised deviations are `combination`."""
@@ -55,40 +58,111 @@ class Statistic:
         return Estimate(self.value, self.spread(self.deviations))
 
 
-def statistic(items: Sequence[float] | Sequence[Sequence[float]] | Array) -> Statistic:
+def statistic(items: Sequence[float] | Sequence[Sequence[float]] | Array, stratum: str = "") -> Statistic:
     """The statistic of per-item scores; the shape says which kind it is.
 
     (n,): scores, the metric is their mean. (n, 2): numerators and denominators (nats and tokens), the
     metric is the ratio of the sums. (n, 10): BLEU sufficient statistics, the metric is corpus BLEU on 0-1.
+    `stratum` names the documents: statistics of one stratum share their bootstrap draws, others do not.
     """
+    return statistics([items], stratum)[0]
+
+
+def statistics(
+    tables: Sequence[Sequence[float] | Sequence[Sequence[float]] | Array], stratum: str = ""
+) -> list[Statistic]:
+    """`statistic` of several methods' items on the same documents, all bootstrapped at once."""
+    arrays = [as_array(table) for table in tables]
+    corpus = [array for array in arrays if kind_of(array) == "bootstrap"]
+    draws = iter(_bleu_draws(corpus, stratum) if corpus else ())
+    return [_statistic(array, draws) for array in arrays]
+
+
+def _statistic(array: Array, draws: Iterator[Array]) -> Statistic:
+    kind, value = kind_of(array), point(array)
+    if kind == "bootstrap":
+        return Statistic(value, next(draws), 1.0, kind, array)
+    scale = len(array) ** -0.5
+    if kind == "ratio":
+        deviations = (array[:, 0] - value * array[:, 1]) / array[:, 1].mean()
+        return Statistic(value, deviations, scale, kind, array)
+    return Statistic(value, array, scale, kind, array)
+
+
+def as_array(items: Sequence[float] | Sequence[Sequence[float]] | Array) -> Array:
+    """Items as an array of a known kind."""
     try:
         array = np.asarray(items, dtype=np.float64)
     except ValueError:  # rows of different lengths
         array = np.empty((0, 0, 0))
-    if array.ndim == 1 and len(array):
-        return Statistic(float(array.mean()), array, len(array) ** -0.5)
-    if array.ndim == 2 and array.shape[1] == 2 and array[:, 1].sum() > 0:
-        value = float(array[:, 0].sum() / array[:, 1].sum())
-        deviations = (array[:, 0] - value * array[:, 1]) / array[:, 1].mean()
-        return Statistic(value, deviations, len(array) ** -0.5, "ratio")
-    if array.ndim == 2 and array.shape[1] == BLEU_WIDTH and len(array):
-        value = float(corpus_bleu(array.sum(axis=0)))
-        # A bootstrap of one item never varies: leave one draw, so that its error is unknown, not 0.
-        draws = bootstrap_counts(len(array)) if len(array) > 1 else np.ones((1, 1))
-        return Statistic(value, corpus_bleu(draws @ array), 1.0, "bootstrap")
+    pairs = array.ndim == 2 and array.shape[1] == 2 and array[:, 1].sum() > 0
+    bleu = array.ndim == 2 and array.shape[1] == BLEU_WIDTH
+    if len(array) and (array.ndim == 1 or pairs or bleu):
+        return array
     raise LorafuseError(
         f"items of shape {array.shape} are no known kind. Give n scores, n (numerator, denominator) pairs,"
         f" or n rows of {BLEU_WIDTH} BLEU statistics, n >= 1."
     )
 
 
-@lru_cache(maxsize=32)
-def bootstrap_counts(n: int, draws: int = BOOTSTRAP_DRAWS, seed: int = BOOTSTRAP_SEED) -> Array:
-    """(draws, n): how often each item is drawn; the same for every method, which pairs the draws."""
-    picks = np.random.default_rng(seed).integers(0, n, size=(draws, n))
-    rows = np.arange(draws)[:, None] * n
-    counts = np.bincount((picks + rows).ravel(), minlength=draws * n).reshape(draws, n)
-    return counts.astype(np.float64)
+def kind_of(array: Array) -> Kind:
+    """How the standard error of such items is had."""
+    if array.ndim == 1:
+        return "mean"
+    return "ratio" if array.shape[1] == 2 else "bootstrap"
+
+
+def point(array: Array) -> float:
+    """The metric's value over all items."""
+    if array.ndim == 1:
+        return float(array.mean())
+    return float(_of_sums(array.sum(axis=0)))
+
+
+def _of_sums(sums: Array) -> Array:
+    """The metric of summed items `(..., 2)` or `(..., 10)`."""
+    return sums[..., 0] / sums[..., 1] if sums.shape[-1] == 2 else corpus_bleu(sums)
+
+
+def _bleu_draws(arrays: Sequence[Array], stratum: str) -> Array:
+    """(methods, draws): corpus BLEU of every method in every bootstrap draw."""
+    n = len(arrays[0])
+    if n == 1:  # a bootstrap of one item never varies: leave one draw, so that its error is unknown, not 0
+        return np.array([[point(array)] for array in arrays])
+    sums = resampled_sums(np.hstack(arrays), stratum).reshape(BOOTSTRAP_DRAWS, len(arrays), BLEU_WIDTH)
+    return np.stack([corpus_bleu(sums[:, i]) for i in range(len(arrays))])
+
+
+def resampled(arrays: Sequence[Array], stratum: str) -> Array:
+    """(methods, draws): every method's metric over resamples of the same documents, drawn alike for all."""
+    if kind_of(arrays[0]) == "mean":
+        return resampled_sums(np.stack(arrays, axis=1), stratum).T / len(arrays[0])
+    width = arrays[0].shape[1]
+    sums = resampled_sums(np.hstack(arrays), stratum).reshape(BOOTSTRAP_DRAWS, len(arrays), width)
+    return np.stack([_of_sums(sums[:, i]) for i in range(len(arrays))])
+
+
+def resampled_sums(table: Array, stratum: str) -> Array:
+    """(draws, columns): sums of `table` (n, columns) over the items of each draw, repeats counted."""
+    # Single precision holds whole numbers below 2^24 exactly, and multiplies twice as fast.
+    whole = bool((table == np.rint(table)).all()) and float(np.abs(table).max()) * len(table) < 2**24
+    narrow = table.astype(np.float32 if whole else np.float64)
+    draws = [counts.astype(narrow.dtype) @ narrow for counts in bootstrap_counts(len(table), stratum)]
+    return np.concatenate(draws).astype(np.float64)
+
+
+def bootstrap_counts(n: int, stratum: str = "") -> Iterator[npt.NDArray[np.intp]]:
+    """How often each of n items is drawn, `(some draws, n)` at a time, BOOTSTRAP_DRAWS in all.
+
+    The same for every method on the same stratum, which pairs the draws.
+    """
+    seed = hashlib.sha256(f"{BOOTSTRAP_SEED}/{stratum}".encode()).digest()
+    rng = np.random.default_rng(list(seed))
+    step = max(1, COUNTS_AT_ONCE // n)
+    for start in range(0, BOOTSTRAP_DRAWS, step):
+        draws = min(step, BOOTSTRAP_DRAWS - start)
+        picks = rng.integers(0, n, size=(draws, n)) + n * np.arange(draws)[:, None]
+        yield np.bincount(picks.ravel(), minlength=draws * n).reshape(draws, n)
 
 
 def corpus_bleu(sums: Array) -> Array:

@@ -248,16 +248,17 @@ def _scores(
         "few_shot": output["n-shot"][main],
         "n": output["n-samples"][main]["effective"],
         "n_original": output["n-samples"][main]["original"],
-        "metrics": {name: _metric(name, leaves, output, scores) for name, scores in items.metrics.items()},
+        "metrics": {name: _metric(name, leaves, output, items) for name in items.metrics},
         "representative": REPRESENTATIVE[key],
     }
 
 
 def _metric(
-    name: str, leaves: Sequence[str], output: Mapping[str, Any], scores: Sequence[Any]
+    name: str, leaves: Sequence[str], output: Mapping[str, Any], items: schema.TaskItems
 ) -> dict[str, Any]:
     owner = next(leaf for leaf in leaves if f"{name},none" in output["results"][leaf])
-    found, theirs = statistic(scores), output["results"][owner][f"{name},none"]
+    found = statistic(items.metrics[name], items.docs_sha256())
+    theirs = output["results"][owner][f"{name},none"]
     if not math.isclose(found.value, theirs, rel_tol=1e-6, abs_tol=1e-9):
         raise LorafuseError(
             f"{owner}: lm-eval says {name} = {theirs}, its items make {found.value}. Report this as a bug."
