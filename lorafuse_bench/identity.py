@@ -20,6 +20,7 @@ from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
+from lorafuse_bench.memory import peak_bytes
 from lorafuse_bench.tasks.data import HUB, MINI
 from lorafuse_bench.zoo.manifest import Zoo, local_model
 
@@ -72,6 +73,24 @@ def identity(zoo: Zoo, pool: ExpertPool, method: FusionMethod, dtype: str) -> di
             }
             for e in pool.experts
         ],
+    }
+
+
+def model_info(fused: FusedModel, source: str) -> dict[str, Any]:
+    """What a model wrapper tells lm-eval of itself, for a result to be made of lm-eval's own files."""
+    assert fused.method is not None
+    device = fused.model.device
+    dtype = str(fused.model.dtype).removeprefix("torch.")
+    return {
+        **identity(fused.zoo, fused.pool, fused.method, dtype),
+        "routers": routers(fused),
+        "data": {"source": source_name(fused.zoo, source)},
+        "cost": {
+            "fuse_seconds": fused.fuse_seconds,
+            "extra_parameters": fused.extra_parameters,
+            "peak_bytes": peak_bytes(device),
+        },
+        "environment": environment(device),
     }
 
 

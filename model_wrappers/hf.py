@@ -22,6 +22,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod, Prompts
+from lorafuse_bench.identity import model_info
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
@@ -88,25 +89,11 @@ class LorafuseLM(HFLM):
         )
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval writes into its results: the method with all options, the zoo, the data source."""
-        method = self.fused.method
-        assert method is not None
+        """What lm-eval writes into its results; `lorafuse leaderboard build` reads `lorafuse`."""
         return {
             "model_num_parameters": sum(p.numel() for p in self.model.parameters()),
             "model_dtype": str(self.model.dtype),
-            "lorafuse": {
-                "method": method.name,
-                "label": method.label(),
-                "options": method.options(),
-                "zoo": self.zoo.name,
-                "zoo_seed": self.zoo.manifest.seed,
-                "zoo_sha256": self.zoo.sha256(),
-                "base_sha256": self.zoo.manifest.base.sha256,
-                "experts": {e.name: e.sha256 for e in self.fused.pool.experts},
-                "data_source": self.data_source,
-                "fuse_seconds": self.fused.fuse_seconds,
-                "extra_parameters": self.fused.extra_parameters,
-            },
+            "lorafuse": model_info(self.fused, self.data_source),
         }
 
     # --- log-likelihoods ------------------------------------------------------------------------

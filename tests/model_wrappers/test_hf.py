@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -149,10 +150,12 @@ def test_extra_parameters_count_experts_and_routers(zoo: Zoo) -> None:
 
 def test_provenance_is_in_the_model_info(zoo: Zoo) -> None:
     info = make(zoo, "moa", data="mini").get_model_info()["lorafuse"]
-    assert info["options"] == {"decision": "last", "pool": None, "training": "post_hoc"}
-    assert info["zoo_sha256"] == zoo.sha256()
-    assert info["data_source"] == "mini"
-    assert set(info["experts"]) == {"sst2", "mnli", "squad"}
+    assert info["method"]["options"] == {"decision": "last", "pool": None, "training": "post_hoc"}
+    assert info["zoo"]["sha256"] == zoo.sha256()
+    assert info["data"] == {"source": "mini"}
+    assert {expert["name"] for expert in info["experts"]} == {"sst2", "mnli", "squad"}
+    assert info["routers"][0]["sha256"] == zoo.manifest.routers[0].sha256
+    assert str(zoo.root) not in json.dumps(info)
 
 
 def test_merge_before_warns_on_independent_initialisation(zoo: Zoo) -> None:
