@@ -61,7 +61,7 @@ class Row(Strict):
 
     label: str = Field(description="Canonical method spec, or the paper's name of a reported row.")
     family: str = Field(description="Family of the method.")
-    role: Role = Field(description="floor: the base alone; oracle: the upper reference; else method.")
+    role: Role = Field(description="floor: the base alone or one wrong expert; oracle: the upper reference; else method.")
     origin: Literal["measured", "reported"] = Field(description="Measured here, or printed in a paper.")
     source: str | None = Field(default=None, description="Paper, table and model of a reported row.")
     rank: int | None = Field(default=None, description="Place by ability among complete measured methods.")

@@ -23,7 +23,7 @@ from lorafuse_bench.leaderboards.reported_rows import reported_rows
 from lorafuse_bench.leaderboards.schema import Cost
 from lorafuse_bench.leaderboards.stats import Estimate
 
-ROLES: dict[str, Role] = {BASE: "floor", ORACLE: "oracle"}
+FLOOR = "floor"
 
 
 def build(paths: Iterable[str | Path], allow_limit: bool = False, note: str = "") -> Leaderboard:
@@ -89,7 +89,7 @@ def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
     return Row(
         label=label,
         family=some.result.method.family,
-        role=ROLES.get(label, "method"),
+        role=_role(label, some.result.method.family),
         origin="measured",
         note=note,
         ability=None if note else _ability(group, cells, counted),
@@ -97,6 +97,13 @@ def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
         cost=_mean_cost([cell.result.cost for cell in cells.values()]),
         run_ids=tuple(cell.result.run_id for cell in cells.values()),
     )
+
+
+def _role(label: str, family: str) -> Role:
+    """The oracle and the base go by their labels; any other floor, such as one wrong expert, by its family."""
+    if label == ORACLE:
+        return "oracle"
+    return "floor" if label == BASE or family == FLOOR else "method"
 
 
 def _missing(group: Group, cells: Mapping[int, Cell]) -> str | None:
@@ -174,7 +181,7 @@ def _mean_cost(costs: list[Cost]) -> Cost:
 
 
 def _ranked(rows: list[Row]) -> list[Row]:
-    """Best first, the incomplete last; ranks for methods only: base and oracle are references."""
+    """Best first, the incomplete last; ranks for methods only: floors and the oracle are references."""
     whole = sorted((row for row in rows if row.ability), key=lambda row: (-_ability_of(row), row.label))
     rest = sorted((row for row in rows if not row.ability), key=lambda row: row.label)
     competing = [_ability_of(row) for row in whole if row.role == "method"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,15 @@ from lorafuse_bench.errors import LorafuseError, did_you_mean, unknown
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.fusion.base import FusionMethod, Prompts
+from lorafuse_bench.fusion.base import Ensembling, FusionMethod, Prompts
 from lorafuse_bench.identity import model_info
+from lorafuse_bench.model_wrappers.generation import generate_in_step
+from lorafuse_bench.model_wrappers.scoring import Scored, Scorer, batches, shares_prefixes
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _AUTO_BATCH = 32
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One log-likelihood to compute: `log p(continuation | context)` of a task's request, in tokens."""
-
-    context: tuple[int, ...]
-    continuation: tuple[int, ...]
-    task: str
 
 
 class LorafuseLM(HFLM):
@@ -55,6 +48,7 @@ class LorafuseLM(HFLM):
         zoo: str | Path = EMBEDDED,
         experts: str | Sequence[str] | None = None,
         data: str | None = None,
+        prefix_sharing: bool = True,
         batch_size: int | str = 1,
         device: str | None = "cuda",
         **options: Any,
@@ -74,6 +68,7 @@ class LorafuseLM(HFLM):
             **model_options,
         )
         self.fused = FusedModel(self.model, self.zoo, pool)
+        self.prefix_sharing = _truth("prefix_sharing", prefix_sharing) and shares_prefixes(self.model)
         self._choices: dict[tuple[int, ...], Tensor] = {}
         self.use(chosen)
 
@@ -93,7 +88,7 @@ class LorafuseLM(HFLM):
         return {
             "model_num_parameters": sum(p.numel() for p in self.model.parameters()),
             "model_dtype": str(self.model.dtype),
-            "lorafuse": model_info(self.fused, self.data_source),
+            "lorafuse": model_info(self.fused, self.data_source) | {"prefix_sharing": self.prefix_sharing},
         }
 
     # --- log-likelihoods ------------------------------------------------------------------------
@@ -139,20 +134,20 @@ class LorafuseLM(HFLM):
     def _score(
         self, rows: Sequence[Scored], disable_tqdm: bool, prompts: Sequence[tuple[int, ...]] | None = None
     ) -> list[tuple[float, bool]]:
-        """Log-probabilities of the continuations, longest rows first, in the order of `rows`."""
+        """Log-probabilities of the continuations, in the order of `rows`."""
         rows = [self._truncated(row) for row in rows]
         choices = self._choose(prompts or [row.context for row in rows], [row.task for row in rows])
-        order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].context) - len(rows[i].continuation), i))
-        scores: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
-        progress = tqdm(total=len(rows), disable=disable_tqdm or self.rank != 0, desc="Scoring continuations")
-        for batch in _batches(order, self._rows_per_batch()):
-            self.fused.selection.set(None if choices is None else torch.stack([choices[i] for i in batch]))
-            for i, score in zip(batch, self._score_batch([rows[i] for i in batch]), strict=True):
-                scores[i] = score
-            progress.update(len(batch))
-        progress.close()
-        self.fused.selection.set(None)
-        return scores
+        scorer = Scorer(self.fused, self._rows(), self.prefix_sharing)
+        silent = disable_tqdm or self.rank != 0
+        with (
+            self._autocast(),
+            tqdm(total=len(rows), disable=silent, desc="Scoring continuations") as progress,
+        ):
+            return scorer.score(rows, choices, progress.update)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self.mixed_precision_dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def _truncated(self, row: Scored) -> Scored:
         """Drop the context's start where context and continuation exceed the model's length."""
@@ -163,23 +158,6 @@ class LorafuseLM(HFLM):
                 f" {self.max_length}. Use a model with a longer context."
             )
         return row if excess <= 0 else Scored(row.context[excess:], row.continuation, row.task)
-
-    @torch.no_grad()
-    def _score_batch(self, rows: Sequence[Scored]) -> list[tuple[float, bool]]:
-        # The last token is scored, never read: leaving it out saves one position a row.
-        inputs = [torch.tensor((row.context + row.continuation)[:-1]) for row in rows]
-        ids = pad_sequence(inputs, batch_first=True).to(self.device)
-        lengths = torch.tensor([len(x) for x in inputs], device=self.device)
-        mask = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
-        logits = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-        scores = []
-        for row, row_logits in zip(rows, logits, strict=True):
-            start = len(row.context) - 1
-            scored = row_logits[start : start + len(row.continuation)].float().log_softmax(-1)
-            target = torch.tensor(row.continuation, device=self.device)
-            log_probability = scored.gather(1, target[:, None]).sum()
-            scores.append((log_probability.item(), bool((scored.argmax(-1) == target).all())))
-        return scores
 
     # --- generation -----------------------------------------------------------------------------
 
@@ -205,12 +183,16 @@ class LorafuseLM(HFLM):
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **settings: Any) -> Tensor:
         """lm-eval's generation of one left-padded batch, with each row's expert selected."""
-        if self._choices:
-            mask = settings["attention_mask"].bool()
-            rows = [tuple(ids[keep].tolist()) for ids, keep in zip(context, mask, strict=True)]
-            self.fused.selection.set(torch.stack([self._choices[row] for row in rows]))
+        generate = partial(super()._model_generate, max_length=max_length, stop=stop)
         try:
-            return super()._model_generate(context, max_length, stop, **settings)
+            method = self.fused.method
+            if isinstance(method, Ensembling):
+                return generate_in_step(self.fused, method, generate, context, self._rows(), settings)
+            if self._choices:
+                mask = settings["attention_mask"].bool()
+                prompts = [tuple(ids[keep].tolist()) for ids, keep in zip(context, mask, strict=True)]
+                self.fused.selection.set(torch.stack([self._choices[prompt] for prompt in prompts]))
+            return generate(context=context, **settings)
         finally:
             self.fused.selection.set(None)
 
@@ -223,7 +205,7 @@ class LorafuseLM(HFLM):
         """
         unique = sorted(set(zip(prompts, tasks, strict=True)), key=lambda pair: (-len(pair[0]), pair))
         chosen: dict[tuple[tuple[int, ...], str], Tensor] = {}
-        for batch in _batches(unique, self._rows_per_batch()):
+        for batch in batches(unique, self._rows()):
             ids = [torch.tensor(prompt) for prompt, _ in batch]
             index = self.fused.select(
                 Prompts(
@@ -237,7 +219,7 @@ class LorafuseLM(HFLM):
             chosen.update(zip(batch, index, strict=True))
         return [chosen[pair] for pair in zip(prompts, tasks, strict=True)]
 
-    def _rows_per_batch(self) -> int:
+    def _rows(self) -> int:
         return _AUTO_BATCH if self.batch_size == "auto" else int(self.batch_size)
 
 
@@ -253,7 +235,7 @@ def split_options(method: str, options: Mapping[str, Any]) -> tuple[FusionMethod
     model = set(inspect.signature(HFLM.__init__).parameters) - reserved
     for key in options:
         if key not in own | model:
-            named = own | {"zoo", "experts", "data"}
+            named = own | {"zoo", "experts", "data", "prefix_sharing"}
             raise LorafuseError(
                 f"unknown option '{key}' in --model_args for method '{method}'.{did_you_mean(key, named | model)}"
                 f" Known: {', '.join(sorted(named))}, and those of lm-eval's hf model."
@@ -281,6 +263,7 @@ def _rounds(
         waiting = later
 
 
-def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _truth(name: str, value: bool | str) -> bool:
+    if str(value).lower() not in ("true", "false"):
+        raise LorafuseError(f"option {name}={value} in --model_args must be true or false.")
+    return str(value).lower() == "true"

@@ -164,10 +164,48 @@ class RowRouting(FusionMethod):
         return runtime.pool
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        return {
-            m: RowUpdate(stack, runtime.selection, block_of(m, runtime.blocks))
-            for m, stack in self.experts(runtime).modules.items()
-        }
+        return _row_updates(self.experts(runtime), runtime)
+
+
+@dataclass(frozen=True)
+class Members:
+    """What an ensemble runs on every row: expert per block `index (M, blocks)`, `weights (M,)` of sum 1."""
+
+    index: Tensor
+    weights: Tensor
+
+
+class Ensembling(FusionMethod):
+    """A method that runs several members on every row and combines their next-token distributions.
+
+    Members may come in chunks: `add` takes in a chunk's logits, `log_probabilities` reads the total.
+    `chunk` is the largest number of members in one forward pass, None for as many as a batch has rows.
+    """
+
+    family: ClassVar[Family] = "ensembling"
+    chunk: int | None
+
+    @abstractmethod
+    def members(self, runtime: Runtime) -> Members:
+        """The members, in a fixed order."""
+
+    @abstractmethod
+    def add(self, total: Tensor | None, logits: Tensor, weights: Tensor) -> Tensor:
+        """The total `(..., V)` with a chunk's `logits (M, ..., V)`, in fp32, and `weights (M,)` taken in."""
+
+    @abstractmethod
+    def log_probabilities(self, total: Tensor) -> Tensor:
+        """The combined distribution's logarithm `(..., V)` from the total over all members."""
+
+    def updates(self, runtime: Runtime) -> Mapping[str, Update]:
+        return _row_updates(runtime.pool, runtime)
+
+
+def _row_updates(pool: ExpertPool, runtime: Runtime) -> dict[str, Update]:
+    return {
+        m: RowUpdate(stack, runtime.selection, block_of(m, runtime.blocks))
+        for m, stack in pool.modules.items()
+    }
 
 
 def _text(value: Any) -> str:

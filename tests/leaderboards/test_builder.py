@@ -60,6 +60,21 @@ def test_references_are_marked_and_unranked(tmp_path: Path) -> None:
     ]
 
 
+def test_a_wrong_expert_is_a_floor_and_never_the_oracle(tmp_path: Path) -> None:
+    """Even one that beats the oracle is not ranked, and nothing is divided by it."""
+    grid(tmp_path)
+    family = {"name": "oracle", "label": "oracle:wrong=true", "family": "floor", "options": {"wrong": True}}
+    method = {"version": "1", "source_sha256": "d" * 64, **family}
+    write(tmp_path, "oracle:wrong=true", {"one": HALF, "two": GOOD}, method=method)
+    board = only_board(tmp_path)
+    wrong = row(board, "oracle:wrong=true")
+    assert (wrong.role, wrong.rank) == ("floor", None)
+    assert wrong.ability
+    assert wrong.ability.value == 0.75
+    assert row(board, "oracle").role == "oracle"
+    assert row(board, "concat").rank == 1
+
+
 def test_missing_task_leaves_the_row_unranked(tmp_path: Path) -> None:
     grid(tmp_path, {"one": GOOD})
     concat = row(only_board(tmp_path), "concat")

@@ -1,15 +1,19 @@
-"""The oracle: each task's own expert."""
+"""The oracle: each task's own expert; and its floor, each task a wrong one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lorafuse_bench.fusion.base import Prompts, RowRouting, Runtime
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fusion.base import Prompts, RowRouting, Runtime, option
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
+from lorafuse_bench.layers import Update
 
 
 @register
@@ -18,16 +22,39 @@ class Oracle(RowRouting):
     """Each row uses the expert trained on its task: `y = Wx + s_t B_t A_t x`, t the row's task.
 
     The reference that scores are normalised by, not a competitor: it is told the task. Refuses tasks
-    without an expert. Cost: one LoRA, gathered per row.
+    without an expert. `oracle:wrong` is the floor under all routing, one wrong expert: the next one in
+    the pool's order that was trained on another task. Cost: one LoRA, gathered per row.
     """
+
+    wrong: bool = option(False, "use the next task's expert instead of one's own: a floor")
 
     name = "oracle"
     family = "reference"
     needs = frozenset({"task_id"})
     paper = f"{RETHINKING}, section 4.2"
 
+    def __post_init__(self) -> None:
+        if self.wrong:
+            object.__setattr__(self, "family", "floor")
+
+    def updates(self, runtime: Runtime) -> Mapping[str, Update]:
+        if self.wrong and len({expert.task for expert in runtime.pool.experts}) < 2:
+            raise LorafuseError(
+                f"method 'oracle': wrong=true needs experts of two tasks, the pool has"
+                f" {', '.join(runtime.pool.names)}. Add an expert."
+            )
+        return super().updates(runtime)
+
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor:
-        index = [runtime.pool.index_of_task(task) for task in prompts.tasks]
-        return (
-            torch.tensor(index, device=prompts.input_ids.device)[:, None].expand(-1, runtime.blocks).clone()
-        )
+        index = [expert_of(runtime.pool, task, self.wrong) for task in prompts.tasks]
+        column = torch.tensor(index, device=prompts.input_ids.device)[:, None]
+        return column.expand(-1, runtime.blocks).clone()
+
+
+def expert_of(pool: ExpertPool, task: str, wrong: bool) -> int:
+    """Position of the task's own expert, or of the next one, cyclically, of another task."""
+    own = pool.index_of_task(task)
+    if not wrong:
+        return own
+    after = [(own + step) % len(pool) for step in range(1, len(pool))]
+    return next(i for i in after if pool.experts[i].task != task)
