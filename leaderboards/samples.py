@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.files import write_bytes
 from lorafuse_bench.leaderboards.schema import Result, Strict, invalid, read_result
-from lorafuse_bench.leaderboards.stats import corpus_bleu
+from lorafuse_bench.leaderboards.stats import Array, corpus_bleu
 
 SUFFIX = ".samples.jsonl.gz"
 LOSS, BLEU = 2, 10  # widths of per-item statistics: (sum, count), and BLEU's
@@ -133,7 +133,7 @@ def of_lm_eval(task: str, samples: Sequence[Mapping[str, Any]], metric: str) -> 
             prompt=str(sample["arguments"][0][0]),
             target=str(sample["target"]),
             output=_output(sample["filtered_resps"][0]),
-            score=item_score(sample[metric]),
+            score=float(item_scores([sample[metric]])[0]),
         )
         for sample in sorted(samples, key=lambda sample: sample["doc_id"])
     ]
@@ -144,15 +144,16 @@ def _output(response: Any) -> str | None:
     return response if isinstance(response, str) else None
 
 
-def item_score(statistics: float | Sequence[float]) -> float:
-    """One item's score from its statistics: itself, a ratio, or the (smoothed) BLEU of the one sentence."""
-    if isinstance(statistics, int | float):
-        return float(statistics)
-    if len(statistics) == LOSS:
-        return float(statistics[0] / statistics[1]) if statistics[1] else 0.0
-    if len(statistics) == BLEU:
-        return float(corpus_bleu(np.asarray(statistics, dtype=np.float64)))
-    raise LorafuseError(f"an item of {len(statistics)} statistics is of no known kind. Give 1, 2 or 10.")
+def item_scores(statistics: Any) -> Array:
+    """(n,) each item's score from its statistics: itself, a ratio, or the (smoothed) BLEU of one sentence."""
+    items = np.asarray(statistics, dtype=np.float64)
+    if items.ndim == 1:
+        return items
+    if items.shape[-1] == LOSS:
+        return np.asarray(items[:, 0] / np.maximum(items[:, 1], 1.0))  # an empty text has no loss
+    if items.shape[-1] == BLEU:
+        return corpus_bleu(items)
+    raise LorafuseError(f"items of {items.shape[-1]} statistics are of no known kind. Give 1, 2 or 10.")
 
 
 def side_by_side(cells: Mapping[str, Sequence[Sample]], task: str) -> list[Item]:

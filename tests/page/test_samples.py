@@ -11,7 +11,7 @@ from lorafuse_bench import cli
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.samples import (
     Sample,
-    item_score,
+    item_scores,
     of_lm_eval,
     read_samples,
     samples_in,
@@ -82,11 +82,11 @@ def test_rows_from_lm_eval_are_sorted_and_likelihoods_are_no_text() -> None:
 
 
 def test_an_items_score() -> None:
-    assert item_score(0.25) == 0.25
-    assert item_score([6.0, 4.0]) == 1.5
-    assert item_score([4, 4, 4, 3, 2, 1, 4, 3, 2, 1]) == pytest.approx(1.0)
+    assert item_scores([0.25, 1]).tolist() == [0.25, 1.0]
+    assert item_scores([[6.0, 4.0], [0.0, 0.0]]).tolist() == [1.5, 0.0]
+    assert item_scores([[4, 4, 4, 3, 2, 1, 4, 3, 2, 1]]) == pytest.approx([1.0])
     with pytest.raises(LorafuseError, match="3 statistics"):
-        item_score([1.0, 2.0, 3.0])
+        item_scores([[1.0, 2.0, 3.0]])
 
 
 def test_disagreements_come_first_and_equal_answers_are_one() -> None:
@@ -115,7 +115,7 @@ def test_the_command_prints_disagreements_first_and_no_control_characters(result
     assert done.exit_code == 0
     lines = done.output.splitlines()
     assert "one 0" in lines[0]
-    assert any("oracle, [red]svd[/red]" in line and "1.000" in line and "yes" in line for line in lines)
+    assert any("[red]svd[/red], oracle" in line and "1.000" in line and "yes" in line for line in lines)
     assert "\x1b" not in done.output
     assert lines[-1] == "2 of 3 documents of one; the 3 methods differ on 3."
 

@@ -1,0 +1,126 @@
+// Controls, downloads, theme; and drawing it all again whenever the state changes.
+
+const { leaderboard: LEADERBOARD, extras: EXTRAS } = JSON.parse(document.getElementById("data").textContent);
+const BOARDS = LEADERBOARD.boards.map((board, place) => ({ board, extra: EXTRAS[place] ?? {} }));
+
+function options(id, choices, chosen) {
+  replace(id, choices.map(([value, name]) => el("option", { value, selected: value === chosen }, name)));
+}
+
+function renderControls() {
+  const { board } = current();
+  const families = [...new Set(board.rows.map((row) => row.family))].sort();
+  options("family", [["", "all families"], ...families.map((family) => [family, family])], state.family);
+  const plots = board.columns.map((column) => [`task:${column.task}`, column.task]);
+  options("plot", [["ability", "ability"], ...plots], state.plot);
+  const search = document.getElementById("search");
+  if (search.value !== state.search) search.value = state.search;
+  for (const button of document.querySelectorAll("[data-view]")) {
+    button.setAttribute("aria-pressed", button.dataset.view === currentView());
+    button.hidden = button.dataset.view === "gap" && !current().extra.gaps;
+  }
+  for (const link of document.querySelectorAll("[data-open]")) {
+    if (link.dataset.open === state.board) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  for (const words of document.querySelectorAll("[data-board]")) {
+    words.hidden = words.dataset.board !== state.board;
+  }
+  document.getElementById("cost").value = state.cost;
+}
+
+function render() {
+  if (!BOARDS.length) return;
+  const focused = document.activeElement?.dataset?.key;
+  renderControls();
+  renderTable();
+  renderLegend();
+  renderForest();
+  renderPareto();
+  renderCompare();
+  renderSamples();
+  if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+}
+
+// A field that begins like a formula gets an apostrophe, so that a spreadsheet does not run it.
+function field(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "number") return String(value);
+  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function csv() {
+  const held = current();
+  const columns = columnsOf(held);
+  const scores = columns.filter((column) => column.score);
+  const head = ["rank", "method", "family", "role", "origin", "source", "note",
+    ...scores.flatMap(({ name }) => [name, `${name} se`, `${name} sd`]), ...COSTS.map(([name]) => name)];
+  const lines = sorted(visibleRows(), columns).map((row) => [
+    row.rank, row.label, row.family, row.role, row.origin, row.source, row.note,
+    ...scores.map((column) => column.score(row)).flatMap((score) => [score?.value, score?.se, score?.sd]),
+    ...COSTS.map(([name]) => get(row.cost, name))]);
+  return [head, ...lines].map((line) => line.map(field).join(",")).join("\r\n") + "\r\n";
+}
+
+function download(name, type, content) {
+  const address = URL.createObjectURL(new Blob([content], { type }));
+  el("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}
+
+function boardName() {
+  const { suite, zoo } = current().board;
+  return `${suite}-${zoo}`.replace(/[^\w.-]+/g, "_");
+}
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+// Some browsers keep no storage for files: the theme then lasts until the page is closed.
+function theme(choice) {
+  document.documentElement.dataset.theme = choice;
+  nameTheme();
+  try { localStorage.setItem("theme", choice); } catch { /* nothing to keep it in */ }
+}
+
+function nameTheme() {
+  replace("theme", isDark() ? "Light mode" : "Dark mode");
+}
+
+function restoreTheme() {
+  nameTheme();
+  let kept = null;
+  try { kept = localStorage.getItem("theme"); } catch { /* nothing was kept */ }
+  if (kept === "dark" || kept === "light") theme(kept);
+}
+
+function listen() {
+  const on = (id, event, action) => document.getElementById(id).addEventListener(event, action);
+  for (const name of ["family", "plot", "cost", "a", "b", "task"]) {
+    on(name, "change", (event) => setState({ [name]: event.target.value }));
+  }
+  on("skip", "click", (event) => { event.preventDefault(); document.querySelector(".sort")?.focus(); });
+  on("search", "input", (event) => setState({ search: event.target.value }));
+  on("swap", "click", () => { const [a, b] = chosenPair(current()); setState({ a: b, b: a }); });
+  on("csv", "click", () => download(`${boardName()}.csv`, "text/csv", csv()));
+  on("json", "click", () =>
+    download("leaderboard.json", "application/json", `${JSON.stringify(LEADERBOARD, null, 1)}\n`));
+  on("theme", "click", () => theme(isDark() ? "light" : "dark"));
+  for (const button of document.querySelectorAll("[data-view]")) {
+    button.addEventListener("click", () => setState({ view: button.dataset.view }));
+  }
+  for (const link of document.querySelectorAll("[data-open]")) {
+    link.addEventListener("click", () => setState({ ...DEFAULTS, board: link.dataset.open, view: state.view }));
+  }
+  addEventListener("hashchange", () => { readState(); render(); });
+  let waiting = 0;
+  addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(render, 100); });
+}
+
+restoreTheme();
+listen();
+readState();
+render();

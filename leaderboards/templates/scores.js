@@ -1,0 +1,88 @@
+// What a cell shows in each view: {value, se, sd, seeds, kind, heat}, or null where nothing was measured.
+
+const VIEWS = {
+  normalised: "Each task's representative metric over the oracle's: 1 is as good as a task's own expert.",
+  raw: "The representative metric itself, coloured from the column's worst to its best.",
+  gap: "Recovered gap: (method − base) / (oracle − base), 0 is the base and 1 is the oracle.",
+  change: "After minus before: the method's score minus that of the base alone. On tasks no expert was "
+    + "trained for, a loss here is oblivion.",
+};
+const Z95 = 1.96;
+
+function scoreOf(held, row, column, view) {
+  const task = get(row.tasks, column.task);
+  if (!task) return null;
+  const raw = get(task.metrics, column.metric);
+  if (view === "normalised") {
+    if (task.normalised) return cell(task.normalised, "normalised", task.normalised.value);
+    const heat = task.recovered ? task.recovered.value : null;
+    if (task.difference) return cell(task.difference, "difference", heat);
+  }
+  if (view === "gap") return cell(get(gapsOf(held.extra.gaps, row), column.task), "gap");
+  if (view === "change") return changeOf(held, row, column, raw);
+  return cell(raw, "raw", view === "raw" ? share(held, column, raw) : null);
+}
+
+// Gaps are of measured rows; a paper's row may bear the same label.
+function gapsOf(gaps, row) {
+  return row.origin === "measured" ? get(gaps, row.label) : undefined;
+}
+
+function cell(score, kind, heat = score?.value ?? null) {
+  if (!score) return null;
+  const shade = heat === null ? null : Math.min(Math.max(heat, -1), 1);  // the colour ends, the number does not
+  return { value: score.value, se: score.se, sd: score.sd, seeds: score.by_seed ?? {}, kind, heat: shade };
+}
+
+// Where a raw value lies between the column's worst and best measured values.
+function share(held, column, raw) {
+  const values = held.board.rows.map((row) => get(get(row.tasks, column.task)?.metrics, column.metric)?.value);
+  const known = values.filter((value) => value !== undefined);
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  if (!raw || low === high) return null;
+  const place = (raw.value - low) / (high - low);
+  return column.direction === "up" ? place : 1 - place;
+}
+
+function changeOf(held, row, column, raw) {
+  const rows = held.board.rows.filter((other) => other.source === row.source);
+  const floors = rows.filter((other) => other.role === "floor");
+  const base = floors.find((other) => other.label === "base") ?? floors[0];
+  const read = (other) => get(get(other?.tasks, column.task)?.metrics, column.metric);
+  const before = read(base);
+  if (!raw || !before) return null;
+  const value = raw.value - before.value;
+  const largest = Math.max(...rows.map((other) => Math.abs((read(other) ?? before).value - before.value))) || 1;
+  const pair = row.origin === "measured" && row !== base ? pairOf(held, column.task, row.label, base.label) : null;
+  return { value, se: pair?.se ?? null, sd: null, seeds: {}, kind: "change", before: before.value, after: raw.value,
+    heat: (column.direction === "up" ? value : -value) / largest };
+}
+
+// Paired differences of two measured rows on one task; `better` counts the items where a beats b.
+function pairOf(held, task, a, b) {
+  const pairs = get(held.extra.pairs?.tasks, task);
+  const [i, j] = [a, b].map((label) => pairs ? pairs.labels.indexOf(label) : -1);
+  if (i < 0 || j < 0) return null;
+  return { se: pairs.se[Math.max(i, j)][Math.min(i, j)], better: pairs.better[i][j], worse: pairs.better[j][i],
+    items: pairs.items };
+}
+
+function abilityOf(held, row, view) {
+  if (view === "gap") return cell(gapsOf(held.extra.gap_means, row), "gap");
+  return cell(row.ability, "normalised");
+}
+
+// The uncertainty that is written beside a number: over seeds where there are several, else over items.
+function plusMinus(score) {
+  const error = score.sd ?? score.se;
+  return error === null || error === undefined ? "" : `±${number(error)}`;
+}
+
+function details(name, score) {
+  const parts = [`${name} ${Number(score.value.toPrecision(4))}`];
+  if (score.se !== null && score.se !== undefined) parts.push(`standard error over items ${score.se.toPrecision(2)}`);
+  if (score.sd !== null && score.sd !== undefined) parts.push(`sd over seeds ${score.sd.toPrecision(2)}`);
+  const seeds = Object.entries(score.by_seed ?? score.seeds ?? {});
+  if (seeds.length > 1) parts.push(seeds.map(([seed, value]) => `seed ${seed}: ${number(value)}`).join(", "));
+  return parts.join("; ");
+}

@@ -1,0 +1,40 @@
+// What is shown, kept in the address after the '#': copy the address and you share the view.
+
+const DEFAULTS = { board: "0", view: "", sort: "ability", order: "", family: "", search: "", plot: "ability",
+  cost: "extra_parameters", a: "", b: "", task: "" };
+
+let state = { ...DEFAULTS };
+
+function readState() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  state = { ...DEFAULTS };
+  for (const name of Object.keys(DEFAULTS)) {
+    if (asked.has(name)) state[name] = asked.get(name);
+  }
+  if (!BOARDS[Number(state.board)]) state.board = DEFAULTS.board;
+  if (!Object.hasOwn(VIEWS, state.view)) state.view = "";
+}
+
+function setState(changes) {
+  Object.assign(state, changes);
+  const kept = Object.entries(state).filter(([name, value]) => value !== DEFAULTS[name]);
+  history.replaceState(null, "", `#${new URLSearchParams(kept)}`);
+  render();
+}
+
+function current() {
+  return BOARDS[Number(state.board)];
+}
+
+// A suite of tasks that no expert was trained for opens on what fusing did to them.
+function currentView() {
+  return state.view || (current().board.suite.startsWith("oblivion") ? "change" : "normalised");
+}
+
+// The rows that pass the family and the search.
+function visibleRows() {
+  const words = state.search.toLowerCase();
+  return current().board.rows.filter((row) =>
+    (!state.family || row.family === state.family)
+    && (!words || `${row.label} ${row.family} ${row.source ?? ""}`.toLowerCase().includes(words)));
+}

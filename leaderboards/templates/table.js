@@ -1,0 +1,124 @@
+// The table of methods by tasks: heat, sorting by any column, the papers' rows in groups below.
+
+function columnsOf(held) {
+  const view = currentView();
+  const tasks = held.board.columns.map((column) => ({
+    key: `task:${column.task}`, name: column.task, column,
+    note: [column.metric, view === "normalised" && column.direction === "down" ? "minus oracle" : "",
+      column.counts ? "" : "not counted"].filter(Boolean).join(", "),
+    title: `${column.dataset.hub}, ${column.dataset.split}, ${column.n} items`
+      + (column.counts ? "" : `; not counted: ${column.reason}`),
+    score: (row) => scoreOf(held, row, column, view),
+    down: column.direction === "down" && view !== "gap",
+  }));
+  const costs = COSTS.filter(([field]) => held.board.rows.some((row) => get(row.cost, field) != null))
+    .map(([field, name, unit, format]) => ({ key: field, name, note: unit, down: true, cost: format,
+      value: (row) => get(row.cost, field) ?? null }));
+  const ability = { key: "ability", name: "ability", note: view === "gap" ? "mean gap" : "over the oracle",
+    score: (row) => abilityOf(held, row, view) };
+  return [{ key: "method", name: "method", note: "", down: true, value: (row) => row.label }, ability, ...tasks,
+    ...costs];
+}
+
+const COSTS = [
+  ["extra_parameters", "extra", "parameters", amount],
+  ["eval_seconds", "eval", "seconds", duration],
+];
+
+function valueIn(column, row) {
+  return column.value ? column.value(row) : column.score(row)?.value ?? null;
+}
+
+// Best first unless asked otherwise; what is missing comes last either way.
+function sorted(rows, columns) {
+  const column = columns.find((other) => other.key === state.sort) ?? columns[1];
+  const up = (state.order || (column.down ? "ascending" : "descending")) === "ascending";
+  const keyed = rows.map((row, place) => ({ row, place, value: valueIn(column, row) }));
+  keyed.sort((x, y) => {
+    if (x.value === null || y.value === null) return (x.value === null) - (y.value === null) || x.place - y.place;
+    const order = typeof x.value === "string" ? x.value.localeCompare(y.value) : x.value - y.value;
+    return (up ? order : -order) || x.place - y.place;
+  });
+  return keyed.map(({ row }) => row);
+}
+
+function sortBy(column) {
+  const first = column.down ? "ascending" : "descending";
+  const now = state.sort === column.key ? state.order || first : "";
+  setState({ sort: column.key, order: now === first ? OPPOSITE[first] : "" });
+}
+
+const OPPOSITE = { ascending: "descending", descending: "ascending" };
+
+function header(column) {
+  const active = state.sort === column.key;
+  const order = active ? state.order || (column.down ? "ascending" : "descending") : "none";
+  return el("th", { scope: "col", "aria-sort": order, title: column.title, class: column.key === "ability" && "ability" },
+    el("button", { type: "button", class: "sort", "data-key": `sort ${column.key}`, on: { click: () => sortBy(column) } },
+      breakable(column.name), el("small", {}, column.note)));
+}
+
+function methodCell(row) {
+  const chips = [row.role === "floor" ? "floor" : row.role === "oracle" ? "reference"
+    : row.origin === "measured" ? row.family : null, row.note].filter(Boolean);
+  return el("th", { scope: "row" },
+    el("span", { class: "rank", title: rankTitle(row) }, rankText(row)), breakable(row.label),
+    el("small", {}, chips.map((chip) => [el("span", { class: "chip" }, chip), " "])));
+}
+
+function rankText(row) {
+  return row.rank === null ? "" : String(row.rank);
+}
+
+function rankTitle(row) {
+  return row.rank === null ? null : `rank ${row.rank}`;
+}
+
+function scoreCell(held, row, column) {
+  const score = column.score(row);
+  const extra = column.key === "ability" ? "ability" : "";
+  if (!score) return el("td", { class: `missing ${extra}`, title: row.note ?? "not measured" }, "–");
+  const kind = ["difference", "change"].includes(score.kind);
+  const uncounted = score.kind === "raw" && currentView() !== "raw" ? "uncounted" : "";
+  const heat = score.heat === null ? "" : score.heat < 0 ? "cold" : "heat";
+  const own = row.role === "oracle" && ["normalised", "gap"].includes(score.kind);  // 1 by definition
+  return el("td", { class: `${extra} ${heat} ${uncounted}`, heat: score.heat === null ? null : Math.abs(score.heat),
+    title: cellTitle(row, column, score) },
+    kind ? signed(score.value) : number(score.value), el("small", {}, own ? "" : plusMinus(score)),
+    score.kind === "change" ? el("small", {}, `${number(score.before)} → ${number(score.after)}`) : null);
+}
+
+function cellTitle(row, column, score) {
+  const lines = [details(score.kind, score)];
+  const task = column.column ? get(row.tasks, column.column.task) : null;
+  for (const [name, metric] of Object.entries(task?.metrics ?? {})) lines.push(details(name, metric));
+  if (task?.recovered) lines.push(details("recovered gap", task.recovered));
+  return lines.join("\n");
+}
+
+function costCell(row, column) {
+  const value = column.value(row);
+  return value === null ? el("td", { class: "missing" }, "–") : el("td", {}, column.cost(value));
+}
+
+function line(held, row, columns) {
+  return el("tr", { class: `${row.role} ${row.origin}` }, methodCell(row), columns.slice(1).map((column) =>
+    column.score ? scoreCell(held, row, column) : costCell(row, column)));
+}
+
+function renderTable() {
+  const held = current();
+  const columns = columnsOf(held);
+  const rows = sorted(visibleRows(), columns);
+  const papers = [...new Set(rows.filter((row) => row.origin === "reported").map((row) => row.source ?? ""))];
+  const groups = papers.map((paper) => el("tbody", {},
+    el("tr", { class: "group" }, el("td", { colspan: columns.length },
+      el("span", {}, el("span", { class: "chip" }, "reported"), ` ${paper}, normalised here from the printed scores`))),
+    rows.filter((row) => row.origin === "reported" && (row.source ?? "") === paper)
+      .map((row) => line(held, row, columns))));
+  const measured = rows.filter((row) => row.origin === "measured");
+  replace("scores", el("thead", {}, el("tr", {}, columns.map(header))),
+    el("tbody", {}, measured.map((row) => line(held, row, columns))), groups);
+  replace("count", `${rows.length} of ${held.board.rows.length} rows`);
+  replace("meaning", VIEWS[currentView()]);
+}
