@@ -1,4 +1,4 @@
-"""Independent references of routing in fp64: dense `s B A`, dense SVD, one token and one expert at a time."""
+"""Independent references of routing in fp64: dense `s B A`, dense SVD, one expert at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from dense import raw_factors
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -36,24 +37,23 @@ class DenseExpert:
         return cls(a, scaling * b, delta, u, s, vt)
 
 
-TokenUpdate = Callable[[Sequence[DenseExpert], Tensor], Tensor]
-"""(the experts that adapt this linear map, one token's x (in,)) -> its update (out,)."""
+Update = Callable[[Sequence[DenseExpert], Tensor], Tensor]
+"""(the experts that adapt this linear map, tokens x (t, in)) -> their updates (t, out)."""
 
 
 class RoutedLinear(nn.Module):
-    """`y_t = W x_t + update(experts, x_t)`, token by token."""
+    """`y = W x + update(experts, x)`."""
 
-    def __init__(self, base: nn.Module, experts: Sequence[DenseExpert], update: TokenUpdate) -> None:
+    def __init__(self, base: nn.Module, experts: Sequence[DenseExpert], update: Update) -> None:
         super().__init__()
         self.base, self.experts, self.update = base, experts, update
 
     def forward(self, x: Tensor) -> Tensor:
-        updates = [self.update(self.experts, token) for token in x.reshape(-1, x.shape[-1])]
         y: Tensor = self.base(x)
-        return y + torch.stack(updates).reshape(y.shape)
+        return y + self.update(self.experts, x.flatten(0, -2)).reshape(y.shape)
 
 
-def routed(base: PreTrainedModel, folders: Sequence[Path], update: TokenUpdate) -> PreTrainedModel:
+def routed(base: PreTrainedModel, folders: Sequence[Path], update: Update) -> PreTrainedModel:
     """A copy of the base with `update` at every linear map that an adapter in `folders` has factors for."""
     model = copy.deepcopy(base)
     raw = [raw_factors(folder) for folder in folders]
@@ -63,58 +63,66 @@ def routed(base: PreTrainedModel, folders: Sequence[Path], update: TokenUpdate) 
     return model
 
 
-def top(scores: Sequence[float], k: int) -> list[int]:
-    return sorted(range(len(scores)), key=lambda i: -scores[i])[:k]
+def among_top(scores: Tensor, k: int) -> Tensor:
+    """`scores (t, n)` -> whether each is among its row's k largest: fewer than k others are larger."""
+    return (scores[:, None, :] > scores[:, :, None]).sum(-1) < k
 
 
-def padded_sum(parts: Sequence[Tensor], dim: int) -> Tensor:
-    """Sum of matrices whose extent along `dim` differs, missing entries counting as zero."""
-    shape = [max(p.shape[d] for p in parts) for d in range(2)]
-    result = parts[0].new_zeros(shape)
-    for p in parts:
-        result[: p.shape[0], : p.shape[1]] += p
-    assert result.shape[1 - dim] == parts[0].shape[1 - dim]
-    return result
+def merge_after(gates: Tensor, experts: Sequence[DenseExpert], x: Tensor) -> Tensor:
+    """`Σ g_i ΔW_i x`, with `gates (t, n)`."""
+    total = torch.zeros(len(x), experts[0].delta.shape[0], dtype=x.dtype)
+    for i, e in enumerate(experts):
+        total += gates[:, i, None] * (x @ e.delta.T)
+    return total
 
 
-def arrow(k: int, temperature: float = 1.0, before: bool = False) -> TokenUpdate:
+def merge_before(gates: Tensor, factors: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+    """`(Σ g_i B_i)(Σ g_j A_j) x` with a matrix of its own for every token, smaller ranks padded by zeros."""
+    rank = max(len(a) for a, _ in factors)
+    down, up = 0, 0
+    for i, (a, b) in enumerate(factors):
+        g = gates[:, i, None, None]
+        down = down + g * F.pad(a, (0, 0, 0, rank - len(a)))
+        up = up + g * F.pad(b, (0, rank - len(a)))
+    return (up @ (down @ x[..., None]))[..., 0]
+
+
+def arrow(k: int, temperature: float = 1.0, before: bool = False) -> Update:
     """SpectR eq 2-5: prototypes by SVD, |p x|, softmax over the k largest; mttl's merge of the factors."""
 
     def update(experts: Sequence[DenseExpert], x: Tensor) -> Tensor:
-        logits = [abs(float(e.vt[0] @ x)) for e in experts]
-        chosen = top(logits, k)
-        gates = torch.tensor([logits[i] / temperature for i in chosen], dtype=x.dtype).softmax(0)
-        picked = [(g, experts[i]) for g, i in zip(gates, chosen, strict=True)]
+        logits = torch.stack([(x @ e.vt[0]).abs() for e in experts], 1)
+        power = (logits / temperature).exp() * among_top(logits, k)
+        gates = power / power.sum(1, keepdim=True)
         if before:
-            return padded_sum([g * e.B for g, e in picked], 1) @ (
-                padded_sum([g * e.A for g, e in picked], 0) @ x
-            )
-        return torch.stack([g * (e.delta @ x) for g, e in picked]).sum(0)
+            return merge_before(gates, [(e.A, e.B) for e in experts], x)
+        return merge_after(gates, experts, x)
 
     return update
 
 
-def spectr(k: int, subspace: bool = False, two_step: bool = False) -> TokenUpdate:
+def spectr(k: int, subspace: bool = False, two_step: bool = False) -> Update:
     """SpectR eq 6-13: rank by ‖S Vᵀ x‖ (or ‖Vᵀ x‖), then average k products, or k of each factor."""
 
     def update(experts: Sequence[DenseExpert], x: Tensor) -> Tensor:
-        scores = [float((e.vt @ x if subspace else e.delta @ x).norm()) for e in experts]
-        picked = [experts[i] for i in top(scores, k)]
+        scores = torch.stack([(x @ (e.vt if subspace else e.delta).T).norm(dim=1) for e in experts], 1)
+        chosen = among_top(scores, k).to(x.dtype)
+        gates = chosen / chosen.sum(1, keepdim=True)
         if two_step:
-            downs = [e.vt if subspace else e.s[:, None] * e.vt for e in picked]
-            ups = [e.u * e.s if subspace else e.u for e in picked]
-            return padded_sum(ups, 1) / len(picked) @ (padded_sum(downs, 0) / len(picked) @ x)
-        return torch.stack([e.delta @ x for e in picked]).mean(0)
+            pairs = [(e.vt, e.u * e.s) if subspace else (e.s[:, None] * e.vt, e.u) for e in experts]
+            return merge_before(gates, pairs, x)
+        return merge_after(gates, experts, x)
 
     return update
 
 
-def mu(n: int, before: bool = False) -> TokenUpdate:
+def mu(n: int, before: bool = False) -> Update:
     """1/N for every expert of the pool; one that does not adapt the map counts as zero."""
 
     def update(experts: Sequence[DenseExpert], x: Tensor) -> Tensor:
+        gates = torch.full((len(x), len(experts)), 1 / n, dtype=x.dtype)
         if before:
-            return padded_sum([e.B for e in experts], 1) / n @ (padded_sum([e.A for e in experts], 0) / n @ x)
-        return torch.stack([e.delta @ x for e in experts]).sum(0) / n
+            return merge_before(gates, [(e.A, e.B) for e in experts], x)
+        return merge_after(gates, experts, x)
 
     return update

@@ -64,11 +64,15 @@ def test_blocks_choose_apart(stack: ModuleStack) -> None:
     selection = Selection()
     selection.set(torch.tensor([[0, 1], [0, 2]]))
     first, second = (RowUpdate(stack, selection, block) for block in (0, 1))
-    x, zero = torch.randn(2, 1, IN), torch.zeros(2, 1, OUT)
-    torch.testing.assert_close(first.add_to(zero, x)[1], x[1] @ stack.A[0].T @ stack.B[0].T)
-    torch.testing.assert_close(second.add_to(zero, x)[1], x[1] @ stack.A[2].T @ stack.B[2].T)
+    x = torch.randn(2, 1, IN)
+
+    def zero() -> torch.Tensor:
+        return torch.zeros(2, 1, OUT)
+
+    torch.testing.assert_close(first.add_to(zero(), x)[1], x[1] @ stack.A[0].T @ stack.B[0].T)
+    torch.testing.assert_close(second.add_to(zero(), x)[1], x[1] @ stack.A[2].T @ stack.B[2].T)
     selection.set_block(1, torch.tensor([2, 2]))
-    torch.testing.assert_close(second.add_to(zero, x)[0], x[0] @ stack.A[2].T @ stack.B[2].T)
+    torch.testing.assert_close(second.add_to(zero(), x)[0], x[0] @ stack.A[2].T @ stack.B[2].T)
 
 
 def test_bf16_row_and_static_agree(stack: ModuleStack) -> None:

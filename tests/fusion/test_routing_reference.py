@@ -50,7 +50,7 @@ def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_equals_the_formula(lm: LorafuseLM, spec: str, update: routed.TokenUpdate) -> None:
+def test_equals_the_formula(lm: LorafuseLM, spec: str, update: routed.Update) -> None:
     check(lm, spec, constant(routed.routed(load_base(lm.zoo.root), adapters(lm.zoo), update)))
 
 

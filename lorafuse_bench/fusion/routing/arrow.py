@@ -27,7 +27,7 @@ class Arrow(FusionMethod):
     factors are combined first: `(Σ g_i s_i B_i)(Σ g_j A_j) x`. Logits are not normalised: scaling x
     sharpens the gates. Experts that do not adapt a module are no candidates there.
     Sources: Ostapenko et al. 2024, section 4.2 (the original merges before); SpectR, eq 2-5.
-    Cost: two matmuls of all experts' ranks and N more directions per token.
+    Cost: two matmuls of all experts' ranks per token (`before`: and N more directions).
     """
 
     k: int = option(4, "experts mixed per token (the papers' 4; PEFT's default is 3)")
@@ -49,20 +49,25 @@ class Arrow(FusionMethod):
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
         check_k(self.name, self.k, len(runtime.pool))
         weigh = partial(softmax_top_k, k=self.k, temperature=self.temperature)
-        return {
-            module: GatedUpdate(
-                stack.A,
-                stack.B,
-                score=_fit,
-                weigh=weigh,
-                absent=[rank == 0 for rank in stack.ranks],
-                merge=self.merge,
-                probes=expert_svd(stack)[2][:, 0],
-            )
-            for module, stack in runtime.pool.modules.items()
-        }
+        updates: dict[str, Update] = {}
+        for module, stack in runtime.pool.modules.items():
+            u, s, vt = expert_svd(stack)
+            absent = [rank == 0 for rank in stack.ranks]
+            if self.merge == "after":
+                # The same products with `A = Vᵀ`: the prototypes' logits are then among the hidden numbers.
+                updates[module] = GatedUpdate(vt, u * s[:, None, :], _first, weigh, absent)
+            else:
+                updates[module] = GatedUpdate(
+                    stack.A, stack.B, _probed, weigh, absent, merge="before", probes=vt[:, 0]
+                )
+        return updates
 
 
-def _fit(hidden: Tensor, probed: Tensor) -> Tensor:
+def _first(hidden: Tensor, probed: Tensor) -> Tensor:
+    """`|p_i · x|`, where `p_i` is the first row of `A_i`."""
+    return hidden[..., 0, :].abs()
+
+
+def _probed(hidden: Tensor, probed: Tensor) -> Tensor:
     """`|p_i · x|`, from the probes' outputs."""
     return probed.abs()
