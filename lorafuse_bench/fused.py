@@ -42,7 +42,7 @@ class FusedModel:
         self._routers: dict[str, RouterArtefact] = {}
         self._routers_in_use: dict[str, RouterArtefact] = {}
         self.layers = _block_list(model, self.blocks)
-        _check_shapes(model, pool)
+        check_shapes(model, pool)
 
     @classmethod
     def of(cls, other: FusedModel, pool: ExpertPool) -> FusedModel:
@@ -52,12 +52,7 @@ class FusedModel:
 
     def use(self, method: FusionMethod) -> None:
         """Replace the current method's updates by those of `method`."""
-        if method.merge_before and self.zoo.manifest.init == "independent":
-            warnings.warn(
-                f"method '{method.name}' combines factors before multiplying them, but the experts of zoo"
-                f" '{self.zoo.name}' started from independent initialisations: the update shrinks.",
-                stacklevel=2,
-            )
+        warn_of_shrinking(method, self.zoo)
         start = time.perf_counter()
         self._routers_in_use = {}
         with torch.no_grad():
@@ -139,6 +134,16 @@ class FusedModel:
         return self._routers[entry.name]
 
 
+def warn_of_shrinking(method: FusionMethod, zoo: Zoo) -> None:
+    """Warn where factors that started apart are combined before they are multiplied."""
+    if method.merge_before and zoo.manifest.init == "independent":
+        warnings.warn(
+            f"method '{method.name}' combines factors before multiplying them, but the experts of zoo"
+            f" '{zoo.name}' started from independent initialisations: the update shrinks.",
+            stacklevel=3,
+        )
+
+
 @contextmanager
 def block_hooks(layers: nn.ModuleList, visitor: BlockVisitor) -> Iterator[None]:
     """Call `visitor(block, hidden)` before each block of every forward pass inside the context."""
@@ -166,7 +171,8 @@ def _block_list(model: PreTrainedModel, blocks: int) -> nn.ModuleList:
     )
 
 
-def _check_shapes(model: PreTrainedModel, pool: ExpertPool) -> None:
+def check_shapes(model: PreTrainedModel, pool: ExpertPool) -> None:
+    """LorafuseError naming the adapter unless every adapted module is a linear map of `model` of that shape."""
     blocks = int(model.config.get_text_config().num_hidden_layers)
     modules = dict(model.named_modules())
     for name, stack in pool.modules.items():

@@ -1,0 +1,47 @@
+"""`lorafuse export`: a merge, or every expert, as files that PEFT, lm-eval and servers load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="A new folder; one that is not empty is refused.")],
+    method: Annotated[
+        str | None, typer.Option(help="The merge, with options as name:option=value+option=value.")
+    ] = None,
+    zoo: Annotated[str, typer.Option(help="A zoo directory, or 'mini', the embedded one.")] = "mini",
+    experts: Annotated[
+        str | None, typer.Option(help="Experts separated by commas; by default all of the zoo's.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Instead of a merge, every expert as an adapter of its own.")
+    ] = False,
+) -> None:
+    """Write a merge as a PEFT adapter, or as a whole model where it is full-rank.
+
+    An interruption leaves nothing behind.
+    """
+    from lorafuse_bench.errors import LorafuseError
+
+    if every == (method is not None):
+        raise LorafuseError("say what to export: --method NAME, or --all for every expert (and not both).")
+    from lorafuse_bench.export import export_experts, export_merge
+    from lorafuse_bench.fusion import registry
+    from lorafuse_bench.zoo.manifest import Zoo
+
+    names = [name.strip() for name in experts.split(",")] if experts else None
+    if method is None:
+        written = export_experts(Zoo.open(zoo), out, names)
+        typer.echo(f"{len(written)} adapters in {out}: {', '.join(one.path.name for one in written)}")
+        first = written[0]
+    else:
+        first = export_merge(registry.parse(method), Zoo.open(zoo), out, names)
+        whole = first.kind == "model"
+        kind = "a whole model in fp32" if whole else f"an adapter of {first.parameters} parameters"
+        typer.echo(f"{method} as {kind} in {out}")
+    model = str(first.path) if first.kind == "model" else f"{first.base},peft={first.path}"
+    typer.echo(f"Next: lm_eval --model hf --model_args pretrained={model}")

@@ -1,0 +1,192 @@
+"""Merges and experts as files that other programs load: PEFT adapters, or whole models where a merge is full-rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import WEIGHTS, ExpertPool
+from lorafuse_bench.files import new_folder, write_json
+from lorafuse_bench.fused import check_shapes, warn_of_shrinking
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.base import Adapter, FusionMethod, Merge
+from lorafuse_bench.zoo.manifest import Zoo
+
+PROVENANCE = "lorafuse_export.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: a PEFT adapter of `base` with so many parameters, or a whole model."""
+
+    path: Path
+    kind: Literal["adapter", "model"]
+    base: str
+    parameters: int
+
+
+def export_merge(method: FusionMethod, zoo: Zoo, out: Path, names: Sequence[str] | None = None) -> Exported:
+    """Write the merge of the zoo's experts (or those named) to the new folder `out`.
+
+    Low-rank merges become a PEFT adapter, exactly, with scaling 1. Full-rank ones, and those that adapt an
+    output layer tied to the embeddings, are added to the base's weights in fp32 and written as a whole
+    model, never recompressed. Raises LorafuseError for a method that is not one adapter, and when `out`
+    is not empty.
+    """
+    if not isinstance(method, Merge):
+        merges = [name for name, cls in registry.methods().items() if issubclass(cls, Merge)]
+        raise LorafuseError(
+            f"method '{method.name}' does not collapse to one adapter and cannot be exported."
+            f" These can: {', '.join(merges)}; --all exports every expert."
+        )
+    with new_folder(out) as folder:
+        warn_of_shrinking(method, zoo)
+        pool, skeleton = _open(zoo, names)
+        with torch.no_grad():
+            adapter = method.fuse(pool)
+        whole = bool(adapter.dense) or _adapts_tied_head(skeleton, adapter.factors)
+        if whole:
+            parameters = 0
+            _write_model(folder, adapter, zoo)
+        else:
+            parameters = _write_adapter(folder, adapter.factors, zoo, skeleton)
+        made = {"method": method.label(), "options": method.options(), "version": method.version}
+        write_json(folder / PROVENANCE, made | _provenance(zoo, pool))
+    return Exported(out, "model" if whole else "adapter", base_name(zoo), parameters)
+
+
+def export_experts(zoo: Zoo, out: Path, names: Sequence[str] | None = None) -> list[Exported]:
+    """Write each of the zoo's experts (or those named) as a PEFT adapter of scaling 1 to `out/<name>`."""
+    sizes = {}
+    with new_folder(out) as folder:
+        pool, skeleton = _open(zoo, names)
+        for expert in pool.experts:
+            if _adapts_tied_head(skeleton, expert.factors):
+                raise LorafuseError(
+                    f"adapter '{expert.name}' adapts the output layer, which shares the embeddings' weights:"
+                    " other programs cannot load that. Leave it out, or export it as a merge of one expert."
+                )
+            factors = {m: (a, b * expert.scaling[m]) for m, (a, b) in expert.factors.items()}
+            sizes[expert.name] = _write_adapter(folder / expert.name, factors, zoo, skeleton)
+            write_json(
+                folder / expert.name / PROVENANCE,
+                {"expert": expert.name} | _provenance(zoo, ExpertPool([expert])),
+            )
+    return [Exported(out / name, "adapter", base_name(zoo), size) for name, size in sizes.items()]
+
+
+def base_name(zoo: Zoo) -> str:
+    """How other programs find the zoo's base: an absolute path, or the hub id."""
+    folder = zoo.root / zoo.manifest.base.path
+    return str(folder.resolve()) if folder.is_dir() else zoo.manifest.base.path
+
+
+def _open(zoo: Zoo, names: Sequence[str] | None) -> tuple[ExpertPool, PreTrainedModel]:
+    """The checked experts, and the base's structure without its weights."""
+    pool = ExpertPool.from_zoo(zoo, names)
+    config = AutoConfig.from_pretrained(zoo.base_folder())
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config)
+    check_shapes(skeleton, pool)
+    return pool, skeleton
+
+
+def _write_adapter(
+    folder: Path, factors: Mapping[str, tuple[Tensor, Tensor]], zoo: Zoo, skeleton: PreTrainedModel
+) -> int:
+    """A PEFT adapter with `ΔW = B @ A`: alpha = rank everywhere, so that every scaling is 1.
+
+    Returns its number of parameters. Each module has its own rank: padding is left out.
+    """
+    compact = {module: _without_padding(a, b) for module, (a, b) in factors.items()}
+    ranks = {module: a.shape[0] for module, (a, _) in compact.items()}
+    rank = max(ranks.values())
+    others = {module: r for module, r in ranks.items() if r != rank}
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name(zoo),
+        "revision": zoo.manifest.base.revision,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "use_rslora": False,
+        "target_modules": sorted(ranks),
+        # Only a label: PEFT stores A and B alike for both kinds of layer.
+        "fan_in_fan_out": any(_is_transposed(skeleton.get_submodule(module)) for module in ranks),
+    }
+    tensors = {}
+    for module, (a, b) in compact.items():
+        tensors[f"base_model.model.{module}.lora_A.weight"] = a.contiguous()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    write_json(folder / "adapter_config.json", config)
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _without_padding(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors less the components that add nothing; at least one stays."""
+    kept = (a.any(1) & b.any(0)).nonzero()[:, 0]
+    if len(kept) == 0:
+        return torch.zeros_like(a[:1]), torch.zeros_like(b[:, :1])
+    return a[kept], b[:, kept]
+
+
+def _write_model(folder: Path, adapter: Adapter, zoo: Zoo) -> None:
+    """The base with every update added, in fp32, with its tokenizer."""
+    source = zoo.base_folder()
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    if _adapts_tied_head(model, (*adapter.dense, *adapter.factors)):
+        head: Any = model.get_output_embeddings()
+        head.weight = nn.Parameter(head.weight.detach().clone())
+        model.config.tie_word_embeddings = False
+    with torch.no_grad():
+        for module, delta in adapter.dense.items():
+            _add(model.get_submodule(module), delta)
+        for module, (a, b) in adapter.factors.items():
+            _add(model.get_submodule(module), b @ a)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
+def _adapts_tied_head(model: PreTrainedModel, modules: Iterable[str]) -> bool:
+    """Whether the output layer is among `modules` and shares the embeddings' weights.
+
+    An adapter on it says nothing of the embeddings: added to shared weights it would change both, and
+    lm-eval ties the weights again after loading an adapter, which fails.
+    """
+    head: Any = model.get_output_embeddings()
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
+    return tied and any(model.get_submodule(module) is head for module in modules)
+
+
+def _add(layer: nn.Module, delta: Tensor) -> None:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    weight += delta.T if _is_transposed(layer) else delta
+
+
+def _is_transposed(layer: nn.Module) -> bool:
+    """Whether the layer keeps its weights as `(in, out)`: GPT-2's Conv1D, PEFT's fan_in_fan_out."""
+    return type(layer).__name__ == "Conv1D"
+
+
+def _provenance(zoo: Zoo, pool: ExpertPool) -> dict[str, Any]:
+    return {
+        "zoo": {"name": zoo.name, "seed": zoo.manifest.seed, "sha256": zoo.sha256()},
+        "base_sha256": zoo.manifest.base.sha256,
+        "experts": {expert.name: expert.sha256 for expert in pool.experts},
+    }
