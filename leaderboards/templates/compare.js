@@ -16,15 +16,15 @@ function chosenPair(held) {
 function difference(name, metric, a, b, pair, down) {
   const value = a.value - b.value;
   const half = pair && pair.se !== null ? Z95 * pair.se : null;
-  const clear = half !== null && Math.abs(value) > half;
-  const verdict = half === null ? "" : !clear ? "no clear difference" : value > 0 !== down ? "A is better" : "B is better";
+  const first = value > 0 !== down;
+  const clear = half !== null && (pair.p === undefined ? Math.abs(value) > half : pair.p <= pair.level);
   return el("tr", {}, el("th", { scope: "row" }, breakable(name), el("small", {}, metric)),
     el("td", {}, number(a.value)), el("td", {}, number(b.value)),
-    el("td", { class: clear ? (value > 0 !== down ? "win" : "lose") : "" }, signed(value),
+    el("td", { class: clear ? (first ? "win" : "lose") : "" }, signed(value),
       el("small", {}, half === null ? "" : `${signed(value - half)} to ${signed(value + half)}`)),
     el("td", {}, pair?.items ? `${pair.better}` : "–"), el("td", {}, pair?.items ? `${pair.worse}` : "–"),
     el("td", {}, pair?.items ? `${pair.items - pair.better - pair.worse}` : "–"),
-    el("td", { class: "verdict" }, verdict));
+    el("td", { class: "verdict" }, half === null ? "" : verdict(clear, first, pair.p)));
 }
 
 function compareRows(held, a, b) {
@@ -35,10 +35,23 @@ function compareRows(held, a, b) {
     return p && q ? [difference(column.task, column.metric, p, q, pair, column.direction === "down")] : [];
   });
   if (!x.ability || !y.ability) return tasks;
+  const pair = abilityPair(held, a, b);
+  return [difference("ability", "mean over the oracle", x.ability, y.ability, pair, false), ...tasks];
+}
+
+// Ranked methods were compared by the board itself, with Holm's correction; a floor or the oracle was not.
+function abilityPair(held, a, b) {
+  const ranked = held.board.ranking?.pairs.find((pair) =>
+    (pair.a === a && pair.b === b) || (pair.a === b && pair.b === a));
+  if (ranked) return { ...ranked, level: held.board.ranking.level };
   const pairs = held.extra.pairs?.ability;
   const [i, j] = [a, b].map((label) => pairs?.labels.indexOf(label) ?? -1);
-  const pair = i < 0 || j < 0 ? null : { se: pairs.se[Math.max(i, j)][Math.min(i, j)] };
-  return [difference("ability", "mean over the oracle", x.ability, y.ability, pair, false), ...tasks];
+  return i < 0 || j < 0 ? null : { se: pairs.se[Math.max(i, j)][Math.min(i, j)] };
+}
+
+function verdict(clear, first, p) {
+  const words = !clear ? "no clear difference" : first ? "A is better" : "B is better";
+  return p === undefined ? words : `${words}, p ${p < 0.001 ? "under 0.001" : `= ${number(p)}`} after Holm`;
 }
 
 function renderCompare() {
@@ -48,7 +61,7 @@ function renderCompare() {
   options("a", labels.map((label) => [label, label]), a);
   options("b", labels.map((label) => [label, label]), b);
   const heads = ["task", "A", "B", "A − B", "A better", "B better", "the same", ""];
-  const notes = ["", "", "", "95% interval, paired", "items", "items", "items", ""];
+  const notes = ["", "", "", "95% over items, paired", "items", "items", "items", ""];
   replace("comparison",
     el("thead", {}, el("tr", {}, heads.map((head, place) =>
       el("th", { scope: "col" }, head, el("small", {}, notes[place]))))),

@@ -54,10 +54,10 @@ function csv() {
   const held = current();
   const columns = columnsOf(held);
   const scores = columns.filter((column) => column.score);
-  const head = ["rank", "method", "family", "role", "origin", "source", "note",
+  const head = ["rank", "rank_low", "rank_high", "method", "family", "role", "origin", "source", "note",
     ...scores.flatMap(({ name }) => [name, `${name} se`, `${name} sd`]), ...COSTS.map(([name]) => name)];
   const lines = sorted(visibleRows(), columns).map((row) => [
-    row.rank, row.label, row.family, row.role, row.origin, row.source, row.note,
+    row.rank, row.rank_low, row.rank_high, row.label, row.family, row.role, row.origin, row.source, row.note,
     ...scores.map((column) => column.score(row)).flatMap((score) => [score?.value, score?.se, score?.sd]),
     ...COSTS.map(([name]) => get(row.cost, name))]);
   return [head, ...lines].map((line) => line.map(field).join(",")).join("\r\n") + "\r\n";

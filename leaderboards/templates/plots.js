@@ -65,6 +65,8 @@ function forestLine(entry, place, x, left, rowHeight) {
 function renderForest() {
   const entries = plotted(current());
   if (!entries.length) return replace("forest", el("p", { class: "soft" }, "No row has this score."));
+  replace("forest-note", "Bars: 95% over items, 1.96 standard errors.",
+    current().board.replicates.length > 1 ? " Small circles: zoo seeds." : null);
   const width = widthOf("forest");
   const [left, rowHeight] = [Math.min(190, width * 0.36), 24];
   const spans = [...entries.map(interval), ...entries.map(({ score }) => Object.values(score.seeds))].flat();
@@ -156,7 +158,8 @@ function costPoint({ row, cost, score }, x, y, front, width) {
     svg("title", {}, `${row.label}: ability ${number(score)}, ${costName()} ${costText(cost)}`),
     svg("circle", { cx, cy, r: front ? 6 : 4.5 }),
     front || row.role !== "method"
-      ? svg("text", { x: cx + (right ? 9 : -9), y: cy - 7, "text-anchor": right ? "start" : "end" }, short(row.label, 26))
+      ? svg("text", { x: cx + (right ? 9 : -9), y: cy - 7, "text-anchor": right ? "start" : "end" },
+        short(row.label, 26))
       : null);
 }
 

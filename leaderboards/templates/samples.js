@@ -8,7 +8,8 @@ function renderSamples() {
   const task = tasks.includes(state.task) ? state.task : tasks[0];
   options("task", tasks.map((name) => [name, name]), task);
   const { total, items } = samples.tasks[task];
-  replace("samples-note", `${items.length} of ${total} documents of ${task}, seed ${samples.seed}; long texts are cut.`);
+  replace("samples-note",
+    `${items.length} of ${total} documents of ${task}, seed ${samples.seed}; long texts are cut.`);
   replace("samples", items.map(document_));
 }
 

@@ -54,8 +54,10 @@ function changeOf(held, row, column, raw) {
   const value = raw.value - before.value;
   const largest = Math.max(...rows.map((other) => Math.abs((read(other) ?? before).value - before.value))) || 1;
   const pair = row.origin === "measured" && row !== base ? pairOf(held, column.task, row.label, base.label) : null;
-  return { value, se: pair?.se ?? null, sd: null, seeds: {}, kind: "change", before: before.value, after: raw.value,
-    heat: (column.direction === "up" ? value : -value) / largest };
+  const se = pair?.se ?? null;
+  const clear = se === null || Math.abs(value) > Z95 * se;  // chance gets no colour
+  return { value, se, sd: null, seeds: {}, kind: "change", before: before.value, after: raw.value,
+    heat: clear ? (column.direction === "up" ? value : -value) / largest : null };
 }
 
 // Paired differences of two measured rows on one task; `better` counts the items where a beats b.

@@ -53,25 +53,27 @@ const OPPOSITE = { ascending: "descending", descending: "ascending" };
 function header(column) {
   const active = state.sort === column.key;
   const order = active ? state.order || (column.down ? "ascending" : "descending") : "none";
-  return el("th", { scope: "col", "aria-sort": order, title: column.title, class: column.key === "ability" && "ability" },
-    el("button", { type: "button", class: "sort", "data-key": `sort ${column.key}`, on: { click: () => sortBy(column) } },
-      breakable(column.name), el("small", {}, column.note)));
+  const button = el("button",
+    { type: "button", class: "sort", "data-key": `sort ${column.key}`, on: { click: () => sortBy(column) } },
+    breakable(column.name), el("small", {}, column.note));
+  const name = column.key === "ability" ? "ability" : null;
+  return el("th", { scope: "col", "aria-sort": order, title: column.title, class: name }, button);
 }
 
 function methodCell(row) {
   const chips = [row.role === "floor" ? "floor" : row.role === "oracle" ? "reference"
     : row.origin === "measured" ? row.family : null, row.note].filter(Boolean);
   return el("th", { scope: "row" },
-    el("span", { class: "rank", title: rankTitle(row) }, rankText(row)), breakable(row.label),
+    rank(row), breakable(row.label),
     el("small", {}, chips.map((chip) => [el("span", { class: "chip" }, chip), " "])));
 }
 
-function rankText(row) {
-  return row.rank === null ? "" : String(row.rank);
-}
-
-function rankTitle(row) {
-  return row.rank === null ? null : `rank ${row.rank}`;
+// The place, and below it the places that cannot be ruled out.
+function rank({ rank: place, rank_low: low, rank_high: high, tied }) {
+  if (place === null) return el("span", { class: "rank" });
+  const range = low === high || low === null || low === undefined ? "" : `${low}–${high}`;
+  return el("span", { class: "rank", title: range ? `place ${place}; ${low} to ${high} cannot be ruled out` : null },
+    (tied ? "=" : "") + place, el("small", {}, range));
 }
 
 function scoreCell(held, row, column) {

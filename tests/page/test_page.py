@@ -219,3 +219,7 @@ def test_uncertainty_is_over_seeds_where_there_are_several() -> None:
     assert text.uncertainty(Score(value=1.0, se=0.1, sd=None, by_seed={1: 1.0})) == "±0.100"
     assert text.uncertainty(Score(value=1.0, se=0.1, sd=0.2, by_seed={1: 0.8, 2: 1.2})) == "±0.200"
     assert text.uncertainty(Score(value=1.0, se=None, sd=None, by_seed={})) == ""
+
+
+def test_control_characters_do_not_reach_a_terminal() -> None:
+    assert text.printable("a\x1b[2J\tä\nb\u202e\x9b") == "a?[2J\tä\nb??"
