@@ -1,0 +1,1 @@
+"""What the methods cost, measured side by side: `lorafuse bench`."""

@@ -1,0 +1,96 @@
+"""`lorafuse bench`: what methods cost, measured side by side on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Measure speed and memory against the base model and PEFT.", no_args_is_help=True)
+
+Out = Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")]
+
+
+@app.command()
+def merge(
+    out: Out = None,
+    shapes: Annotated[
+        str, typer.Option(help="Linear maps to merge for, out x in, separated by commas.")
+    ] = "896x896,1536x1536,4864x896",
+    experts: Annotated[int, typer.Option(min=2, help="Experts to merge.")] = 8,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of each expert.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every alternative runs once a round.")] = 3,
+) -> None:
+    """svd against PEFT's svd, knots against a dense fp64 SVD, and peak extra memory."""
+    from lorafuse_bench.bench import merge as bench
+
+    chosen = [_shape(text) for text in shapes.split(",")]
+    _report(bench.run(chosen, experts=experts, rank=rank, rounds=rounds), out)
+
+
+@app.command()
+def forward(
+    out: Out = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a PNG of cost against N to this file.")] = None,
+    architecture: Annotated[str, typer.Option(help="qwen2 or llama.")] = "qwen2",
+    experts: Annotated[str, typer.Option(help="Numbers of experts to compare with PEFT at.")] = "8,32",
+    sweep: Annotated[str, typer.Option(help="Numbers of experts for the cost against N.")] = "8,32,128,256",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every alternative runs once a round.")] = 9,
+) -> None:
+    """Routers and one expert per row against the base and PEFT, and the cost against N."""
+    from lorafuse_bench.bench import forward as bench
+    from lorafuse_bench.bench.models import Shape
+    from lorafuse_bench.bench.plot import plot_sweep
+    from lorafuse_bench.errors import unknown
+
+    if architecture not in ("qwen2", "llama"):
+        raise unknown("architecture", architecture, ("qwen2", "llama"))
+    result = bench.run(Shape(architecture), _numbers(experts), sweep_experts=_numbers(sweep), rounds=rounds)
+    _report(result, out)
+    if plot is not None:
+        plot_sweep(result, plot)
+        typer.echo(f"plot: {plot}")
+
+
+def _shape(text: str) -> tuple[int, int]:
+    from lorafuse_bench.errors import LorafuseError
+
+    parts = text.strip().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
+        raise LorafuseError(f"--shapes: '{text}' is not OUTxIN, such as 896x896. Write it so.")
+    return int(parts[0]), int(parts[1])
+
+
+def _numbers(text: str) -> list[int]:
+    from lorafuse_bench.errors import LorafuseError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) for part in parts):
+        raise LorafuseError(f"'{text}' is not a list of numbers of experts, such as 8,32. Write it so.")
+    return [int(part) for part in parts]
+
+
+def _report(result: dict[str, Any], out: Path | None) -> None:
+    """Print what was measured on what, and every target; keep the numbers in `out`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lorafuse_bench.files import write_json
+
+    console = Console(highlight=False)
+    where = result["machine"]
+    console.print(
+        f"{where['processor']}, {where['cores']} cores, {where['threads']} threads, load {where['load']:.1f}"
+        if where["load"] is not None
+        else f"{where['processor']}, {where['cores']} cores, {where['threads']} threads",
+        markup=False,
+    )
+    table = Table("measured", "value", "bound", "met", box=None)
+    for line in result["targets"]:
+        bound = f">= {line['at_least']:g}" if line["at_least"] is not None else f"<= {line['at_most']:g}"
+        table.add_row(line["what"], f"{line['value']:.2f}", bound, "yes" if line["met"] else "no")
+    console.print(table)
+    if out is not None:
+        write_json(out, result)
+        typer.echo(f"numbers: {out}")
