@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,7 +36,9 @@ def keep_largest(tensor: Tensor, density: float) -> Tensor:
     size = tensor.abs().flatten()
     if kept == 0:
         return torch.zeros_like(tensor)
-    threshold = size.kthvalue(size.numel() - kept + 1).values
+    position = size.numel() - kept
+    # Several times faster than torch's kthvalue and topk on millions of entries.
+    threshold = float(np.partition(size.cpu().numpy(), position)[position])
     mask = size > threshold
     tied = (size == threshold).nonzero()[:, 0]
     mask[tied[: kept - int(mask.sum())]] = True
@@ -84,8 +87,8 @@ def disjoint_mean(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor
         weighted = weight * tensor
         up += weighted.clamp(min=0)
         down += weighted.clamp(max=0)
-        up_weight += abs(weight) * (weighted > 0)
-        down_weight += abs(weight) * (weighted < 0)
+        up_weight.add_(weighted > 0, alpha=abs(weight))
+        down_weight.add_(weighted < 0, alpha=abs(weight))
     up, up_weight, down, down_weight = sides
     elected = up + down
     negative = torch.where(elected < 0, down / down_weight, 0)
