@@ -61,10 +61,19 @@ class Row(Strict):
 
     label: str = Field(description="Canonical method spec, or the paper's name of a reported row.")
     family: str = Field(description="Family of the method.")
-    role: Role = Field(description="floor: the base alone or one wrong expert; oracle: the upper reference; else method.")
+    role: Role = Field(
+        description="floor: the base alone or one wrong expert; oracle: the upper reference; else method."
+    )
     origin: Literal["measured", "reported"] = Field(description="Measured here, or printed in a paper.")
     source: str | None = Field(default=None, description="Paper, table and model of a reported row.")
     rank: int | None = Field(default=None, description="Place by ability among complete measured methods.")
+    rank_low: int | None = Field(
+        default=None, description="Best place it may have: 1 + methods surely better (see Ranking)."
+    )
+    rank_high: int | None = Field(
+        default=None, description="Worst place it may have: all methods less those surely worse."
+    )
+    tied: bool = Field(default=False, description="Whether another method has the very same ability.")
     note: str | None = Field(
         default=None, description="Such as 'incomplete 4/5'; null where nothing is missing."
     )
@@ -72,6 +81,13 @@ class Row(Strict):
     tasks: dict[str, TaskScores] = Field(description="Task key to scores; a missing task is absent.")
     cost: Cost | None = Field(default=None, description="Mean over seeds; null for a reported row.")
     run_ids: tuple[str, ...] = Field(default=(), description="The cells it was made from, by seed.")
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="The method's options, all of them."
+    )
+    version: str | None = Field(default=None, description="Version of the method; null for a reported row.")
+    sources: tuple[str, ...] = Field(
+        default=(), description="sha256 of the method's code; several where it changed between the cells."
+    )
 
 
 class Replicate(Strict):
@@ -82,6 +98,26 @@ class Replicate(Strict):
     base_sha256: str = Field(description="sha256 of its base.")
     init: str = Field(description="LoRA initialisation of the experts: shared or independent.")
     experts: tuple[str, ...] = Field(description="Names of the experts.")
+
+
+class Pair(Strict):
+    """Two methods: a's ability minus b's."""
+
+    a: str = Field(description="Label of the one that ranks higher.")
+    b: str = Field(description="Label of the other.")
+    difference: float = Field(description="Ability of a minus ability of b.")
+    se: float = Field(description="Its standard deviation over the bootstrap's draws.")
+    p: float = Field(description="Two-sided p of no difference, after Holm's correction over all pairs.")
+
+
+class Ranking(Strict):
+    """How the rank intervals were had: a paired bootstrap of the items, stratified by task."""
+
+    draws: int = Field(description="Bootstrap draws; the same items for all methods and the oracle.")
+    seed: int = Field(description="Seed of the draws.")
+    level: float = Field(description="Chance of even one false claim among all pairs.")
+    correction: Literal["holm"] = Field(default="holm", description="Correction for the number of pairs.")
+    pairs: tuple[Pair, ...] = Field(description="Every pair of ranked methods.")
 
 
 class Provenance(Strict):
@@ -106,6 +142,9 @@ class Board(Strict):
     provenance: Provenance = Field(description="What the measured rows were made with.")
     replicates: tuple[Replicate, ...] = Field(description="The zoos, by seed.")
     columns: tuple[Column, ...] = Field(description="The tasks, in the suite's order.")
+    ranking: Ranking | None = Field(
+        default=None, description="Pairs of methods; null where nothing is ranked."
+    )
     rows: tuple[Row, ...] = Field(description="Measured rows, best first; then the papers' reported rows.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from lorafuse_bench.leaderboards.board import (
 )
 from lorafuse_bench.leaderboards.collect import BASE, ORACLE, Cell, Group, collect
 from lorafuse_bench.leaderboards.provenance import caption, provenance_of, replicate_of
+from lorafuse_bench.leaderboards.ranking import ranked
 from lorafuse_bench.leaderboards.reported_rows import reported_rows
 from lorafuse_bench.leaderboards.schema import Cost
 from lorafuse_bench.leaderboards.stats import Estimate
@@ -39,7 +40,7 @@ def _board(group: Group, note: str) -> Board:
     columns = tuple(_column(group, key) for key in group.tasks)
     counted = frozenset(column.task for column in columns if column.counts)
     labels = {label: None for members in group.cells.values() for label in members}
-    rows = _ranked([_row(group, label, counted) for label in labels])
+    rows, ranking = ranked(group, [_row(group, label, counted) for label in labels], counted)
     provenance = provenance_of(group)
     return Board(
         suite=group.suite,
@@ -50,6 +51,7 @@ def _board(group: Group, note: str) -> Board:
             replicate_of(seed, members[ORACLE]) for seed, members in sorted(group.cells.items())
         ),
         columns=columns,
+        ranking=ranking,
         rows=(*rows, *reported_rows(group.suite)),
     )
 
@@ -96,6 +98,9 @@ def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
         tasks=tasks,
         cost=_mean_cost([cell.result.cost for cell in cells.values()]),
         run_ids=tuple(cell.result.run_id for cell in cells.values()),
+        options=some.result.method.options,
+        version=some.result.method.version,
+        sources=tuple(sorted({cell.result.method.source_sha256 for cell in cells.values()})),
     )
 
 
@@ -173,26 +178,17 @@ def _score(by_seed: Mapping[int, Estimate]) -> Score:
 
 
 def _mean_cost(costs: list[Cost]) -> Cost:
+    peak = _mean_known([c.peak_bytes for c in costs])
     return Cost(
         fuse_seconds=float(np.mean([c.fuse_seconds for c in costs])),
         eval_seconds=float(np.mean([c.eval_seconds for c in costs])),
+        tokens_per_second=_mean_known([c.tokens_per_second for c in costs]),
+        peak_bytes=None if peak is None else round(peak),
         extra_parameters=round(float(np.mean([c.extra_parameters for c in costs]))),
     )
 
 
-def _ranked(rows: list[Row]) -> list[Row]:
-    """Best first, the incomplete last; ranks for methods only: floors and the oracle are references."""
-    whole = sorted((row for row in rows if row.ability), key=lambda row: (-_ability_of(row), row.label))
-    rest = sorted((row for row in rows if not row.ability), key=lambda row: row.label)
-    competing = [_ability_of(row) for row in whole if row.role == "method"]
-    return [
-        row.model_copy(update={"rank": 1 + sum(other > _ability_of(row) for other in competing)})
-        if row.role == "method"
-        else row
-        for row in whole
-    ] + rest
-
-
-def _ability_of(row: Row) -> float:
-    """The ability for comparing: to ten digits, as written."""
-    return float(f"{row.ability.value:.10g}") if row.ability else float("-inf")
+def _mean_known(values: Sequence[float | None]) -> float | None:
+    """The mean, or None where one is not known."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

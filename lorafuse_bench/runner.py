@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +22,8 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.identity import environment, identity, routers, source_name
 from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards.lm_eval_results import items_of, seeds_of, task_of
 from lorafuse_bench.leaderboards.samples import Sample, of_lm_eval, write_samples
-from lorafuse_bench.leaderboards.stats import statistic
 from lorafuse_bench.memory import peak_bytes, reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.tasks.data import resolve_source
@@ -32,15 +31,6 @@ from lorafuse_bench.tasks.suites import OPTIONS, REPRESENTATIVE, SUITES, leaf_ta
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _LOGGER = logging.getLogger(__name__)
-# A result's name of a seed -> lm-eval's.
-_SEEDS = {
-    "python": "random_seed",
-    "numpy": "numpy_seed",
-    "torch": "torch_seed",
-    "fewshot": "fewshot_seed",
-}
-# Metrics that are functions of another one, not of items of their own.
-_DERIVED = frozenset({"score", "byte_perplexity"})
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
@@ -129,14 +119,15 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
             "only the first of several processes holds results. Run `lorafuse run` in one process."
         )
     samples = output["samples"]
-    items = schema.Items.model_validate({key: _items(samples, key) for key in SUITES[suite]})
+    items = schema.Items({key: items_of(samples, key) for key in SUITES[suite]})
+    revisions = {task_key(name): _commit(task) for name, task in loaded.items()}
     inputs = _inputs(plan, zoo, method, suite, lm.fused.pool, source)
     inputs["data"]["splits"] = _splits(loaded)
     result = schema.Result.of(
         items,
         **inputs,
         routers=routers(lm.fused),
-        seeds={name: output["config"][key] for name, key in _SEEDS.items()},
+        seeds=seeds_of(output["config"]),
         cost={
             "fuse_seconds": lm.fused.fuse_seconds,
             "eval_seconds": seconds,
@@ -145,7 +136,7 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
             "extra_parameters": lm.fused.extra_parameters,
         },
         environment=environment(device),
-        tasks={key: _scores(key, loaded, output, items.root[key]) for key in SUITES[suite]},
+        tasks={key: task_of(key, output, items.root[key], revisions[key]) for key in SUITES[suite]},
     )
     write_samples(_path(plan, zoo, method, suite), _texts(suite, samples))
     return schema.write_cell(plan.out, result, items)
@@ -211,70 +202,9 @@ def _splits(loaded: Mapping[str, Any]) -> dict[str, Any]:
     return {task_key(name): dict(task.dataset.provenance) for name, task in sorted(loaded.items())}
 
 
-def _items(samples: Mapping[str, list[dict[str, Any]]], key: str) -> dict[str, Any]:
-    """Per-item scores of a task, its `_options` leaf included, by doc_id."""
-    held: dict[str, Any] = {"doc_hashes": [], "metrics": {}}
-    for name in sorted(samples):
-        if task_key(name) != key:
-            continue
-        rows = sorted(samples[name], key=lambda sample: sample["doc_id"])
-        hashes = [row["doc_hash"] for row in rows]
-        if held["doc_hashes"] not in ([], hashes):
-            raise LorafuseError(
-                f"task '{name}' was scored on other documents than '{key}'. Check its data source."
-            )
-        held["doc_hashes"] = hashes
-        for metric in rows[0]["metrics"]:
-            if metric not in _DERIVED and not metric.endswith("_stderr"):
-                held["metrics"][metric] = [row[metric] for row in rows]
-    return held
-
-
-def _scores(
-    key: str, loaded: Mapping[str, Any], output: Mapping[str, Any], items: schema.TaskItems
-) -> dict[str, Any]:
-    """A task's entry in the result, from its items; lm-eval's own values must agree."""
-    leaves = [name for name in loaded if task_key(name) == key]
-    main = next(name for name in leaves if not name.endswith(OPTIONS))
-    task = loaded[main]
-    return {
-        "dataset": {
-            "hub": task.config.dataset_path,
-            "name": task.config.dataset_name,
-            "revision": _commit(task.dataset[task.config.test_split].info.download_checksums),
-            "split": task.config.test_split,
-        },
-        "version": str(output["versions"][main]),
-        "few_shot": output["n-shot"][main],
-        "n": output["n-samples"][main]["effective"],
-        "n_original": output["n-samples"][main]["original"],
-        "metrics": {name: _metric(name, leaves, output, items) for name in items.metrics},
-        "representative": REPRESENTATIVE[key],
-    }
-
-
-def _metric(
-    name: str, leaves: Sequence[str], output: Mapping[str, Any], items: schema.TaskItems
-) -> dict[str, Any]:
-    owner = next(leaf for leaf in leaves if f"{name},none" in output["results"][leaf])
-    found = statistic(items.metrics[name], items.docs_sha256())
-    theirs = output["results"][owner][f"{name},none"]
-    if not math.isclose(found.value, theirs, rel_tol=1e-6, abs_tol=1e-9):
-        raise LorafuseError(
-            f"{owner}: lm-eval says {name} = {theirs}, its items make {found.value}. Report this as a bug."
-        )
-    up = output["higher_is_better"][owner][name]
-    return {
-        "value": found.value,
-        "stderr": found.estimate().se,
-        "stderr_method": found.kind,
-        "direction": "up" if up else "down",
-        "unit": "fraction" if up else "nats/byte",
-    }
-
-
-def _commit(checksums: Mapping[str, Any] | None) -> str | None:
-    """The hub's commit in the addresses that rows were downloaded from; None for rows from elsewhere."""
+def _commit(task: Any) -> str | None:
+    """The hub's commit in the addresses that a task's rows came from; None for rows from elsewhere."""
+    checksums = task.dataset[task.config.test_split].info.download_checksums
     found = (_COMMIT.search(address) for address in checksums or ())
     return next((match.group(1) for match in found if match), None)
 

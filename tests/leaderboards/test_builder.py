@@ -216,7 +216,7 @@ def test_limited_runs_need_the_flag_and_are_captioned(tmp_path: Path) -> None:
     [
         ({"limit": 8}, r"json: limit: "),
         ({"data": {"source": "hub"}}, r"json: data\.source: "),
-        ({"data": {"splits": {}}}, r"json: data\.splits: "),
+        ({"data": {"splits": {"one": {"test": "other.parquet"}}}}, r"json: data\.splits\.one: "),
         ({"base": {"dtype": "bfloat16"}}, r"json: base\.dtype: "),
         ({"base": {"sha256": "f" * 64}}, r"json: base\.sha256: "),
         ({"zoo": {"sha256": "f" * 64}}, r"json: zoo\.sha256: "),

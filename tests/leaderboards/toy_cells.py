@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from lorafuse_bench.leaderboards.schema import Items, Result, write_cell
+from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, write_cell
 from lorafuse_bench.leaderboards.stats import statistic
 
 Scores = dict[str, list[Any]]
@@ -24,7 +24,10 @@ def cell(label: str, scores: Scores, **changes: Any) -> tuple[Result, Items]:
     tasks, items = {}, {}
     for key, values in scores.items():
         name = "nll" if key in loss else "bleu" if isinstance(values[0], list) else "acc"
-        estimate = statistic(values).estimate()
+        hashes = [hashlib.sha256(f"{documents}{key}/{i}".encode()).hexdigest() for i in range(len(values))]
+        items[key] = {"doc_hashes": hashes, "metrics": {name: values}}
+        documents_sha256 = TaskItems.model_validate(items[key]).docs_sha256()
+        estimate = statistic(values, documents_sha256).estimate()
         metric = {
             "value": estimate.value,
             "stderr": estimate.se,
@@ -41,8 +44,6 @@ def cell(label: str, scores: Scores, **changes: Any) -> tuple[Result, Items]:
             "metrics": {name: metric},
             "representative": name,
         } | of_every_task
-        hashes = [hashlib.sha256(f"{documents}{key}/{i}".encode()).hexdigest() for i in range(len(values))]
-        items[key] = {"doc_hashes": hashes, "metrics": {name: values}}
     fields: dict[str, Any] = {
         "suite": "toy",
         "method": {

@@ -1,0 +1,144 @@
+"""What must be alike before scores stand in one board; everything else is refused by file and field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.schema import Result, Task
+
+if TYPE_CHECKING:
+    from lorafuse_bench.leaderboards.collect import Cell, Group
+
+BASE, ORACLE = "base", "oracle"
+
+
+def _experts(result: Result) -> Any:
+    """The pool, in whatever order."""
+    return sorted(expert.name + " " + expert.sha256 for expert in result.experts)
+
+
+# Field -> what to do when two cells differ in it: of one board, of one zoo, of one row.
+SAME_IN_BOARD = {
+    "data.source": "Build them apart: scores on different rows do not compare.",
+    "limit": "Build them apart: a limited run and a full one were scored on different rows.",
+    "base.dtype": "Build them apart, or run them alike.",
+}
+SAME_IN_ZOO = {
+    "zoo.sha256": "The zoo changed between the runs: run the older cell again.",
+    "base.sha256": "The base changed between the runs: run the older cell again.",
+    "base.tokenizer_sha256": "The tokenizer changed between the runs: run the older cell again.",
+    "experts": "Methods compare only on the same experts: run the other cell again.",
+}
+SAME_IN_ROW = {
+    "method.version": "The method changed between the runs: run the older cell again.",
+    "method.options": "One label must stand for one set of options: run the older cell again.",
+}
+
+
+def check(group: Group, allow_limit: bool) -> None:
+    """LorafuseError, naming file and field, for the first thing that keeps the cells from being compared."""
+    zoos = [list(members.values()) for members in group.cells.values()]
+    cells = [cell for members in zoos for cell in members]
+    _require_same(cells, SAME_IN_BOARD)
+    for cell in cells:
+        _check_complete(cell, allow_limit)
+    for label in {cell.label: None for cell in cells}:
+        _require_same([cell for cell in cells if cell.label == label], SAME_IN_ROW)
+    first = next(iter(group.cells.values()))
+    for seed, members in group.cells.items():
+        _require_same(list(members.values()), SAME_IN_ZOO)
+        _check_references(f"{group.suite} on zoo {group.zoo}, seed {seed}", members, group.tasks)
+        for cell in members.values():
+            _check_alike(cell, members[ORACLE])
+            _check_documents(cell, members[ORACLE])
+    for members in group.cells.values():
+        _check_alike(members[ORACLE], first[ORACLE])
+
+
+def _check_complete(cell: Cell, allow_limit: bool) -> None:
+    if cell.result.limit is not None and not allow_limit:
+        raise LorafuseError(
+            f"{cell.path}: limit: {cell.result.limit}, so only a part of the rows was scored. Run without"
+            " --limit, or build with --allow-limit: the board then says so."
+        )
+    for key, task in cell.result.tasks.items():
+        if cell.result.limit is None and task.n != task.n_original:
+            raise LorafuseError(
+                f"{cell.path}: tasks.{key}.n: {task.n} of {task.n_original} items without a limit."
+                " Run the cell again."
+            )
+
+
+def _check_references(where: str, members: dict[str, Cell], tasks: Sequence[str]) -> None:
+    """Every zoo needs the base (floor and gate) and the oracle (what scores are divided by), whole."""
+    for label in (ORACLE, BASE):
+        if label not in members:
+            some = next(iter(members.values())).path
+            raise LorafuseError(
+                f"{some.parent}: method.label: no {label} for {where}. Run `lorafuse run --methods {label}`."
+            )
+        for key in tasks:
+            if key not in members[label].result.tasks:
+                raise LorafuseError(
+                    f"{members[label].path}: tasks.{key}: missing, so nothing can be normalised by it."
+                    f" Run the cell again."
+                )
+
+
+def _check_alike(cell: Cell, oracle: Cell) -> None:
+    """The same kind of rows, and the same metrics."""
+    for key, task in cell.result.tasks.items():
+        other = oracle.result.tasks[key]
+        for field in ("version", "few_shot", "n", "representative"):
+            _refuse_other(cell, oracle, f"tasks.{key}.{field}", *(getattr(t, field) for t in (task, other)))
+        _refuse_other(cell, oracle, f"tasks.{key}.dataset", *_datasets(task, other))
+        metrics = [t.metrics[task.representative] for t in (task, other)]
+        for field in ("direction", "unit", "stderr_method"):
+            where = f"tasks.{key}.metrics.{task.representative}.{field}"
+            _refuse_other(cell, oracle, where, *map(attrgetter(field), metrics))
+
+
+def _datasets(task: Task, other: Task) -> list[dict[str, Any]]:
+    """Both datasets; their revisions only where both are known."""
+    known = task.dataset.revision and other.dataset.revision
+    return [t.dataset.model_dump(exclude=None if known else {"revision"}) for t in (task, other)]
+
+
+def _check_documents(cell: Cell, oracle: Cell) -> None:
+    """The very same documents, from the same files; lm-eval's own results do not say which files."""
+    for key, task in cell.result.tasks.items():
+        served = [c.result.data.splits.get(key) for c in (cell, oracle)]
+        if None not in served:
+            _refuse_other(cell, oracle, f"data.splits.{key}", *served)
+        if task.docs_sha256 != oracle.result.tasks[key].docs_sha256:
+            raise LorafuseError(
+                f"{cell.path}: {key}.doc_hashes: other documents than {oracle.path} scored."
+                " Run the older again."
+            )
+
+
+def _refuse_other(cell: Cell, oracle: Cell, field: str, mine: Any, theirs: Any) -> None:
+    if mine != theirs:
+        raise LorafuseError(
+            f"{cell.path}: {field}: '{mine}', but {oracle.path} has '{theirs}'. Run the older again."
+        )
+
+
+def _require_same(cells: Sequence[Cell], fields: dict[str, str]) -> None:
+    for field, advice in fields.items():
+        read = _experts if field == "experts" else attrgetter(field)
+        for cell in cells[1:]:
+            mine, theirs = read(cell.result), read(cells[0].result)
+            if mine != theirs:
+                raise LorafuseError(
+                    f"{cell.path}: {field}: {_short(mine)}, but {cells[0].path} has {_short(theirs)}."
+                    f" {advice}"
+                )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

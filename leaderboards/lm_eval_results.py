@@ -1,0 +1,175 @@
+"""lm-eval's own results as ours: from `simple_evaluate` in memory, or from the files of the stock command.
+
+    lm_eval --model lorafuse --model_args method=moa --tasks mtl5 --output_path DIR --log_samples
+
+writes `results_<date>.json` and, beside it, `samples_<task>_<date>.jsonl`. What was evaluated stands in the
+file's `config.lorafuse`, put there by the model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, check_items, invalid
+from lorafuse_bench.leaderboards.stats import statistic
+from lorafuse_bench.tasks.suites import OPTIONS, REPRESENTATIVE, SUITES, task_key
+
+# A result's name of a seed -> lm-eval's.
+_SEEDS = {
+    "python": "random_seed",
+    "numpy": "numpy_seed",
+    "torch": "torch_seed",
+    "fewshot": "fewshot_seed",
+}
+# Metrics that are functions of another one, not of items of their own.
+_DERIVED = frozenset({"score", "byte_perplexity"})
+_AGAIN = "Run lm_eval again with --output_path and --log_samples."
+
+
+def seeds_of(config: Mapping[str, Any]) -> dict[str, int]:
+    """A result's `seeds`, from lm-eval's `config`."""
+    return {name: config[key] for name, key in _SEEDS.items()}
+
+
+def items_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> TaskItems:
+    """Per-item scores of a task, its `_options` leaf included, by doc_id; LorafuseError where leaves differ."""
+    hashes: tuple[str, ...] = ()
+    metrics: dict[str, Any] = {}
+    for name in sorted(samples):
+        rows = sorted((r for r in samples[name] if r["filter"] == "none"), key=lambda row: row["doc_id"])
+        if task_key(name) != key or not rows:
+            continue
+        if len({row["doc_id"] for row in rows}) < len(rows):
+            raise LorafuseError(f"task '{name}': a doc_id stands twice in its samples. {_AGAIN}")
+        found = tuple(row["doc_hash"] for row in rows)
+        if hashes not in ((), found):
+            raise LorafuseError(
+                f"task '{name}' was scored on other documents than '{key}'. Check its data source."
+            )
+        hashes = found
+        for metric in rows[0]["metrics"]:
+            if metric not in _DERIVED and not metric.endswith("_stderr"):
+                metrics[metric] = [row[metric] for row in rows]
+    return TaskItems(doc_hashes=hashes, metrics=metrics)
+
+
+def task_of(
+    key: str, output: Mapping[str, Any], items: TaskItems, revision: str | None = None
+) -> dict[str, Any]:
+    """A task's entry in the result, from its items; lm-eval's own values must agree."""
+    leaves = [name for name in output["configs"] if task_key(name) == key]
+    main = next(name for name in leaves if not name.endswith(OPTIONS))
+    config = output["configs"][main]
+    return {
+        "dataset": {
+            "hub": config["dataset_path"],
+            "name": config.get("dataset_name"),
+            "revision": revision,
+            "split": config["test_split"],
+        },
+        "version": str(output["versions"][main]),
+        "few_shot": output["n-shot"][main],
+        "n": output["n-samples"][main]["effective"],
+        "n_original": output["n-samples"][main]["original"],
+        "metrics": {name: _metric(name, leaves, output, items) for name in items.metrics},
+        "representative": REPRESENTATIVE[key],
+    }
+
+
+def _metric(name: str, leaves: Iterable[str], output: Mapping[str, Any], items: TaskItems) -> dict[str, Any]:
+    owner = next(leaf for leaf in leaves if f"{name},none" in output["results"][leaf])
+    found = statistic(items.metrics[name], items.docs_sha256())
+    theirs = output["results"][owner][f"{name},none"]
+    if not math.isclose(found.value, theirs, rel_tol=1e-6, abs_tol=1e-9):
+        raise LorafuseError(
+            f"results.{owner}.{name}: lm-eval says {theirs}, the items make {found.value}. {_AGAIN}"
+        )
+    up = output["higher_is_better"][owner][name]
+    return {
+        "value": found.value,
+        "stderr": found.estimate().se,
+        "stderr_method": found.kind,
+        "direction": "up" if up else "down",
+        "unit": "fraction" if up else "nats/byte",
+    }
+
+
+def is_lm_eval(head: Any) -> bool:
+    """Whether a JSON document is lm-eval's results."""
+    return isinstance(head, dict) and "schema" not in head and {"results", "configs", "config"} <= head.keys()
+
+
+def read_lm_eval(path: Path) -> tuple[Result, Items]:
+    """The result and items of one `results_<date>.json`; LorafuseError naming file and field."""
+    try:
+        output = json.loads(path.read_bytes())
+        made = _read(path, output)
+    except KeyError as error:
+        raise LorafuseError(f"{path}: {error.args[0]}: missing. {_AGAIN}") from error
+    except ValidationError as error:
+        raise invalid(path, error) from error
+    except (OSError, ValueError, TypeError, AttributeError, StopIteration) as error:
+        raise LorafuseError(f"{path}: not lm-eval's results as expected: {error}. {_AGAIN}") from error
+    except LorafuseError as error:
+        if str(error).startswith(str(path.parent)):
+            raise
+        raise LorafuseError(f"{path}: {error}") from error
+    check_items(path, *made)
+    return made
+
+
+def _read(path: Path, output: dict[str, Any]) -> tuple[Result, Items]:
+    config, info = output["config"], dict(output["config"].get("lorafuse") or {})
+    if not info:
+        raise LorafuseError(
+            "config.lorafuse: missing: not results of the model lorafuse. Move the file away."
+        )
+    cost, data = info["cost"], info["data"]
+    suite = _suite(output)
+    samples = _samples(path, output["configs"])
+    items = Items({key: items_of(samples, key) for key in SUITES[suite]})
+    result = Result.of(
+        items,
+        {key: task_of(key, output, items.root[key]) for key in SUITES[suite]},
+        **{name: info[name] for name in ("method", "zoo", "base", "experts", "routers", "environment")},
+        suite=suite,
+        data={"source": data["source"], "splits": {}},
+        limit=None if config["limit"] is None else math.ceil(config["limit"]),
+        batch_size=config["batch_size"],
+        seeds=seeds_of(config),
+        cost={**cost, "eval_seconds": float(output["total_evaluation_time_seconds"])},
+    )
+    return result, items
+
+
+def _suite(output: Mapping[str, Any]) -> str:
+    """The suite that was asked for by name, or whose tasks are all there and no other."""
+    keys = {task_key(name) for name in output["configs"]}
+    named = [name for name in output.get("groups") or {} if name in SUITES]
+    found = named or [name for name, tasks in SUITES.items() if set(tasks) == keys]
+    if len(found) != 1 or not set(SUITES[found[0]]) <= keys:
+        raise LorafuseError(
+            f"configs: {', '.join(sorted(keys))}: not the tasks of one suite. Run lm_eval with --tasks"
+            f" {' or '.join(SUITES)}."
+        )
+    return found[0]
+
+
+def _samples(path: Path, leaves: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Leaf task to its logged samples."""
+    date = path.stem.removeprefix("results_")
+    samples = {}
+    for leaf in leaves:
+        file = path.with_name(f"samples_{leaf}_{date}.jsonl")
+        try:
+            samples[leaf] = [json.loads(line) for line in file.read_text().split("\n") if line]
+        except (OSError, ValueError) as error:
+            raise LorafuseError(f"{file}: cannot be read: {error}. {_AGAIN}") from error
+    return samples

@@ -1,0 +1,85 @@
+"""Rank intervals on a board: the ability of every complete method over the same bootstrap draws."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from lorafuse_bench.leaderboards import ranks, stats
+from lorafuse_bench.leaderboards.board import Pair, Ranking, Row
+from lorafuse_bench.leaderboards.collect import ORACLE, Group
+from lorafuse_bench.leaderboards.stats import Array, Statistic
+
+
+def ranked(group: Group, rows: Sequence[Row], counted: Collection[str]) -> tuple[list[Row], Ranking | None]:
+    """Best first, the incomplete last; ranks for methods only: floors and the oracle are references."""
+    whole = sorted((row for row in rows if row.ability), key=lambda row: (-ability_of(row), row.label))
+    rest = sorted((row for row in rows if not row.ability), key=lambda row: row.label)
+    methods = [row for row in whole if row.role == "method"]
+    if not methods:
+        return [*whole, *rest], None
+    values = np.array([ability_of(row) for row in methods])
+    found = ranks.ranks(values, ability_draws(group, [row.label for row in methods], counted))
+    places = {
+        row.label: {
+            "rank": 1 + int((values > values[i]).sum()),
+            "rank_low": int(found.low[i]),
+            "rank_high": int(found.high[i]),
+            "tied": int((values == values[i]).sum()) > 1,
+        }
+        for i, row in enumerate(methods)
+    }
+    placed = [row.model_copy(update=places.get(row.label, {})) for row in whole]
+    return [*placed, *rest], _ranking(methods, values, found)
+
+
+def ability_of(row: Row) -> float:
+    """The ability for comparing: to ten digits, as written."""
+    return float(f"{row.ability.value:.10g}") if row.ability else float("-inf")
+
+
+def ability_draws(group: Group, labels: Sequence[str], counted: Collection[str]) -> Array:
+    """(methods, draws): the mean of normalised scores over resampled items, stratified by task.
+
+    The oracle is resampled with the methods. Zoos that share a task's documents share its draws.
+    """
+    draws = np.zeros((len(labels), stats.BOOTSTRAP_DRAWS))
+    terms = 0
+    for members in group.cells.values():
+        for key, task in members[ORACLE].result.tasks.items():
+            if key not in counted or task.metrics[task.representative].direction == "down":
+                continue
+            scores = _draws(
+                [members[label].representative(key) for label in (ORACLE, *labels)], task.docs_sha256
+            )
+            draws += scores[1:] / scores[0]
+            terms += 1
+    return draws / terms
+
+
+def _draws(statistics: Sequence[Statistic], stratum: str) -> Array:
+    """(methods, draws) of one task; a corpus metric keeps those that its standard error came from."""
+    if statistics[0].kind == "bootstrap":
+        return np.stack([statistic.deviations for statistic in statistics])
+    return stats.resampled([statistic.items for statistic in statistics], stratum)
+
+
+def _ranking(methods: Sequence[Row], values: Array, found: ranks.Ranks) -> Ranking:
+    pairs = tuple(
+        Pair(
+            a=methods[i].label,
+            b=methods[j].label,
+            difference=float(values[i] - values[j]),
+            se=_short(found.se[i, j]),
+            p=_short(found.p[i, j]),
+        )
+        for i in range(len(methods))
+        for j in range(i + 1, len(methods))
+    )
+    return Ranking(draws=stats.BOOTSTRAP_DRAWS, seed=stats.BOOTSTRAP_SEED, level=ranks.LEVEL, pairs=pairs)
+
+
+def _short(value: float) -> float:
+    """Four digits: more would depend on the order in which a processor adds up the draws."""
+    return float(f"{value:.4g}")
