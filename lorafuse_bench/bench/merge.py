@@ -128,8 +128,8 @@ def _peft_model(pool: ExpertPool, rank: int) -> PeftModel:
     layer = model.get_submodule(f"base_model.model.{_MODULE}")
     for expert in pool.experts:
         a, b = expert.factors[_MODULE]
-        layer.lora_A[expert.name].weight.data.copy_(a)  # type: ignore[index,union-attr]
-        layer.lora_B[expert.name].weight.data.copy_(b)  # type: ignore[index,union-attr]
+        layer.lora_A[expert.name].weight.data.copy_(a)
+        layer.lora_B[expert.name].weight.data.copy_(b)
     return cast(PeftModel, model)
 
 
