@@ -68,7 +68,7 @@ def result_files(paths: Iterable[str | Path]) -> list[Path]:
     """The files themselves, and the JSON files below folders except leaderboards written into them."""
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        below = [path] if path.is_file() else [f for f in path.rglob("*.json") if not _is_leaderboard(f)]
+        below = [path] if path.is_file() else [f for f in path.rglob("*.json") if not is_leaderboard(f)]
         if not below:
             raise LorafuseError(
                 f"{path}: no results here. Give the folder that `lorafuse run --out` wrote to."
@@ -77,9 +77,11 @@ def result_files(paths: Iterable[str | Path]) -> list[Path]:
     return sorted(found.values())
 
 
-def _is_leaderboard(file: Path) -> bool:
+def is_leaderboard(file: Path) -> bool:
+    """Whether a file is a leaderboard, not a result."""
     head = _head(file)
-    return isinstance(head, dict) and head.get("schema") == LEADERBOARD_SCHEMA
+    kind = LEADERBOARD_SCHEMA.partition("/")[0]
+    return isinstance(head, dict) and str(head.get("schema")).startswith(f"{kind}/")
 
 
 def _head(file: Path) -> Any:

@@ -346,7 +346,10 @@ def _check_metric(where: str, task: Task, name: str, scores: list[Any]) -> None:
     numbers = [x for row in scores for x in row] if isinstance(scores[0], list) else scores
     if not all(map(math.isfinite, numbers)):
         raise LorafuseError(f"{where}: NaN or inf among the items. Find out why and run the cell again.")
-    array, said = as_array(scores), task.metrics[name]
+    try:
+        array, said = as_array(scores), task.metrics[name]
+    except LorafuseError as error:
+        raise LorafuseError(f"{where}: {error}") from error
     value, kind = point(array), kind_of(array)
     if not math.isclose(value, said.value, rel_tol=1e-6, abs_tol=1e-9):
         raise LorafuseError(f"{where}: the items make {value:.6g}, the result says {said.value:.6g}.")

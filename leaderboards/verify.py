@@ -1,0 +1,160 @@
+"""Whether results, or a published board, can be trusted: every check there is, all problems named.
+
+A published folder holds `leaderboard.json`, the `results/` it was built of (scores and hashes), and
+`caption.md`, the sentence that opens its captions. Building it again must give the same board.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.board import Leaderboard, read_leaderboard
+from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.collect import collect, fill_statistics, is_leaderboard, read, result_files
+
+BOARD, RESULTS, CAPTION = "leaderboard.json", "results", "caption.md"
+TOLERANCE = 1e-6  # of numbers that another processor may add up in another order
+_LOCATION = re.compile(r"^(/|~|[A-Za-z]:[\\/]|\\\\|file:)")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was looked at, and what is wrong with it; each problem names its file and field."""
+
+    results: int
+    boards: int
+    problems: tuple[str, ...]
+
+
+def verify(path: str | Path) -> Report:
+    """Check a result file, a leaderboard file, a folder of results or a published folder."""
+    path = Path(path)
+    boards = [path] if path.is_file() and is_leaderboard(path) else sorted(path.rglob(BOARD))
+    problems = [problem for board in boards for problem in _board_problems(board, alone=board == path)]
+    if path in boards:
+        return Report(0, 1, tuple(problems))
+    try:
+        files = result_files([path])
+    except LorafuseError as error:
+        return Report(0, len(boards), (*problems, str(error)))
+    problems += _result_problems(path, files)
+    return Report(len(files), len(boards), tuple(dict.fromkeys(problems)))
+
+
+def _result_problems(path: Path, files: list[Path]) -> Iterator[str]:
+    """What is wrong with each file by itself; if nothing is, what is wrong between them."""
+    found = False
+    for file in files:
+        problem = _problem(lambda file=file: _check_alone(file))  # type: ignore[misc]
+        if problem:
+            found = True
+            yield problem
+    if found or path.is_file():
+        return
+    # A folder of published boards holds several grids, each of which compares within itself.
+    for grid in sorted({_grid(path, file) for file in files}):
+        problem = _problem(lambda grid=grid: collect([grid]))  # type: ignore[misc]
+        if problem:
+            yield problem
+
+
+def _grid(path: Path, file: Path) -> Path:
+    """The folder that a result file is compared within: the published one it lies in, or `path`."""
+    inside = [
+        parent for parent in file.parents if (parent.parent / BOARD).is_file() and parent.name == RESULTS
+    ]
+    return inside[-1] if inside else path
+
+
+def _problem(check: Callable[[], object]) -> str | None:
+    try:
+        check()
+    except LorafuseError as error:
+        return str(error)
+    return None
+
+
+def _check_alone(file: Path) -> None:
+    """One cell: schema, run id, items, errors, no path of a machine."""
+    cell = read(file, {})
+    fill_statistics([cell])
+    for field, value in _strings(cell.result.model_dump(mode="json"), ""):
+        if _LOCATION.match(value):
+            raise LorafuseError(
+                f"{file}: {field}: '{value}' is a path of one machine. Name it, and run the cell again."
+            )
+
+
+def _strings(value: JsonValue, where: str) -> Iterator[tuple[str, str]]:
+    """Every string below `value` with its field."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _strings(inner, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _strings(inner, f"{where}.{place}")
+
+
+def _board_problems(board: Path, alone: bool) -> Iterator[str]:
+    """A leaderboard file by itself, and against the results beside it."""
+    folder = board.parent
+    try:
+        held = read_leaderboard(board)
+    except LorafuseError as error:
+        yield str(error)
+        return
+    if not (folder / RESULTS).is_dir():
+        if not alone:
+            yield f"{folder / RESULTS}: missing: a published board stands on its results. Add them."
+        return
+    try:
+        rebuilt = build([folder / RESULTS], note=caption_of(folder))
+    except LorafuseError as error:
+        yield str(error)
+        return
+    difference = _difference(_content(held), _content(rebuilt), "")
+    if difference:
+        yield f"{board}: {difference}. Build it again from its results."
+
+
+def caption_of(folder: Path) -> str:
+    """The sentence that opens a published folder's captions."""
+    file = folder / CAPTION
+    return " ".join(file.read_text().split()) if file.is_file() else ""
+
+
+def _content(leaderboard: Leaderboard) -> Any:
+    return leaderboard.model_dump(mode="json", by_alias=True)
+
+
+def _difference(held: Any, made: Any, where: str) -> str | None:
+    """The first field in which two JSON values differ, in words."""
+    if isinstance(held, dict) and isinstance(made, dict) and held.keys() == made.keys():
+        found = (_difference(held[key], made[key], f"{where}.{key}".lstrip(".")) for key in held)
+        return next(filter(None, found), None)
+    if isinstance(held, list) and isinstance(made, list) and len(held) == len(made):
+        pairs = enumerate(zip(held, made, strict=True))
+        return next(filter(None, (_difference(a, b, f"{where}.{i}") for i, (a, b) in pairs)), None)
+    if held == made or _near(held, made):
+        return None
+    return f"{where}: {_short(held)}, but its results make {_short(made)}"
+
+
+def _near(held: Any, made: Any) -> bool:
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (held, made))
+    return numbers and math.isclose(held, made, rel_tol=TOLERANCE, abs_tol=1e-9)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
