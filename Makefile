@@ -26,9 +26,12 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -e '.[dev]'
 	@touch $@
 
+# Quick ones; `lorafuse run --methods all` has the ensembles and random drops too.
+DEMO_METHODS := base,oracle,moa,concat,concat:scaling=false,weight_sum,weight_sum:average,svd
+
 demo: setup
 	$(BIN)/lm_eval --model lorafuse --model_args method=moa --tasks mtl5
-	$(BIN)/lorafuse run --methods all --suites mtl7 --out results/demo
+	$(BIN)/lorafuse run --methods $(DEMO_METHODS) --suites mtl7 --batch-size 200 --out results/demo
 	$(BIN)/lorafuse leaderboard build results/demo --out results/demo/leaderboard.json --html results/demo/site
 
 test: setup
