@@ -6,14 +6,15 @@ errors go together, and that is computed here, once, with the statistics that th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lorafuse_bench.leaderboards import stats
 from lorafuse_bench.leaderboards.board import Board
-from lorafuse_bench.leaderboards.collect import ORACLE, Cell, Group
+from lorafuse_bench.leaderboards.collect import Cell, Group
+from lorafuse_bench.leaderboards.ranking import ability_draws
+from lorafuse_bench.leaderboards.ranks import difference_errors
 from lorafuse_bench.leaderboards.samples import item_scores
 from lorafuse_bench.leaderboards.stats import Array, Statistic
 
@@ -53,12 +54,7 @@ def ability_pairs(group: Group, board: Board) -> Pairs | None:
     labels = _in_every_zoo(group, lambda cell: all(key in cell.result.tasks for key in group.tasks))
     if not counted:
         return None
-    zoos = []
-    for members in group.cells.values():
-        ratios = [[_over_oracle(members, label, key) for label in labels] for key in counted]
-        squares = sum(_errors(statistics) ** 2 for statistics in ratios)
-        zoos.append(np.sqrt(squares) / len(counted))  # tasks are independent, as in stats.mean_of
-    return Pairs(labels, _mean(zoos))
+    return Pairs(labels, difference_errors(ability_draws(group, labels, counted)))
 
 
 def _in_every_zoo(group: Group, keep: Callable[[Cell], bool]) -> tuple[str, ...]:
@@ -71,20 +67,11 @@ def _mean(arrays: list[Array]) -> Array:
 
 
 def _errors(statistics: Sequence[Statistic]) -> Array:
-    """Standard error of every difference; nan where one item leaves nothing to estimate it from."""
-    errors = np.zeros((len(statistics), len(statistics)))
-    for i, x in enumerate(statistics):
-        for j, y in enumerate(statistics[:i]):
-            se = stats.paired_difference(x, y).se
-            errors[i, j] = errors[j, i] = np.nan if se is None else se
-    return errors
-
-
-def _over_oracle(members: Mapping[str, Cell], label: str, key: str) -> Statistic:
-    """The ratio r = x/y as a statistic of its own: z_i = (x_i - r y_i) / y, as in stats.paired_ratio."""
-    x, y = members[label].representative(key), members[ORACLE].representative(key)
-    r = x.value / y.value
-    return Statistic(r, (x.deviations - r * y.deviations) / y.value, x.scale)
+    """Standard error of every paired difference; nan where one item leaves nothing to estimate it from."""
+    deviations = np.stack([statistic.deviations for statistic in statistics])
+    if deviations.shape[1] < 2:
+        return np.full((len(statistics), len(statistics)), np.nan)
+    return difference_errors(deviations) * statistics[0].scale
 
 
 def _wins(key: str, cells: Sequence[Cell]) -> Array:

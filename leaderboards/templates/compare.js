@@ -24,7 +24,7 @@ function difference(name, metric, a, b, pair, down) {
       el("small", {}, half === null ? "" : `${signed(value - half)} to ${signed(value + half)}`)),
     el("td", {}, pair?.items ? `${pair.better}` : "–"), el("td", {}, pair?.items ? `${pair.worse}` : "–"),
     el("td", {}, pair?.items ? `${pair.items - pair.better - pair.worse}` : "–"),
-    el("td", { class: "verdict" }, half === null ? "" : verdict(clear, first, pair.p)));
+    el("td", { class: "verdict" }, half === null ? "" : verdict(clear, first, pair.p) + (clear ? seedsAlike(a, b) : "")));
 }
 
 function compareRows(held, a, b) {
@@ -52,6 +52,13 @@ function abilityPair(held, a, b) {
 function verdict(clear, first, p) {
   const words = !clear ? "no clear difference" : first ? "A is better" : "B is better";
   return p === undefined ? words : `${words}, p ${p < 0.001 ? "under 0.001" : `= ${number(p)}`} after Holm`;
+}
+
+// The intervals are over items; in how many zoos the difference points the same way says something of zoos.
+function seedsAlike(a, b) {
+  const seeds = Object.keys(a.by_seed).filter((seed) => get(b.by_seed, seed) !== undefined);
+  const alike = seeds.filter((seed) => (a.by_seed[seed] - b.by_seed[seed]) * (a.value - b.value) > 0);
+  return seeds.length > 1 ? `, in ${alike.length} of ${seeds.length} seeds` : "";
 }
 
 function renderCompare() {

@@ -118,7 +118,15 @@ def test_compare_two_methods(browser: Browser) -> None:
     # one: moa right on 0-14, svd on 4-13; two: moa on 4-19, svd on 0-7.
     assert by_task["one"] == ["0.750", "0.500", "+0.250", "5", "0", "15", "A is better"]
     assert by_task["two"] == ["0.800", "0.400", "+0.400", "12", "4", "4", "A is better"]
-    assert by_task["ability"] == ["0.875", "0.500", "+0.375", "–", "–", "–", "A is better"]
+    assert by_task["ability"] == [
+        "0.875",
+        "0.500",
+        "+0.375",
+        "–",
+        "–",
+        "–",
+        "A is better, p = 0.027 after Holm",
+    ]
     low = 0.25 - 1.96 * (0.25 * 0.75 / 19) ** 0.5
     assert f"+{low:.3f} to +{0.5 - low:.3f}" in browser.find("#comparison").text
     press(browser, "Swap")
@@ -271,3 +279,28 @@ def test_policy_blocks_what_is_not_ours(browser: Browser) -> None:
     browser.find("#late").click()
     assert browser.script("return window.bad ?? null") is None
     assert all("Content Security Policy" in complaint for complaint in browser.complaints())
+
+
+def test_ranks_show_the_places_that_cannot_be_ruled_out(browser: Browser) -> None:
+    data = json.loads(browser.script("return document.getElementById('data').textContent"))
+    board = data["leaderboard"]["boards"][2]
+    rows = [row for row in board["rows"] if row["origin"] == "measured"]
+    ranges = ["" if row["rank"] is None else f"{row['rank_low']}–{row['rank_high']}" for row in rows]
+    assert any(ranges)
+    expected = ["" if low == high else text for text in ranges for low, _, high in [text.partition("–")]]
+    ranks = "[...document.querySelectorAll('#scores tr.measured .rank')]"
+    shown = f"return {ranks}.map(rank => rank.querySelector('small')?.textContent ?? '')"
+    assert browser.script(shown) == expected
+
+
+def test_comparing_ranked_methods_uses_the_boards_correction(browser: Browser) -> None:
+    data = json.loads(browser.script("return document.getElementById('data').textContent"))
+    pairs = data["leaderboard"]["boards"][2]["ranking"]["pairs"]
+    pair = next(pair for pair in pairs if {pair["a"], pair["b"]} == {"concat:rank=8", "svd"})
+    browser.choose("a", "concat:rank=8")
+    browser.choose("b", "svd")
+    verdict = browser.find("#comparison tbody tr").text
+    words = "A is better" if pair["p"] <= 0.05 else "no clear difference"
+    assert words in verdict and f"p = {pair['p']:.3f} after Holm" in verdict
+    browser.choose("b", "base")
+    assert "Holm" not in browser.find("#comparison tbody tr").text
