@@ -52,26 +52,32 @@ RECORD = "training.json"
 
 
 @dataclass(frozen=True)
-class ExpertSettings:
-    """How every expert of a zoo is trained."""
+class Schedule:
+    """How long and how fast to train."""
 
     learning_rate: float = 1e-4
     steps: int = 1000
     batch_size: int = 8
+    warmup_share: float = 0.05
+    checkpoints: int = 4
+    """How many times a run is saved on its way."""
+    cutoff: int = 512
+    """Longest row in tokens; a longer prompt loses its beginning."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ExpertSettings(Schedule):
+    """How every expert of a zoo is trained."""
+
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    warmup_share: float = 0.05
-    cutoff: int = 512
-    """Longest row in tokens; a longer prompt loses its beginning."""
     rows: int | None = None
     """Rows of the training split to use; all when None."""
-    seed: int = 0
     init: Literal["shared", "independent"] = "shared"
     """Whether all experts start from one A, so that averaging factors means something."""
-    checkpoints: int = 4
-    """How many times a run is saved on its way."""
 
 
 def train_experts(
@@ -118,19 +124,11 @@ def train_expert(
         examples = [tokenize(row, tokenizer, settings.cutoff) for row in rows]
         model = new_expert(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), key, settings)
         initial = initial_sha256(model)
-        trainer = Trainer(
-            model=model,
-            args=_arguments(work, key, settings),
-            train_dataset=examples,
-            data_collator=PadRight(pad_token(tokenizer)),
-            callbacks=[Progress(key, report)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        checkpoint = get_last_checkpoint(str(work)) if work.is_dir() else None
-        result = trainer.train(resume_from_checkpoint=checkpoint)
+        arguments = training_arguments(work, settings, seed_of(key, settings.seed))
+        loss = train(model, examples, PadRight(pad_token(tokenizer)), arguments, Progress(key, report))
     record = _identity(base, key, portable_source(source, out), settings) | {
         "rows": len(rows),
-        "loss": result.training_loss,
+        "loss": loss,
         "initial_a_sha256": initial,
         "relative_update_norm": relative_update_norm(model),
     }
@@ -240,8 +238,8 @@ def isolated_randomness() -> Iterator[None]:
         yield
 
 
-def _arguments(work: Path, key: str, settings: ExpertSettings) -> TrainingArguments:
-    seed = seed_of(key, settings.seed)
+def training_arguments(work: Path, settings: Schedule, seed: int) -> TrainingArguments:
+    """Linear warm-up and decay, a few checkpoints on the way, nothing logged or drawn."""
     return TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=settings.batch_size,
@@ -259,6 +257,23 @@ def _arguments(work: Path, key: str, settings: ExpertSettings) -> TrainingArgume
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+def train(
+    model: torch.nn.Module,
+    rows: list[dict[str, Any]],
+    collator: PadRight,
+    arguments: TrainingArguments,
+    progress: Progress,
+) -> float:
+    """Train to the end, from the last checkpoint where there is one; the mean loss."""
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[progress]
+    )
+    trainer.remove_callback(PrinterCallback)  # prints a dictionary at the end
+    work = Path(str(arguments.output_dir))
+    checkpoint = get_last_checkpoint(str(work)) if work.is_dir() else None
+    return float(trainer.train(resume_from_checkpoint=checkpoint).training_loss)
 
 
 def _identity(base: str, key: str, source: str, settings: ExpertSettings) -> dict[str, Any]:

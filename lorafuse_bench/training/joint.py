@@ -6,15 +6,12 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from lorafuse_bench.experts import WEIGHTS, ExpertPool
 from lorafuse_bench.files import sha256_file, write_bytes, write_json
@@ -28,9 +25,12 @@ from lorafuse_bench.training.experts import (
     PadRight,
     Progress,
     Report,
+    Schedule,
     isolated_randomness,
     pad_token,
     tokenize,
+    train,
+    training_arguments,
 )
 from lorafuse_bench.training.routers import (
     accuracy_record,
@@ -43,23 +43,19 @@ from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
 
 
 @dataclass(frozen=True)
-class JointSettings:
+class JointSettings(Schedule):
     """How experts and routers are trained together; all of it is recorded in the manifest."""
 
     pool: Pool = "mean"
     eta: float = 0.1
     """Weight of the routers' loss."""
-    seed: int = 0
     steps: int = 2000
     learning_rate: float = 2e-3
     batch_size: int = 16
-    warmup_share: float = 0.05
     hidden: int = 32
     rows_per_task: int | None = None
     held_out: float = 0.05
     """Share of each task's rows kept for the routers' accuracy."""
-    cutoff: int = 512
-    checkpoints: int = 4
 
 
 def train_joint(
@@ -89,14 +85,8 @@ def train_joint(
         held_tasks += [index] * (len(of_task) - kept)
     with isolated_randomness():
         model = JointMoa(fused, settings)
-        trainer = Trainer(
-            model=model,
-            args=_arguments(work, settings),
-            train_dataset=rows,
-            data_collator=_Collator(pad_token(tokenizer)),
-            callbacks=[Progress(name, report)],
-        )
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.is_dir() else None)
+        arguments = training_arguments(work, settings, settings.seed)
+        train(model, rows, _Collator(pad_token(tokenizer)), arguments, Progress(name, report))
     features = block_features(fused, held, held_tasks, settings.pool, settings.batch_size)
     accuracy = router_accuracy(model.router(), features, torch.tensor(held_tasks))
     record = {**asdict(settings), "training": "joint", **accuracy_record(accuracy, len(fused.pool))}
@@ -190,26 +180,6 @@ def _make_trainable(update: RowUpdate, pool: ExpertPool, module: str, generator:
         a[index, rank:] = 0
     update.A = nn.Parameter(a)
     update.B = nn.Parameter(torch.zeros_like(update.B))
-
-
-def _arguments(work: Path, settings: JointSettings) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(work),
-        per_device_train_batch_size=settings.batch_size,
-        max_steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=round(settings.warmup_share * settings.steps),
-        save_steps=max(1, settings.steps // settings.checkpoints),
-        save_total_limit=1,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
 
 
 def _save_experts(zoo: Zoo, model: JointMoa, name: str) -> tuple[ExpertEntry, ...]:
