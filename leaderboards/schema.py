@@ -183,6 +183,9 @@ class Result(Strict):
     routers: tuple[RouterId, ...] = Field(description="The trained routers it used, by name.")
     data: Data = Field(description="Where the rows came from.")
     limit: int | None = Field(description="Items per task at most; null for all of them.")
+    max_length: int | None = Field(
+        default=None, description="Tokens of prompt and answer at most; null for the model's own length."
+    )
     batch_size: int | str = Field(description="As given to lm-eval: a number, or auto.")
     seeds: Seeds = Field(description="Seeds of the evaluation.")
     cost: Cost = Field(description="What it cost.")

@@ -49,6 +49,7 @@ class Plan:
     experts: Sequence[str] | None = None
     data: str | None = None
     limit: int | None = None
+    max_length: int | None = None
     batch_size: int = 32
     dtype: str = "float32"
     device: str = "cuda"
@@ -85,7 +86,13 @@ def run(plan: Plan, report: Callable[[str], None] = _LOGGER.info) -> list[Path]:
     if not pending:
         return paths
     lm = LorafuseLM(
-        "base", zoo=plan.zoo, data=plan.data, batch_size=plan.batch_size, device=plan.device, dtype=plan.dtype
+        "base",
+        zoo=plan.zoo,
+        data=plan.data,
+        batch_size=plan.batch_size,
+        device=plan.device,
+        dtype=plan.dtype,
+        max_length=plan.max_length,
     )
     for position, (method, suite) in enumerate(pending, start=1):
         report(f"[{position}/{len(pending)}] {suite} {method.label()}")
@@ -168,6 +175,7 @@ def _inputs(
         **identity(zoo, pool, method, plan.dtype),
         "data": {"source": source_name(zoo, source), "splits": {}},
         "limit": plan.limit,
+        "max_length": plan.max_length,
         "batch_size": plan.batch_size,
     }
 

@@ -25,6 +25,10 @@ def command(
         str | None, typer.Option(help="hub, mini, or a data directory; by default the zoo's.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Documents per task, for a quick look.")] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=8, help="Tokens of prompt and answer at most; longer prompts lose their start."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
     dtype: Annotated[str, typer.Option(help="Type the model computes in.")] = "float32",
     device: Annotated[
@@ -54,6 +58,7 @@ def command(
         experts=[name.strip() for name in experts.split(",")] if experts else None,
         data=data,
         limit=limit,
+        max_length=max_length,
         batch_size=batch_size,
         dtype=dtype,
         device=device,
