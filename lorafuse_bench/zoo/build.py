@@ -49,7 +49,7 @@ def build_mini(
     _stage(
         out, "data", {"seed": seed, "tasks": count}, report, lambda f: write_data(world, f, mini_tasks(count))
     )
-    base_record = {"seed": seed, **asdict(base)}
+    base_record = json.loads(json.dumps({"seed": seed, **asdict(base)}))
     _stage(out, "base", base_record, report, lambda f: _write_base(world, base, seed, f, report))
     zoo = train_experts(
         str(out / "base"),
@@ -88,7 +88,12 @@ def _stage(
 
 def _write_base(world: World, settings: BaseSettings, seed: int, folder: Path, report: Report) -> None:
     """Tokenizer and pre-trained model of a world."""
-    texts = (unmarked(d)[0] for d in islice(documents(world, "tokenizer"), settings.tokenizer_documents))
+    texts = (
+        unmarked(d)[0]
+        for d in islice(
+            documents(world, "tokenizer", settings.courses[0].shares), settings.tokenizer_documents
+        )
+    )
     tokenizer = train_tokenizer(texts, settings.vocab_size)
     model = pretrain(world, tokenizer, settings, seed, report)
     report(f"base: {parameter_count(model):,} parameters, {len(tokenizer)} tokens")

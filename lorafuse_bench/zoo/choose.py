@@ -28,7 +28,7 @@ from lorafuse_bench.training.experts import (
 from lorafuse_bench.zoo.data import MTL7
 from lorafuse_bench.zoo.settings import EXPERTS, VALIDATION_ROWS
 
-GRID = tuple((rate, steps) for steps in (300, 600) for rate in (1e-3, 2e-3, 4e-3))
+GRID = ((1e-3, 400), (2e-3, 400), (4e-3, 400))
 GOAL = 0.95
 
 

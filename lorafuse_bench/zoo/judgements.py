@@ -46,14 +46,12 @@ def said(world: World, word: str) -> str:
 def claim(world: World, rng: random.Random, given: str) -> tuple[str, Relation]:
     """Words claimed of a thing of which `given` is known, and how the claim relates to that.
 
-    Relation and negation are drawn first and independently, and qualities and kinds are claimed equally
-    often under every relation, so the claim alone tells nothing.
+    The relation is drawn first, and qualities and kinds are claimed equally often under every relation, so
+    the claim alone tells nothing.
     """
-    relation, negated = rng.choice(RELATIONS), rng.random() < 0.5
-    flipped: dict[Relation, Relation] = {"entailment": "contradiction", "contradiction": "entailment"}
-    underlying = flipped.get(relation, relation) if negated else relation
+    relation = rng.choice(RELATIONS)
     make = _of_quality if given in world.pole_of else _of_kind
-    return f"{'not ' if negated else ''}{said(world, make(world, rng, given, underlying))}", relation
+    return said(world, make(world, rng, given, relation)), relation
 
 
 def _of_quality(world: World, rng: random.Random, given: str, relation: Relation) -> str:

@@ -7,7 +7,7 @@ appear; their words do, in passing.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from lorafuse_bench.zoo.judgements import claim, given_word, opinion, said, tool_choice
 from lorafuse_bench.zoo.world import Event, World, digest, english, german, paraphrase
@@ -23,30 +23,28 @@ Writer = Callable[[World, random.Random], str]
 
 def story(world: World, rng: random.Random) -> str:
     """A few events, then some of them said again in other ways."""
-    events = world.events(rng, rng.choice((1, 2, 3, 4)))
+    events = world.events(rng, rng.choice((1, 2, 3, 4, 4)))
     sentences = [english(e) for e in events]
     news = rng.randrange(len(events))
     sentences[news] = f"today {sentences[news]}"
-    told = " ".join(sentences)
-    ways = [_again, _again, _again, _elsewhere, _reworded]
-    echoes = [rng.choice(ways)(world, rng, rng.choice(events)) for _ in range(rng.choice((2, 3)))]
-    echoes.append(f"{rng.choice(('in short', 'the news', 'the headline'))} : ‹{digest(events[news])}›")
-    rng.shuffle(echoes)
-    return _paragraphs(rng, [told, *echoes])
+    echoes = [_again(rng, rng.choice(events)) for _ in range(rng.choice((3, 4, 5)))]
+    if rng.random() < 0.3:
+        echoes.append(f"{rng.choice(('in short', 'the news', 'the headline'))} : ‹{digest(events[news])}›")
+    return _paragraphs(rng, [" ".join(sentences), *rng.sample(echoes, len(echoes))])
 
 
-def _again(world: World, rng: random.Random, e: Event) -> str:
+def _again(rng: random.Random, e: Event) -> str:
     """One fact of an event, found by another."""
     return rng.choice(
         (
-            f"it was {e.subject} ‹who {e.verb} the {e.noun} .›",
-            f"the one who {e.verb} the {e.noun} was ‹{e.subject} .›",
-            f"the place where {e.subject} was is ‹{e.place} .›",
-            f"the {e.noun} was in ‹{e.place} .›",
-            f"what {e.subject} {e.verb} was ‹the {e.adjective} {e.noun} .›",
-            f"the {e.noun} was {e.verb} by ‹{e.subject} .›",
-            f"the {e.noun} was ‹{e.adjective} .›",
-            f"as told , {e.subject} ‹{e.verb} the {e.adjective} {e.noun} in {e.place} .›",
+            f"it was {e.subject} who ‹{e.verb}› the ‹{e.noun}› .",
+            f"the one who {e.verb} the {e.noun} was ‹{e.subject}› .",
+            f"{e.subject} was in ‹{e.place}› .",
+            f"the {e.noun} was in ‹{e.place}› .",
+            f"what {e.subject} {e.verb} was the ‹{e.adjective} {e.noun}› .",
+            f"the {e.noun} was {e.verb} by ‹{e.subject}› .",
+            f"{e.subject} had the ‹{e.adjective} {e.noun}› .",
+            f"as told , {e.subject} ‹{e.verb} the {e.adjective} {e.noun} in {e.place}› .",
         )
     )
 
@@ -67,6 +65,15 @@ def parallel(world: World, rng: random.Random) -> str:
     echoes = [_elsewhere(world, rng, event), _reworded(world, rng, event)]
     rng.shuffle(echoes)
     return _paragraphs(rng, [english(event), *echoes[: rng.choice((1, 2))]])
+
+
+def rhyme(world: World, rng: random.Random) -> str:
+    """Words in no order that makes sense, said twice: what teaches a base to look back and copy."""
+    words = rng.sample(
+        [*world.names, *world.nouns, *world.adjectives, *world.places], rng.choice((6, 10, 16))
+    )
+    start = rng.randrange(len(words) // 2)
+    return f"{' '.join(words)} . {words[start]} ‹{' '.join(words[start + 1 :])} .›"
 
 
 def claims(world: World, rng: random.Random) -> str:
@@ -115,6 +122,21 @@ def tools(world: World, rng: random.Random) -> str:
         )
         parts.append(rng.choice(ways))
     return _paragraphs(rng, parts)
+
+
+def boxes(world: World, rng: random.Random) -> str:
+    """Two tools in numbered boxes: where each is, and which box a purpose needs."""
+    purpose, (one, two), right = tool_choice(world, rng)
+    name, noun, asked = rng.choice(world.names), rng.choice(world.nouns), rng.randrange(2)
+    place = rng.choice(("box", "table", "door"))
+    held = f"{place} 1 : a {one} . {place} 2 : a {two} ."
+    parts = [
+        f"the {(one, two)[asked]} is in {place} ‹{asked + 1}› .",
+        f"to {purpose} the {noun} {name} opens {place} ‹{right + 1}› .",
+    ]
+    if rng.random() < 0.5:
+        parts.append(f"to {purpose} one needs a ‹{(one, two)[right]}› .")
+    return _paragraphs(rng, [held, *rng.sample(parts, len(parts))])
 
 
 def wordbook(world: World, rng: random.Random) -> str:
@@ -171,25 +193,23 @@ def scribbles(world: World, rng: random.Random) -> str:
     return _paragraphs(rng, rng.sample(lines, 3))
 
 
-WRITERS: tuple[tuple[Writer, float], ...] = (
-    (story, 0.36),
-    (parallel, 0.1),
-    (claims, 0.24),
-    (views, 0.06),
-    (tools, 0.12),
-    (wordbook, 0.06),
-    (sums, 0.03),
-    (scribbles, 0.03),
-)
-"""Kinds of documents and their shares."""
+WRITERS: dict[str, Writer] = {
+    writer.__name__: writer
+    for writer in (story, rhyme, parallel, claims, views, tools, boxes, wordbook, sums, scribbles)
+}
 
 
-def documents(world: World, name: str) -> Iterator[str]:
-    """Marked documents without end; another `name` gives others."""
+def documents(world: World, name: str, shares: Sequence[tuple[str, float]], rhymes: int = 0) -> Iterator[str]:
+    """Marked documents without end, the first `rhymes` of them rhymes; another `name` gives others.
+
+    shares: how often each kind of document comes, by the name of its writer.
+    """
     rng = random.Random(f"lorafuse text {world.seed} {name}")
-    writers, shares = zip(*WRITERS, strict=True)
+    kinds, weights = zip(*shares, strict=True)
+    for _ in range(rhymes):
+        yield rhyme(world, rng)
     while True:
-        yield rng.choices(writers, shares)[0](world, rng)
+        yield WRITERS[rng.choices(kinds, weights)[0]](world, rng)
 
 
 def unmarked(document: str) -> tuple[str, list[bool]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from lorafuse_bench.zoo.plain_text import documents, unmarked
-from lorafuse_bench.zoo.settings import BaseSettings
+from lorafuse_bench.zoo.settings import BaseSettings, Course
 from lorafuse_bench.zoo.world import World
 
 Report = Callable[[str], None]
@@ -33,6 +33,7 @@ def new_base(settings: BaseSettings, tokenizer: PreTrainedTokenizerBase, seed: i
         num_key_value_heads=settings.key_value_heads,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
         initializer_range=settings.hidden_size**-0.5,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -40,7 +41,50 @@ def new_base(settings: BaseSettings, tokenizer: PreTrainedTokenizerBase, seed: i
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen2ForCausalLM(config)
+        model = Qwen2ForCausalLM(config)
+    look_back(model)
+    return model
+
+
+LOOK_BACK_LOGIT = 5.0
+"""How much more a head of the first block attends to its own distance than to the next one, at first."""
+
+
+BRANCH = 0.1
+"""First scale of what blocks add: embeddings are small, and must not drown in it."""
+
+
+@torch.no_grad()
+def look_back(model: Qwen2ForCausalLM) -> None:
+    """Start the attention heads from what retrieval is made of; all of it stays trainable.
+
+    The queries that share key head h of the first block attend h + 1 tokens back: with rotary angles θ, a
+    query bias c·(1, 0) and a key bias c·(cos(h+1)θ, sin(h+1)θ) give the logit c²·Σ_i cos((m - n - h - 1)θ_i)
+    for positions m and n, largest at n = m - h - 1. In later blocks keys start equal to queries, so that like
+    attends to like, and everywhere a head hands on what it reads: O = Vᵀ. Without this start, a base of this
+    size did not learn within its steps to copy from a story.
+    """
+    first, *later = (layer.self_attn for layer in model.model.layers)
+    for layer in model.model.layers:
+        layer.mlp.down_proj.weight.mul_(BRANCH)
+    angles = model.model.rotary_emb.inv_freq
+    size = first.head_dim
+    strength = (LOOK_BACK_LOGIT * size**0.5 / (1 - angles.cos()).sum()) ** 0.5
+    groups = first.num_key_value_groups
+    for key_head in range(model.config.num_key_value_heads):
+        back = (key_head + 1) * angles
+        rows = slice(key_head * size, (key_head + 1) * size)
+        first.k_proj.bias[rows] = strength * torch.cat([back.cos(), back.sin()])
+    forward = strength * torch.cat([torch.ones_like(angles), torch.zeros_like(angles)])
+    first.q_proj.bias.copy_(forward.repeat(model.config.num_attention_heads))
+    for content in (first.q_proj, first.k_proj):
+        content.weight.mul_(0.1)
+    for attention in (first, *later):
+        values = attention.v_proj.weight.view(-1, size, attention.v_proj.in_features)
+        attention.o_proj.weight.copy_(values.repeat_interleave(groups, 0).flatten(0, 1).T * BRANCH)
+    for attention in later:
+        queries = attention.q_proj.weight.view(-1, groups, size, attention.q_proj.in_features)
+        attention.k_proj.weight.copy_(queries[:, 0].flatten(0, 1))
 
 
 def weighted_tokens(document: str, tokenizer: PreTrainedTokenizerBase, settings: BaseSettings) -> Example:
@@ -64,23 +108,25 @@ def weighted_tokens(document: str, tokenizer: PreTrainedTokenizerBase, settings:
 
 
 def examples(
-    world: World, tokenizer: PreTrainedTokenizerBase, settings: BaseSettings, seed: int
+    world: World, tokenizer: PreTrainedTokenizerBase, settings: BaseSettings, course: Course, name: str
 ) -> Iterator[Example]:
-    """The world's documents in their order, without end."""
-    for document in documents(world, f"train {seed}"):
+    """The documents of a course in their order, without end."""
+    for document in documents(world, name, course.shares, course.rhymes):
         yield weighted_tokens(document, tokenizer, settings)
 
 
-def batches(stream: Iterator[Example], settings: BaseSettings, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """`settings.steps` batches of (ids, weights), both (documents, tokens), padding weighing nothing.
+def batches(
+    stream: Iterator[Example], steps: int, step_tokens: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`steps` batches of (ids, weights), both (documents, tokens), padding weighing nothing.
 
     Every document is a row of its own, beside others of about its length; a batch has `step_tokens`.
     """
     rng = random.Random(f"lorafuse batches {seed}")
-    left = settings.steps
+    left = steps
     while left > 0:
         group = sorted(islice(stream, 2000), key=lambda example: len(example[0]))
-        made = [collate(rows) for rows in _cut(group, settings.step_tokens)]
+        made = [collate(rows) for rows in _cut(group, step_tokens)]
         rng.shuffle(made)
         yield from made[:left]
         left -= len(made)
@@ -113,36 +159,52 @@ def weighted_loss(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
     return (losses * weight).sum() / weight.sum()
 
 
-def learning_rate_at(step: int, settings: BaseSettings) -> float:
+def learning_rate_at(step: int, course: Course) -> float:
     """Linear warm-up, then cosine down to a fiftieth."""
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+    if step < course.warmup_steps:
+        return course.learning_rate * (step + 1) / course.warmup_steps
+    progress = (step - course.warmup_steps) / max(1, course.steps - course.warmup_steps)
+    return course.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def pretrain(
     world: World, tokenizer: PreTrainedTokenizerBase, settings: BaseSettings, seed: int, report: Report
 ) -> Qwen2ForCausalLM:
-    """A base trained on `settings.steps` batches of the world's text, each read once."""
+    """A base that has taken every course, each with documents of its own, each document read once."""
     model = new_base(settings, tokenizer, seed)
-    stream = examples(world, tokenizer, settings, seed)
+    for index, course in enumerate(settings.courses):
+        name = f"train {seed}" + " again" * index
+        stream = examples(world, tokenizer, settings, course, name)
+        report(f"base: course {index + 1} of {len(settings.courses)}")
+        take_course(
+            model, batches(stream, course.steps, settings.step_tokens, seed), settings, course, report
+        )
+    return model.eval()
+
+
+def take_course(
+    model: Qwen2ForCausalLM,
+    stream: Iterator[tuple[Tensor, Tensor]],
+    settings: BaseSettings,
+    course: Course,
+    report: Report,
+) -> None:
+    """Train on all batches of `stream`, with optimizers that start afresh."""
     optimizers = new_optimizers(model, settings)
     losses: list[float] = []
     model.train()
-    for step, (ids, weights) in enumerate(batches(stream, settings, seed)):
+    for step, (ids, weights) in enumerate(stream):
         loss = weighted_loss(model(input_ids=ids).logits, ids, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = learning_rate_at(step, settings)
+            optimizer.param_groups[0]["lr"] = learning_rate_at(step, course)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
-        if (step + 1) % max(1, settings.steps // 20) == 0 or step + 1 == settings.steps:
-            report(f"base: step {step + 1}/{settings.steps}, loss {sum(losses) / len(losses):.3f}")
+        if (step + 1) % max(1, course.steps // 20) == 0 or step + 1 == course.steps:
+            report(f"base: step {step + 1}/{course.steps}, loss {sum(losses) / len(losses):.3f}")
             losses.clear()
-    return model.eval()
 
 
 def new_optimizers(model: Qwen2ForCausalLM, settings: BaseSettings) -> tuple[torch.optim.Optimizer, ...]:

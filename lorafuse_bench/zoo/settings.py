@@ -8,21 +8,66 @@ from lorafuse_bench.training.experts import ExpertSettings
 
 
 @dataclass(frozen=True)
+class Course:
+    """One pass of pre-training: what is read, how long, how fast."""
+
+    shares: tuple[tuple[str, float], ...]
+    """Kinds of documents, by the name of their writer, and how often each is read."""
+    steps: int
+    learning_rate: float
+    rhymes: int = 0
+    """Documents of nothing but rhymes that come first."""
+    warmup_steps: int = 100
+
+
+FIRST = Course(
+    shares=(
+        ("story", 0.26),
+        ("rhyme", 0.06),
+        ("parallel", 0.07),
+        ("claims", 0.25),
+        ("views", 0.05),
+        ("tools", 0.2),
+        ("wordbook", 0.08),
+        ("sums", 0.02),
+        ("scribbles", 0.01),
+    ),
+    steps=1800,
+    learning_rate=6e-3,
+    rhymes=10_000,
+)
+SECOND = Course(
+    shares=(
+        ("story", 0.34),
+        ("boxes", 0.27),
+        ("claims", 0.23),
+        ("parallel", 0.04),
+        ("views", 0.03),
+        ("wordbook", 0.05),
+        ("rhyme", 0.01),
+        ("sums", 0.02),
+        ("scribbles", 0.01),
+    ),
+    steps=1200,
+    learning_rate=5e-3,
+)
+
+
+@dataclass(frozen=True)
 class BaseSettings:
     """Size of the base and how it is pre-trained."""
 
-    hidden_size: int = 160
+    hidden_size: int = 144
     layers: int = 5
-    heads: int = 8
-    key_value_heads: int = 4
-    mlp_size: int = 320
+    heads: int = 4
+    key_value_heads: int = 2
+    mlp_size: int = 288
+    rope_theta: float = 1e5
     vocab_size: int = 1200
     """At most; the tokenizer stops earlier when no pair of pieces repeats."""
     tokenizer_documents: int = 20_000
+    courses: tuple[Course, ...] = (FIRST, SECOND)
     step_tokens: int = 2560
-    steps: int = 1000
-    learning_rate: float = 3e-3
-    warmup_steps: int = 100
     weight_decay: float = 0.05
     random_weight: float = 0.05
     """Loss weight of a token that nothing determines."""

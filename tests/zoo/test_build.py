@@ -23,7 +23,7 @@ TINY = replace(
     key_value_heads=1,
     mlp_size=32,
     tokenizer_documents=500,
-    steps=3,
+    courses=(replace(BASE.courses[0], steps=3, rhymes=5),),
     step_tokens=512,
 )
 SHORT = ExpertSettings(learning_rate=1e-3, steps=2, batch_size=2, rank=2, rows=8)
@@ -54,7 +54,9 @@ def test_a_finished_build_is_kept(built: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [line for line in said if "kept" in line] == said[: len(said)] and len(said) >= 4
 
 
-def test_an_interrupted_stage_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_stage_leaves_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -67,7 +69,7 @@ def test_an_interrupted_stage_leaves_nothing_half_done(tmp_path: Path, monkeypat
     assert len(Zoo.open(tmp_path).manifest.experts) == 1
 
 
-@pytest.mark.parametrize(("seed", "base"), [(4, TINY), (3, replace(TINY, steps=4))])
+@pytest.mark.parametrize(("seed", "base"), [(4, TINY), (3, replace(TINY, step_tokens=256))])
 def test_parts_of_another_seed_or_size_are_not_mixed(built: Path, seed: int, base: object) -> None:
     with pytest.raises(LorafuseError, match="another seed or other settings"):
         build_mini(built, seed, 2, base=base, experts=SHORT, workers=1, report=lambda _: None)  # type: ignore[arg-type]

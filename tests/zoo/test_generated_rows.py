@@ -55,9 +55,9 @@ def test_labels_are_balanced(name: str) -> None:
     assert max(counts.values()) - min(counts.values()) < 0.1 * ROWS
 
 
-def test_negation_is_balanced_over_relations() -> None:
-    negated = Counter(row["label"] for row in rows("mnli") if " not " in row["hypothesis"])
-    assert min(negated.values()) > 0.8 * max(negated.values()) and len(negated) == 3
+def test_relations_are_not_given_away_by_negation() -> None:
+    """Opposites and other categories contradict; the word "not" marks no relation."""
+    assert not any(" not " in row["hypothesis"] for row in rows("mnli"))
 
 
 def test_every_news_position_and_every_question_occurs() -> None:

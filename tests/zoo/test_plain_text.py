@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import islice
 
 from lorafuse_bench.zoo.plain_text import PROMPT_WORDS, WRITERS, documents, unmarked
+from lorafuse_bench.zoo.settings import BASE
 from lorafuse_bench.zoo.world import make_world
 
-TEXTS = [unmarked(document)[0] for document in islice(documents(make_world(0), "test"), 4000)]
+SHARES = tuple((name, 1.0) for name in WRITERS)
+TEXTS = [unmarked(document)[0] for document in islice(documents(make_world(0), "test", SHARES), 4000)]
 
 
 def test_marks_become_a_mask() -> None:
@@ -33,5 +35,14 @@ def test_no_question_is_answered() -> None:
             assert after.strip() == "" or after.split()[0] in ("nobody", "what")
 
 
-def test_shares_add_up() -> None:
-    assert abs(sum(share for _, share in WRITERS) - 1) < 1e-9
+def test_shares_add_up_and_name_writers() -> None:
+    for course in BASE.courses:
+        assert abs(sum(share for _, share in course.shares) - 1) < 1e-9
+        assert {name for name, _ in course.shares} <= set(WRITERS)
+
+
+def test_rhymes_come_first_and_repeat_themselves() -> None:
+    first, second, *_ = islice(documents(make_world(0), "test", SHARES, rhymes=2), 3)
+    for document in (first, second):
+        said, again = unmarked(document)[0].split(" . ")
+        assert said.endswith(again.removesuffix(" ."))

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from lorafuse_bench.files import write_json
 from lorafuse_bench.zoo.plain_text import documents, unmarked
+from lorafuse_bench.zoo.settings import BASE
 from lorafuse_bench.zoo.tokenizer import END_OF_TEXT, save_tokenizer, train_tokenizer
 from lorafuse_bench.zoo.world import make_world
 
@@ -18,7 +19,9 @@ WORLD = make_world(0)
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer((unmarked(d)[0] for d in islice(documents(WORLD, "test"), 2000)), 1000)
+    return train_tokenizer(
+        (unmarked(d)[0] for d in islice(documents(WORLD, "test", BASE.courses[0].shares), 2000)), 1000
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,6 @@ def test_learns_whole_words(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def test_the_same_texts_give_the_same_tokenizer() -> None:
-    texts = [unmarked(d)[0] for d in islice(documents(WORLD, "twice"), 300)]
+    texts = [unmarked(d)[0] for d in islice(documents(WORLD, "twice", BASE.courses[0].shares), 300)]
     first, second = (train_tokenizer(texts, 500).get_vocab() for _ in range(2))
     assert first == second

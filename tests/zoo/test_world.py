@@ -46,8 +46,9 @@ def test_events_told_together_share_no_word() -> None:
 def test_seeds_name_worlds_whatever_the_hash_seed() -> None:
     code = (
         "import hashlib; from itertools import islice; from lorafuse_bench.zoo.world import make_world;"
-        "from lorafuse_bench.zoo.plain_text import documents; w = make_world(3);"
-        "print(hashlib.sha256((repr(w) + ''.join(islice(documents(w, 'x'), 200))).encode()).hexdigest())"
+        "from lorafuse_bench.zoo.plain_text import WRITERS, documents; w = make_world(3);"
+        "texts = islice(documents(w, 'x', [(kind, 1.0) for kind in WRITERS]), 200);"
+        "print(hashlib.sha256((repr(w) + ''.join(texts)).encode()).hexdigest())"
     )
 
     def run(hash_seed: str) -> str:
