@@ -139,7 +139,7 @@ class Board(Strict):
     suite: str = Field(description="Name of the suite.")
     zoo: str = Field(description="Name of the zoo.")
     caption: str = Field(description="What the table shows, in a few honest sentences.")
-    provenance: Provenance = Field(description="What the measured rows were made with.")
+    provenance: Provenance = Field(description="How the measured rows came about.")
     replicates: tuple[Replicate, ...] = Field(description="The zoos, by seed.")
     columns: tuple[Column, ...] = Field(description="The tasks, in the suite's order.")
     ranking: Ranking | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ def _experts(result: Result) -> Any:
 SAME_IN_BOARD = {
     "data.source": "Build them apart: scores on different rows do not compare.",
     "limit": "Build them apart: a limited run and a full one were scored on different rows.",
+    "max_length": "Build them apart: one read more of each prompt than the other.",
     "base.dtype": "Build them apart, or run them alike.",
 }
 SAME_IN_ZOO = {
@@ -36,6 +37,9 @@ SAME_IN_ROW = {
     "method.version": "The method changed between the runs: run the older cell again.",
     "method.options": "One label must stand for one set of options: run the older cell again.",
 }
+
+
+_APART = "Give two cells of one suite, zoo and seed."
 
 
 def check(group: Group, allow_limit: bool) -> None:
@@ -56,6 +60,17 @@ def check(group: Group, allow_limit: bool) -> None:
             _check_documents(cell, members[ORACLE])
     for members in group.cells.values():
         _check_alike(members[ORACLE], first[ORACLE])
+
+
+def check_pair(cell: Cell, other: Cell) -> None:
+    """LorafuseError unless two cells were scored on the same documents by the same experts."""
+    _require_same([cell, other], {"suite": _APART, "zoo.name": _APART, "zoo.seed": _APART})
+    _require_same([cell, other], SAME_IN_BOARD | SAME_IN_ZOO)
+    shared = [key for key in cell.result.tasks if key in other.result.tasks]
+    if not shared:
+        raise LorafuseError(f"{cell.path}: tasks: none that {other.path} has. Give two cells of one suite.")
+    _check_alike(cell, other)
+    _check_documents(cell, other)
 
 
 def _check_complete(cell: Cell, allow_limit: bool) -> None:
@@ -90,7 +105,7 @@ def _check_references(where: str, members: dict[str, Cell], tasks: Sequence[str]
 
 def _check_alike(cell: Cell, oracle: Cell) -> None:
     """The same kind of rows, and the same metrics."""
-    for key, task in cell.result.tasks.items():
+    for key, task in _shared(cell, oracle):
         other = oracle.result.tasks[key]
         for field in ("version", "few_shot", "n", "representative"):
             _refuse_other(cell, oracle, f"tasks.{key}.{field}", *(getattr(t, field) for t in (task, other)))
@@ -101,6 +116,11 @@ def _check_alike(cell: Cell, oracle: Cell) -> None:
             _refuse_other(cell, oracle, where, *map(attrgetter(field), metrics))
 
 
+def _shared(cell: Cell, oracle: Cell) -> Iterator[tuple[str, Task]]:
+    """The tasks that both have (an oracle of a board has them all)."""
+    return ((key, task) for key, task in cell.result.tasks.items() if key in oracle.result.tasks)
+
+
 def _datasets(task: Task, other: Task) -> list[dict[str, Any]]:
     """Both datasets; their revisions only where both are known."""
     known = task.dataset.revision and other.dataset.revision
@@ -109,7 +129,7 @@ def _datasets(task: Task, other: Task) -> list[dict[str, Any]]:
 
 def _check_documents(cell: Cell, oracle: Cell) -> None:
     """The very same documents, from the same files; lm-eval's own results do not say which files."""
-    for key, task in cell.result.tasks.items():
+    for key, task in _shared(cell, oracle):
         served = [c.result.data.splits.get(key) for c in (cell, oracle)]
         if None not in served:
             _refuse_other(cell, oracle, f"data.splits.{key}", *served)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from lorafuse_bench.leaderboards.board import Column, Score, TaskScores
+from lorafuse_bench.leaderboards.board import Column, Row, Score, TaskScores
 
 
 def number(value: float) -> str:
@@ -17,6 +17,14 @@ def uncertainty(score: Score) -> str:
     """`±0.012`: over seeds where there are several, else over items; empty where unknown."""
     error = score.sd if score.sd is not None else score.se
     return "" if error is None else f"±{error:.3f}"
+
+
+def place(row: Row) -> str:
+    """`2`, or `1–3` where those places cannot be told apart; `=` where another's ability is the very same."""
+    if row.rank is None:
+        return "–"
+    low, high = row.rank_low or row.rank, row.rank_high or row.rank
+    return (str(low) if low == high else f"{low}–{high}") + ("=" if row.tied else "")
 
 
 def amount(count: float) -> str:

@@ -18,7 +18,17 @@ from lorafuse_bench import __version__
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.uncaught import EXIT_BAD_INPUT, EXIT_INTERRUPTED, say
 
-SUBCOMMANDS: tuple[str, ...] = ("run", "leaderboard", "samples", "train", "zoo", "methods", "export", "bench")
+SUBCOMMANDS: tuple[str, ...] = (
+    "run",
+    "leaderboard",
+    "compare",
+    "samples",
+    "train",
+    "zoo",
+    "methods",
+    "export",
+    "bench",
+)
 
 
 class _OneLineErrors(TyperGroup):

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from lorafuse_bench.cli._boards import print_boards
 
-    from lorafuse_bench.leaderboards.board import Board, Leaderboard, Row
-
-WIDE, ROOM_FOR_COSTS = 160, 100
-
-app = typer.Typer(help="Build and show leaderboards from results.", no_args_is_help=True)
+app = typer.Typer(help="Build, show, verify and publish leaderboards.", no_args_is_help=True)
 
 
 @app.command()
 def build(
-    results: Annotated[list[Path], typer.Argument(help="Folders that `lorafuse run --out` wrote to.")],
+    results: Annotated[list[Path], typer.Argument(help="Folders of `lorafuse run`, or of lm_eval.")],
     out: Annotated[Path, typer.Option(help="The leaderboard file to write.")] = Path("leaderboard.json"),
     html: Annotated[Path | None, typer.Option(help="Folder for the page, index.html.")] = None,
     allow_limit: Annotated[
@@ -39,7 +34,7 @@ def build(
     leaderboard = build_leaderboard(results, allow_limit=allow_limit, note=note)
     write_leaderboard(out, leaderboard)
     page = write_page(html, leaderboard) if html is not None else None
-    _print(leaderboard)
+    print_boards(leaderboard)
     typer.echo(f"leaderboard: {out}")
     if page is not None:
         typer.echo(f"page: {page}")
@@ -57,73 +52,59 @@ def show(
     if as_json:
         typer.echo(to_json(leaderboard))
     else:
-        _print(leaderboard)
+        print_boards(leaderboard)
 
 
-def _print(leaderboard: Leaderboard) -> None:
-    """Every board as a table with its caption."""
-    from rich.console import Console
-    from rich.text import Text
+@app.command()
+def verify(
+    paths: Annotated[list[Path], typer.Argument(help="Result files, leaderboard files, or folders of them.")],
+) -> None:
+    """Check results and published boards; every problem is named by file and field, exit code 2.
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, WIDE)  # a file or a pipe has no edge to fold at
-    for board in leaderboard.boards:
-        console.print(_table(board, costs=console.width >= ROOM_FOR_COSTS))
-        # Text, not markup: captions and labels come from files.
-        console.print(Text(board.caption, style="dim"))
-        for column in board.columns:
-            if not column.counts:
-                console.print(Text(f"{column.task} does not count: {column.reason}.", style="dim"))
-        for source in dict.fromkeys(row.source for row in board.rows if row.source):
-            console.print(Text(f"paper: {source}.", style="dim"))
-        console.print()
+    A result must be whole, unaltered and comparable with the others; a published board must be what its
+    results make.
+    """
+    from lorafuse_bench.leaderboards.verify import verify as check
+    from lorafuse_bench.uncaught import EXIT_BAD_INPUT
 
-
-def _table(board: Board, costs: bool) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    title = Text(f"{board.suite} on {board.zoo}", style="bold")
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=0)
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("method", overflow="fold", min_width=11)
-    for heading in ("ability", "±", *(column.task.replace("_", "_\n") for column in board.columns)):
-        table.add_column(Text(heading), justify="right", no_wrap=True)
-    if costs:
-        table.add_column("params", justify="right", no_wrap=True)
-        table.add_column("eval s", justify="right", no_wrap=True)
-    source: str | None = None
-    for row in board.rows:
-        if row.source != source:
-            source = row.source
-            table.add_section()
-        cells = _cells(board, row) + (_costs(row) if costs else [])
-        table.add_row(*(Text(cell, style="dim" if row.source else "") for cell in cells))
-    return table
+    reports = [check(path) for path in paths]
+    problems = [problem for report in reports for problem in report.problems]
+    for problem in problems:
+        typer.echo(problem, err=True)
+    results, boards = sum(r.results for r in reports), sum(r.boards for r in reports)
+    if problems:
+        raise typer.Exit(EXIT_BAD_INPUT)
+    typer.echo(f"{results} results and {boards} leaderboards: nothing wrong.")
 
 
-def _cells(board: Board, row: Row) -> list[str]:
-    """Rank or role, method, ability, tasks; in brackets the raw value of a task that does not count."""
-    from lorafuse_bench.leaderboards import text
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(help="A folder with leaderboard.json and its results/.")],
+    repo: Annotated[str, typer.Option(help="Data set on the hub, such as somebody/lora-fuse-boards.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Upload; without it only say what would be.")] = False,
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Leaderboard",
+) -> None:
+    """Upload a published board to the Hugging Face hub, after verifying it.
 
-    place = {"floor": "floor", "oracle": "ref", "method": str(row.rank or "–")}[row.role]
-    cells = ["paper" if row.origin == "reported" else place, row.label]
-    if row.ability is None:
-        cells += [row.note or "–", ""]
-    else:
-        cells += [text.number(row.ability.value), text.uncertainty(row.ability).removeprefix("±")]
-    for column in board.columns:
-        score, kind = text.shown(column, row.tasks[column.task]) if column.task in row.tasks else (None, "")
-        value = "–" if score is None else text.number(score.value)
-        cells.append({"raw": f"({value})", "difference": f"Δ{value}"}.get(kind, value))
-    return cells
+    The token is that of HF_TOKEN or `hf auth login`.
+    """
+    from lorafuse_bench.leaderboards import publish as publishing
+
+    uploads = publishing.plan(folder)
+    for upload in uploads:
+        typer.echo(f"{upload.size:>10,} {upload.name}")
+    if not yes:
+        typer.echo(f"dry run: {len(uploads)} files for {repo}. Add --yes to upload them.")
+        return
+    typer.echo(f"published: {publishing.publish(folder, repo, message)}")
 
 
-def _costs(row: Row) -> list[str]:
-    from lorafuse_bench.leaderboards import text
+@app.command()
+def schema(
+    out: Annotated[Path, typer.Option(help="Folder for the JSON Schema files.")] = Path("."),
+) -> None:
+    """Write the JSON Schema of results, items and leaderboards."""
+    from lorafuse_bench.leaderboards.schemas import write
 
-    if row.cost is None:
-        return ["–", "–"]
-    return [text.amount(row.cost.extra_parameters), text.seconds(row.cost.eval_seconds)]
+    for path in write(out):
+        typer.echo(str(path))

@@ -1,0 +1,83 @@
+"""Boards as tables on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lorafuse_bench.leaderboards.board import Board, Leaderboard, Row
+
+WIDE, ROOM_FOR_COSTS = 160, 100
+
+
+def print_boards(leaderboard: Leaderboard) -> None:
+    """Every board as a table with its caption, on the terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from lorafuse_bench.leaderboards import text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)  # a file or a pipe has no edge to fold at
+    for board in leaderboard.boards:
+        console.print(_table(board, costs=console.width >= ROOM_FOR_COSTS))
+        # Text, not markup: captions and labels come from files.
+        console.print(Text(text.printable(board.caption), style="dim"))
+        for column in board.columns:
+            if not column.counts:
+                console.print(Text(f"{column.task} does not count: {column.reason}.", style="dim"))
+        for source in dict.fromkeys(row.source for row in board.rows if row.source):
+            console.print(Text(f"paper: {source}.", style="dim"))
+        console.print()
+
+
+def _table(board: Board, costs: bool) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text(f"{board.suite} on {board.zoo}", style="bold")
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=0)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("method", overflow="fold", min_width=11)
+    for heading in ("ability", "±", *(column.task.replace("_", "_\n") for column in board.columns)):
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    if costs:
+        table.add_column("params", justify="right", no_wrap=True)
+        table.add_column("eval s", justify="right", no_wrap=True)
+    source: str | None = None
+    for row in board.rows:
+        if row.source != source:
+            source = row.source
+            table.add_section()
+        cells = _cells(board, row) + (_costs(row) if costs else [])
+        table.add_row(*(Text(cell, style="dim" if row.source else "") for cell in cells))
+    return table
+
+
+def _cells(board: Board, row: Row) -> list[str]:
+    """Rank or role, method, ability, tasks; in brackets the raw value of a task that does not count."""
+    from lorafuse_bench.leaderboards import text
+
+    place = {"floor": "floor", "oracle": "ref", "method": text.place(row)}[row.role]
+    cells = ["paper" if row.origin == "reported" else place, text.printable(row.label)]
+    if row.ability is None:
+        cells += [row.note or "–", ""]
+    else:
+        cells += [text.number(row.ability.value), text.uncertainty(row.ability).removeprefix("±")]
+    for column in board.columns:
+        score, kind = text.shown(column, row.tasks[column.task]) if column.task in row.tasks else (None, "")
+        value = "–" if score is None else text.number(score.value)
+        cells.append({"raw": f"({value})", "difference": f"Δ{value}"}.get(kind, value))
+    return cells
+
+
+def _costs(row: Row) -> list[str]:
+    from lorafuse_bench.leaderboards import text
+
+    if row.cost is None:
+        return ["–", "–"]
+    return [text.amount(row.cost.extra_parameters), text.seconds(row.cost.eval_seconds)]

@@ -1,0 +1,77 @@
+"""`lorafuse compare`: two methods on the same items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lorafuse_bench.leaderboards.compare import Comparison, TaskComparison
+
+
+def command(
+    a: Annotated[str, typer.Argument(help="A result file, or with --results a method such as moa.")],
+    b: Annotated[str, typer.Argument(help="Another.")],
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of one suite, zoo and seed, to find methods in.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Paired differences per task, a minus b, with items flipped and p values.
+
+    Both must have been scored on the same documents with the same experts. p is two-sided, from the paired
+    standard error; Holm's correction is over the tasks.
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from lorafuse_bench.leaderboards import compare
+
+    paths = [Path(x) if results is None else compare.result_of(results, x) for x in (a, b)]
+    found = compare.compare(*paths)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=1))
+    else:
+        Console(highlight=False).print(_table(found))
+
+
+def _table(found: Comparison) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from lorafuse_bench.leaderboards.text import printable
+
+    title = Text(f"{printable(found.a)} minus {printable(found.b)}", style="bold")
+    title.append(f"  {printable(found.suite)} on {printable(found.zoo)}, seed {found.seed}")
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    for heading in ("task", "metric", "n", "A", "B", "A − B", "95%", "p", "Holm", "A wins", "B wins"):
+        table.add_column(heading, justify="left" if heading in ("task", "metric") else "right")
+    for task in found.tasks:
+        table.add_row(*(Text(cell) for cell in _cells(task)))
+    return table
+
+
+def _cells(task: TaskComparison) -> list[str]:
+    from lorafuse_bench.leaderboards.stats import Z95
+    from lorafuse_bench.leaderboards.text import number
+
+    loss = " (loss)" if task.direction == "down" else ""
+    half = None if task.se is None else Z95 * task.se
+    ends = "–" if half is None else f"{number(task.difference - half)} to {number(task.difference + half)}"
+    return [
+        task.task,
+        task.metric + loss,
+        str(task.n),
+        *(number(value) for value in (task.a, task.b, task.difference)),
+        ends,
+        *("–" if p is None else f"{p:.2g}" for p in (task.p, task.p_holm)),
+        str(task.a_better),
+        str(task.b_better),
+    ]

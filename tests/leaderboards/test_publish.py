@@ -1,0 +1,138 @@
+"""`lorafuse leaderboard publish` against a stand-in for the hub on this machine."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from toy_cells import write
+
+from lorafuse_bench.leaderboards.board import write_leaderboard
+from lorafuse_bench.leaderboards.builder import build
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers what `create_repo` and `create_commit` ask, and remembers it."""
+
+    asked: list[tuple[str, str, str | None, bytes]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.asked.append((self.command, self.path, self.headers["Authorization"], body))
+        home = f"http://{self.headers['Host']}/datasets/me/boards"
+        if "preupload" in self.path:
+            files = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for f in json.loads(body)["files"]
+            ]
+            self._answer({"files": files})
+        elif "/commit/" in self.path:
+            self._answer({"commitUrl": f"{home}/commit/1", "commitOid": "1" * 40, "success": True})
+        else:
+            self._answer({"url": home, "name": "me/boards", "id": "1"})
+
+    def _answer(self, content: dict[str, object]) -> None:
+        payload = json.dumps(content).encode()
+        refused = self.headers["Authorization"] != "Bearer hf_good"
+        self.send_response(401 if refused else 200)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, list[tuple[str, str, str | None, bytes]]]]:
+    """Address of the stand-in, and what it was asked."""
+    Hub.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", Hub.asked
+    server.shutdown()
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    folder = tmp_path / "toy"
+    write(folder / "results", "base", {"one": [0.0] * 4})
+    path = write(folder / "results", "oracle", {"one": [1.0] * 4})
+    path.with_name("oracle.samples.jsonl.gz").write_bytes(b"texts")
+    write_leaderboard(folder / "leaderboard.json", build([folder / "results"]))
+    return folder
+
+
+def lorafuse(
+    folder: Path, endpoint: str, *options: str, token: str | None
+) -> subprocess.CompletedProcess[str]:
+    command = "from lorafuse_bench.cli import main; main()"
+    named = {"HF_TOKEN": token} if token else {}
+    home = {"HF_HOME": str(folder.parent / "hf"), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint}
+    return subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            command,
+            "leaderboard",
+            "publish",
+            str(folder),
+            "--repo",
+            "me/boards",
+            *options,
+        ],
+        env={k: v for k, v in os.environ.items() if not k.startswith("HF_")} | home | named,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_dry_run_asks_nothing(published: Path, hub: tuple[str, list[object]]) -> None:
+    done = lorafuse(published, hub[0], token=None)
+    assert done.returncode == 0, done.stderr
+    assert "dry run: 5 files for me/boards. Add --yes" in done.stdout
+    assert "results/toy/mini-1/oracle.items.json.gz" in done.stdout
+    assert "samples" not in done.stdout
+    assert hub[1] == []
+
+
+def test_all_files_go_up_in_one_commit(published: Path, hub: tuple[str, list[object]]) -> None:
+    done = lorafuse(published, hub[0], "--yes", "--message", "First", token="hf_good")
+    assert done.returncode == 0, done.stderr
+    assert f"published: {hub[0]}/datasets/me/boards/commit/1" in done.stdout
+    (body,) = [asked[3] for asked in Hub.asked if "/commit/" in asked[1]]
+    lines = [json.loads(line) for line in body.decode().splitlines()]
+    assert lines[0]["value"]["summary"] == "First"
+    sent = {line["value"]["path"]: line["value"]["content"] for line in lines if line["key"] == "file"}
+    assert base64.b64decode(sent["leaderboard.json"]) == (published / "leaderboard.json").read_bytes()
+    assert len(sent) == 5
+    assert not any("samples" in name for name in sent)
+
+
+def test_a_refused_or_missing_token_is_one_line(published: Path, hub: tuple[str, list[object]]) -> None:
+    done = lorafuse(published, hub[0], "--yes", token="hf_bad")
+    assert done.returncode == 2
+    assert "cannot publish to 'me/boards': " in done.stderr
+    done = lorafuse(published, hub[0], "--yes", token=None)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "lorafuse: no token of the hub. Set HF_TOKEN, or run `hf auth login`.\n",
+    )
+
+
+def test_an_altered_board_is_not_published(published: Path, hub: tuple[str, list[object]]) -> None:
+    board = published / "leaderboard.json"
+    board.write_text(board.read_text().replace('"caption": "', '"caption": "The best. '))
+    done = lorafuse(published, hub[0], "--yes", token="hf_good")
+    assert done.returncode == 2
+    assert "boards.0.caption" in done.stderr
+    assert hub[1] == []
