@@ -49,7 +49,7 @@ def build_mini(
     _stage(
         out, "data", {"seed": seed, "tasks": count}, report, lambda f: write_data(world, f, mini_tasks(count))
     )
-    base_record = json.loads(json.dumps({"seed": seed, **asdict(base)}))
+    base_record = {"seed": seed, **asdict(base)}
     _stage(out, "base", base_record, report, lambda f: _write_base(world, base, seed, f, report))
     zoo = train_experts(
         str(out / "base"),
@@ -69,6 +69,7 @@ def _stage(
 ) -> None:
     """Make one folder of the zoo unless it is there; it appears only when it is complete."""
     folder, unfinished = out / part, out / f".{part}.unfinished"
+    record = json.loads(json.dumps(record))  # as it is read back: tuples become lists
     if folder.is_dir():
         path = folder / RECORD
         if not path.is_file() or json.loads(path.read_text()) != record:
