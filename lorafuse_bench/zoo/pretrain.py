@@ -71,7 +71,7 @@ def look_back(model: Qwen2ForCausalLM) -> None:
     size = first.head_dim
     strength = (LOOK_BACK_LOGIT * size**0.5 / (1 - angles.cos()).sum()) ** 0.5
     groups = first.num_key_value_groups
-    for key_head in range(model.config.num_key_value_heads):
+    for key_head in range(len(first.k_proj.bias) // size):
         back = (key_head + 1) * angles
         rows = slice(key_head * size, (key_head + 1) * size)
         first.k_proj.bias[rows] = strength * torch.cat([back.cos(), back.sin()])
