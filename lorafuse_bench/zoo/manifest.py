@@ -46,7 +46,8 @@ class RouterEntry(_Strict):
     experts: tuple[str, ...] = Field(description="Expert names in the order of the router's outputs.")
     settings: dict[str, Any] = Field(description="What it was trained with: pool, training, seed, ...")
     adapters: tuple[ExpertEntry, ...] = Field(
-        default=(), description="Experts trained jointly with this router; empty when it serves the zoo's own."
+        default=(),
+        description="Experts trained jointly with this router; empty when it serves the zoo's own.",
     )
 
 

@@ -56,11 +56,15 @@ def test_mistakes_are_named(spec: str, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_third_partys_entry_point_registers_a_class_or_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_third_partys_entry_point_registers_a_class_or_names_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(registry, "_METHODS", dict(registry.methods()))
     registry._load(EntryPoint("mine", "tiny_method:Mine", registry.ENTRY_POINTS))
     assert registry._METHODS["mine"].family == "merging"
-    with pytest.raises(LorafuseError, match=r"entry point 'broken' \(tiny_method:Missing\).*Repair or uninstall"):
+    with pytest.raises(
+        LorafuseError, match=r"entry point 'broken' \(tiny_method:Missing\).*Repair or uninstall"
+    ):
         registry._load(EntryPoint("broken", "tiny_method:Missing", registry.ENTRY_POINTS))
 
 
