@@ -142,11 +142,20 @@ def _read(path: Path, output: dict[str, Any]) -> tuple[Result, Items]:
         suite=suite,
         data={"source": data["source"], "splits": {}},
         limit=None if config["limit"] is None else math.ceil(config["limit"]),
+        max_length=_max_length(config.get("model_args")),
         batch_size=config["batch_size"],
         seeds=seeds_of(config),
         cost={**cost, "eval_seconds": float(output["total_evaluation_time_seconds"])},
     )
     return result, items
+
+
+def _max_length(model_args: Any) -> int | None:
+    """`max_length` of --model_args, which lm-eval keeps as a table or as the text that was given."""
+    if isinstance(model_args, str):
+        model_args = dict(part.partition("=")[::2] for part in model_args.split(","))
+    given = (model_args or {}).get("max_length")
+    return None if given is None else int(given)
 
 
 def _suite(output: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Putting a published folder on the Hugging Face hub, as a data set."""
+"""Published boards: packing results into a folder that others can check, and putting it on the hub."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import write_text
+from lorafuse_bench.leaderboards.board import Leaderboard, write_leaderboard
+from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.collect import collect
 from lorafuse_bench.leaderboards.samples import SUFFIX
-from lorafuse_bench.leaderboards.verify import BOARD, verify
+from lorafuse_bench.leaderboards.schema import write_cell
+from lorafuse_bench.leaderboards.verify import BOARD, CAPTION, RESULTS, caption_of, verify
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,25 @@ class Upload:
     path: Path
     name: str
     size: int
+
+
+def pack(paths: Iterable[str | Path], folder: str | Path, caption: str) -> Leaderboard:
+    """Write a published folder: `results/` (scores and hashes), `caption.md`, and the board they make.
+
+    Results of lm-eval are rewritten as ours: their own files hold documents. Texts stay behind. The folder
+    must be new. LorafuseError for cells that do not compare.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise LorafuseError(f"{folder}: not empty. Name a new folder, so that nothing old stays in it.")
+    for group in collect(paths):
+        for members in group.cells.values():
+            for cell in members.values():
+                write_cell(folder / RESULTS, cell.result, cell.items)
+    write_text(folder / CAPTION, caption.strip() + "\n")
+    leaderboard = build([folder / RESULTS], note=caption_of(folder))
+    write_leaderboard(folder / BOARD, leaderboard)
+    return leaderboard
 
 
 def plan(folder: str | Path) -> list[Upload]:

@@ -53,6 +53,21 @@ def forward(
         typer.echo(f"plot: {plot}")
 
 
+@app.command()
+def leaderboard(
+    out: Out = None,
+    methods: Annotated[int, typer.Option(min=1, help="Methods besides base and oracle.")] = 100,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks.")] = 20,
+    items: Annotated[int, typer.Option(min=2, help="Items of each task.")] = 1000,
+) -> None:
+    """Building a large board of made-up results: seconds and memory."""
+    from lorafuse_bench.bench import leaderboard as bench
+
+    result = bench.run(methods, tasks, items)
+    typer.echo(f"{methods} methods x {tasks} tasks x {items:,} items, {result['draws']:,} bootstrap draws")
+    _report(result, out)
+
+
 def _shape(text: str) -> tuple[int, int]:
     from lorafuse_bench.errors import LorafuseError
 

@@ -78,6 +78,19 @@ def verify(
 
 
 @app.command()
+def pack(
+    results: Annotated[list[Path], typer.Argument(help="Folders of `lorafuse run`, or of lm_eval.")],
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+    caption: Annotated[str, typer.Option(help="What a reader must know; it opens the captions.")],
+) -> None:
+    """Pack results and their board into a folder that others can check: scores and hashes, no documents."""
+    from lorafuse_bench.leaderboards.publish import pack as pack_folder
+
+    print_boards(pack_folder(results, out, caption))
+    typer.echo(f"packed: {out}. Check it with: lorafuse leaderboard verify {out}")
+
+
+@app.command()
 def publish(
     folder: Annotated[Path, typer.Argument(help="A folder with leaderboard.json and its results/.")],
     repo: Annotated[str, typer.Option(help="Data set on the hub, such as somebody/lora-fuse-boards.")],

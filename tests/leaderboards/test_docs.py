@@ -1,6 +1,7 @@
 """The numbers in docs/statistics.md are what the code prints."""
 
 import doctest
+import math
 from pathlib import Path
 
 from lorafuse_bench.leaderboards import stats
@@ -19,6 +20,9 @@ def test_figures_in_the_text() -> None:
     text = PAGE.read_text()
     naive = (method.estimate().se or 0) / oracle.value
     assert f"(here {naive:.3f})" in text
+    ratio = method.value / oracle.value
+    independent = math.hypot(method.estimate().se or 0, ratio * (oracle.estimate().se or 0)) / oracle.value
+    assert f"(here {independent:.3f})" in text
     g = (stats.Z95 * (oracle.estimate().se or 0) / oracle.value) ** 2
     assert f"here g is {g:.3f}" in text
     assert f"{stats.BOOTSTRAP_DRAWS:,} bootstrap draws" in text

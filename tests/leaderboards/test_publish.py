@@ -13,10 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from test_lm_eval_results import grid
 from toy_cells import write
 
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import write_leaderboard
 from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.publish import pack
+from lorafuse_bench.leaderboards.verify import Report, verify
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -94,6 +98,22 @@ def lorafuse(
         text=True,
         check=False,
     )
+
+
+def test_packed_results_verify_and_hold_no_documents(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    grid(results)
+    caption = "Stock results.\nA toy."
+    board = pack([results], tmp_path / "packed", caption)
+    assert verify(tmp_path / "packed") == Report(results=3, boards=1, problems=())
+    assert board.boards[0].caption.startswith("Stock results. A toy. ")
+    names = {path.name for path in (tmp_path / "packed").rglob("*") if path.is_file()}
+    cells = {
+        f"{label}.{ending}" for label in ("base", "oracle", "moa") for ending in ("json", "items.json.gz")
+    }
+    assert names == {"leaderboard.json", "caption.md", *cells}
+    with pytest.raises(LorafuseError, match="not empty"):
+        pack([results], tmp_path / "packed", caption)
 
 
 def test_the_dry_run_asks_nothing(published: Path, hub: tuple[str, list[object]]) -> None:
