@@ -26,8 +26,8 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -e '.[dev]'
 	@touch $@
 
-# Quick ones; `lorafuse run --methods all` has the ensembles and random drops too.
-DEMO_METHODS := base,oracle,moa,concat,concat:scaling=false,weight_sum,weight_sum:average,svd
+# The quick ones; `lorafuse run --methods all` adds ensembles, random drops and more.
+DEMO_METHODS := base,oracle,moa,concat,weight_sum,svd
 
 demo: setup
 	$(BIN)/lm_eval --model lorafuse --model_args method=moa --tasks mtl5

@@ -45,7 +45,7 @@ def _board(group: Group, note: str) -> Board:
     return Board(
         suite=group.suite,
         zoo=group.zoo,
-        caption=caption(group, columns, provenance, note),
+        caption=caption(group, columns, provenance, note, rows),
         provenance=provenance,
         replicates=tuple(
             replicate_of(seed, members[ORACLE]) for seed, members in sorted(group.cells.items())
@@ -125,7 +125,7 @@ def _task_scores(group: Group, key: str, cells: Mapping[int, Cell], counts: bool
     """One method on one task: every metric raw, and beside the oracle what its direction allows."""
     names = list(next(iter(cells.values())).statistics[key])
     metrics = {
-        name: _score({seed: cell.statistics[key][name].estimate() for seed, cell in cells.items()})
+        name: over_seeds({seed: cell.statistics[key][name].estimate() for seed, cell in cells.items()})
         for name in names
         if all(name in cell.statistics[key] for cell in cells.values())
     }
@@ -136,12 +136,12 @@ def _task_scores(group: Group, key: str, cells: Mapping[int, Cell], counts: bool
     }
     if task.metrics[task.representative].direction == "up":
         normalised = {seed: stats.paired_ratio(x, y) for seed, (x, _, y) in trios.items()} if counts else None
-        return TaskScores(metrics=metrics, normalised=_score(normalised) if normalised else None)
+        return TaskScores(metrics=metrics, normalised=over_seeds(normalised) if normalised else None)
     recovered = {seed: stats.recovered_gap(*trio) for seed, trio in trios.items()} if counts else None
     return TaskScores(
         metrics=metrics,
-        difference=_score({seed: stats.paired_difference(x, y) for seed, (x, _, y) in trios.items()}),
-        recovered=_score(recovered) if recovered else None,
+        difference=over_seeds({seed: stats.paired_difference(x, y) for seed, (x, _, y) in trios.items()}),
+        recovered=over_seeds(recovered) if recovered else None,
     )
 
 
@@ -158,10 +158,10 @@ def _ability(group: Group, cells: Mapping[int, Cell], counted: frozenset[str]) -
         if not ratios:
             return None
         by_seed[seed] = stats.mean_of(ratios)
-    return _score(by_seed)
+    return over_seeds(by_seed)
 
 
-def _score(by_seed: Mapping[int, Estimate]) -> Score:
+def over_seeds(by_seed: Mapping[int, Estimate]) -> Score:
     """Mean and standard deviation over zoos.
 
     The error over items of the mean is at most the mean of the zoos' errors, whether or not they share

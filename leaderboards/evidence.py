@@ -10,7 +10,7 @@ from typing import Any
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards import stats
 from lorafuse_bench.leaderboards.board import Board, Leaderboard, Score
-from lorafuse_bench.leaderboards.builder import _score as over_seeds
+from lorafuse_bench.leaderboards.builder import over_seeds
 from lorafuse_bench.leaderboards.collect import BASE, ORACLE, Group
 from lorafuse_bench.leaderboards.pairs import Pairs, ability_pairs, task_pairs
 from lorafuse_bench.leaderboards.samples import Item, read_samples, samples_path, side_by_side

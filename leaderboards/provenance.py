@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lorafuse_bench.leaderboards.board import Column, Provenance, Replicate
+from collections.abc import Sequence
+
+from lorafuse_bench.leaderboards.board import Column, Provenance, Replicate, Row
 from lorafuse_bench.leaderboards.collect import ORACLE, Cell, Group
 
 
@@ -40,7 +42,9 @@ def provenance_of(group: Group) -> Provenance:
     )
 
 
-def caption(group: Group, columns: tuple[Column, ...], provenance: Provenance, note: str) -> str:
+def caption(
+    group: Group, columns: tuple[Column, ...], provenance: Provenance, note: str, rows: Sequence[Row]
+) -> str:
     """What the table shows and how far it can be trusted."""
     seeds = sorted(group.cells)
     sizes = sorted({column.n for column in columns})
@@ -70,6 +74,11 @@ def caption(group: Group, columns: tuple[Column, ...], provenance: Provenance, n
     parts.append(
         "± is the standard deviation over seeds." if len(seeds) > 1 else "± is one standard error over items."
     )
+    if sum(row.rank is not None for row in rows) > 1:
+        parts.append("A rank is the span of places that the items leave a method, 95% for all together.")
+    changed = [row.label for row in rows if len(row.sources) > 1]
+    if changed:
+        parts.append(f"Code changed between the cells, the version did not: {', '.join(changed)}.")
     return " ".join(parts)
 
 

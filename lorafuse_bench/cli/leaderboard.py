@@ -29,11 +29,15 @@ def build(
     """
     from lorafuse_bench.leaderboards.board import write_leaderboard
     from lorafuse_bench.leaderboards.builder import build as build_leaderboard
+    from lorafuse_bench.leaderboards.collect import collect
+    from lorafuse_bench.leaderboards.evidence import evidence_of
     from lorafuse_bench.leaderboards.page import write_page
 
     leaderboard = build_leaderboard(results, allow_limit=allow_limit, note=note)
     write_leaderboard(out, leaderboard)
-    page = write_page(html, leaderboard) if html is not None else None
+    page = None
+    if html is not None:
+        page = write_page(html, leaderboard, evidence_of(collect(results, allow_limit), leaderboard))
     print_boards(leaderboard)
     typer.echo(f"leaderboard: {out}")
     if page is not None:

@@ -242,6 +242,18 @@ def test_one_label_must_be_one_method_in_all_seeds(tmp_path: Path) -> None:
         build([tmp_path])
 
 
+def test_changed_code_of_one_version_is_said(tmp_path: Path) -> None:
+    grid(tmp_path)
+    assert "Code changed" not in only_board(tmp_path).caption
+    zoo = {"seed": 2}
+    write(tmp_path, "base", {"one": BAD, "two": BAD}, zoo=zoo)
+    write(tmp_path, "oracle", {"one": GOOD, "two": GOOD}, zoo=zoo)
+    write(tmp_path, "concat", {"one": GOOD, "two": HALF}, zoo=zoo, method={"source_sha256": "9" * 64})
+    board = only_board(tmp_path)
+    assert "Code changed between the cells, the version did not: concat." in board.caption
+    assert len(row(board, "concat").sources) == 2
+
+
 @pytest.mark.parametrize("missing", ["base", "oracle"])
 def test_missing_reference_is_refused(tmp_path: Path, missing: str) -> None:
     grid(tmp_path).with_name(f"{missing}.json").unlink()

@@ -11,12 +11,12 @@ from typing import Any
 import lm_eval
 import pytest
 import sacrebleu
-from conftest import shared_data
 from handmade import PAIRS, REWORDINGS, SUMMARIES
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from real_samples import shared_data
 from rouge_score.rouge_scorer import RougeScorer
 from tiny import byte_tokenizer, tiny_model
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import shared_data
 from handmade import DATASETS
+from real_samples import shared_data
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.rows import Row, load_task, training_rows
