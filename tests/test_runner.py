@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lm_eval import simple_evaluate
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.tasks import TaskManager
 from tiny import TASKS, add_router, tiny_zoo
 from typer.testing import CliRunner
 
@@ -17,6 +20,7 @@ from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards.lm_eval_results import read_lm_eval
 from lorafuse_bench.leaderboards.samples import read_samples
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.tasks.rows import load_task
@@ -92,6 +96,38 @@ def test_the_texts_stand_beside_the_scores(finished: Path) -> None:
     assert all(row.prompt.endswith("Sentiment:") for row in rows)
     assert all(row.output is not None for row in rows)
     assert {row.task for row in read_samples(path)} == set(result.tasks)
+
+
+def test_stock_results_make_the_same_cell(zoo: Zoo, finished: Path, tmp_path: Path) -> None:
+    """What the lm_eval command leaves behind reads as the runner's own result, scores and documents alike."""
+    experts = "/".join(task for task in TASKS if task in SUITES["mtl5"])
+    lm = LorafuseLM("oracle", zoo=zoo.root, batch_size=8, device="cpu", experts=experts)
+    manager = TaskManager(
+        include_defaults=False,
+        include_path=str(files("lorafuse_bench.tasks")),
+        metadata={"data": zoo.data_source},
+    )
+    tracker = EvaluationTracker(output_path=str(tmp_path))
+    output = simple_evaluate(
+        model=lm,
+        tasks=["mtl5"],
+        task_manager=manager,
+        batch_size=8,
+        log_samples=True,
+        evaluation_tracker=tracker,
+    )
+    samples = output.pop("samples")
+    tracker.save_results_aggregated(results=output, samples=samples)
+    for name, rows in samples.items():
+        tracker.save_results_samples(task_name=name, samples=rows)
+    (path,) = tmp_path.rglob("results_*.json")
+    result, items = read_lm_eval(path)
+    mine, my_items = schema.read_cell(schema.cell_path(finished, "mtl5", "tiny", 0, "oracle"))
+    assert items == my_items
+    assert result.tasks == mine.tasks
+    for field in ("suite", "method", "zoo", "base", "experts", "seeds", "limit"):
+        assert getattr(result, field) == getattr(mine, field)
+    assert result.data.source == mine.data.source
 
 
 def test_other_code_of_one_version_keeps_the_cell(

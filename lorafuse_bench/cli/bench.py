@@ -65,6 +65,7 @@ def leaderboard(
 
     result = bench.run(methods, tasks, items)
     typer.echo(f"{methods} methods x {tasks} tasks x {items:,} items, {result['draws']:,} bootstrap draws")
+    typer.echo(f"{result['cpu_seconds']:.1f} processor seconds")
     _report(result, out)
 
 
