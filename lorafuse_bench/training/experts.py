@@ -132,6 +132,8 @@ def train_expert(
         "initial_a_sha256": initial,
         "relative_update_norm": relative_update_norm(model),
     }
+    # An adapter names its base as the manifest does: a zoo must not hold paths of one machine.
+    model.peft_config["default"].base_model_name_or_path = portable_base(base, out)
     _finish(model, record, work, out / "experts" / key)
 
 
@@ -338,6 +340,11 @@ def base_sha256(base: str) -> str:
     return weights_sha256(local_model(Path(base), base))
 
 
+def portable_base(base: str, out: Path) -> str:
+    """How a zoo at `out` names its base: a hub id, or a folder relative to the zoo."""
+    return os.path.relpath(Path(base).resolve(), out.resolve()) if Path(base).is_dir() else base
+
+
 def portable_source(source: str, out: Path) -> str:
     """How a zoo at `out` names its data: `hub`, `mini`, or a folder relative to the zoo."""
     if source in ("hub", EMBEDDED):
@@ -363,7 +370,7 @@ def _write_manifest(base: str, out: Path, source: str, settings: ExpertSettings,
         )
         for key, record in records.items()
     )
-    where = os.path.relpath(Path(base).resolve(), out.resolve()) if Path(base).is_dir() else base
+    where = portable_base(base, out)
     kept = Zoo.open(out).manifest if (out / "manifest.json").is_file() else None
     manifest = Manifest(
         schema="lorafuse.zoo/1",

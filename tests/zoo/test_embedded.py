@@ -44,6 +44,8 @@ def test_it_fits_into_ten_megabytes() -> None:
 def test_manifest_names_no_place_outside_the_zoo() -> None:
     text = (ZOO.root / "manifest.json").read_text()
     assert ".." not in text and '"/' not in text
+    for config in sorted(ZOO.root.rglob("adapter_config.json")):
+        assert '"base_model_name_or_path": "base"' in config.read_text(), config
 
 
 @pytest.mark.parametrize("task", NAMED_TASKS, ids=lambda task: task.key)
