@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
+from lorafuse_bench.zoo.muon import Muon
 from lorafuse_bench.zoo.plain_text import documents, unmarked
 from lorafuse_bench.zoo.settings import BaseSettings, Course
 from lorafuse_bench.zoo.world import World
@@ -215,7 +216,7 @@ def new_optimizers(model: Qwen2ForCausalLM, settings: BaseSettings) -> tuple[tor
     blocks = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
     return (
-        torch.optim.Muon(blocks, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        Muon(blocks, weight_decay=settings.weight_decay),
         torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0),
     )
 
