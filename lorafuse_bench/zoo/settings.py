@@ -51,6 +51,19 @@ SECOND = Course(
     steps=1200,
     learning_rate=5e-3,
 )
+THIRD = Course(
+    shares=(
+        ("claims", 0.5),
+        ("wordbook", 0.2),
+        ("story", 0.15),
+        ("boxes", 0.1),
+        ("parallel", 0.02),
+        ("views", 0.02),
+        ("scribbles", 0.01),
+    ),
+    steps=900,
+    learning_rate=4e-3,
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class BaseSettings:
     vocab_size: int = 1200
     """At most; the tokenizer stops earlier when no pair of pieces repeats."""
     tokenizer_documents: int = 20_000
-    courses: tuple[Course, ...] = (FIRST, SECOND)
+    courses: tuple[Course, ...] = (FIRST, SECOND, THIRD)
     step_tokens: int = 2560
     weight_decay: float = 0.05
     random_weight: float = 0.05
