@@ -16,7 +16,7 @@ from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
 from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, read_cell
 from lorafuse_bench.leaderboards.stats import Statistic, statistics
-from lorafuse_bench.tasks.suites import SUITES
+from lorafuse_bench.tasks.suites import OBLIVION, SUITES
 
 BASE, ORACLE = comparable.BASE, comparable.ORACLE
 
@@ -44,12 +44,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Group:
-    """The cells of one board: `cells[seed][label]`, every seed with its base and oracle."""
+    """The cells of one board: `cells[seed][label]`, every seed with its references."""
 
     suite: str
     zoo: str
     tasks: tuple[str, ...]
     cells: dict[int, dict[str, Cell]]
+
+    @property
+    def oblivion(self) -> bool:
+        """Whether no expert was trained for these tasks."""
+        return self.suite in OBLIVION
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What every zoo must have, whole; the first is what the others must be like."""
+        return (BASE,) if self.oblivion else (ORACLE, BASE)
+
+    def reference(self, seed: int) -> Cell:
+        return self.cells[seed][self.references[0]]
 
 
 def collect(paths: Iterable[str | Path], allow_limit: bool = False) -> list[Group]:
