@@ -272,9 +272,9 @@ def test_oblivion_is_compared_overall_too(browser: Browser, page: Path) -> None:
 
 
 def test_names_in_the_cost_figure_do_not_cover_each_other(browser: Browser, tmp_path: Path) -> None:
-    right = {"base": (0, 0), "near-the-other": (10, 1000), "near-the-one": (11, 1010), "oracle": (20, 9000)}
+    right = {"base": (0, 0), "near-the-other": (20, 1000), "near-the-one": (21, 1010), "oracle": (40, 9000)}
     for label, (hits, cost) in right.items():
-        scores = [float(i < hits) for i in range(20)]
+        scores = [float(i < hits) for i in range(40)]
         costs = {"extra_parameters": cost, "eval_seconds": 1.0}
         write(tmp_path, label, {"one": scores}, cost=costs)
     browser.open(write_page(tmp_path, build([tmp_path])))
