@@ -14,7 +14,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards import comparable
 from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
 from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
-from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, read_cell
+from lorafuse_bench.leaderboards.schema import Items, Result, read_cell
 from lorafuse_bench.leaderboards.stats import Statistic, statistics
 from lorafuse_bench.tasks.suites import OBLIVION, SUITES
 
@@ -109,9 +109,7 @@ def read(path: Path, known: dict[str, tuple[str, ...]]) -> Cell:
     """One cell, without statistics; `known` holds each list of documents once, whichever cells have it."""
     result, items = read_lm_eval(path) if is_lm_eval(_head(path)) else read_cell(path)
     shared = {
-        key: TaskItems.model_construct(
-            doc_hashes=known.setdefault(result.tasks[key].docs_sha256, held.doc_hashes), metrics=held.metrics
-        )
+        key: held.with_hashes(known.setdefault(result.tasks[key].docs_sha256, held.doc_hashes))
         for key, held in items.root.items()
     }
     return Cell(path, result, Items.model_construct(shared), {key: {} for key in result.tasks})
