@@ -41,6 +41,10 @@ class TaskScores(Strict):
         default=None,
         description="For a loss: (base - method) / (base - oracle); null where the task does not count.",
     )
+    change: Score | None = Field(
+        default=None,
+        description="On a board of oblivion: the representative metric after minus before, the base's.",
+    )
 
 
 class Column(Strict):
@@ -53,7 +57,9 @@ class Column(Strict):
     dataset: Dataset = Field(description="The rows it was measured on.")
     n: int = Field(description="Items evaluated, for each seed.")
     counts: bool = Field(description="Whether the task is normalised by its oracle.")
-    reason: str | None = Field(description="Why it is not; null where it is.")
+    reason: str | None = Field(
+        description="Why it is not; null where it is, and on a board of oblivion, which has no oracle."
+    )
 
 
 class Row(Strict):
@@ -78,6 +84,13 @@ class Row(Strict):
         default=None, description="Such as 'incomplete 4/5'; null where nothing is missing."
     )
     ability: Score | None = Field(description="Mean over counted tasks; null where incomplete.")
+    overall: Score | None = Field(
+        default=None,
+        description="On a board of oblivion: mean of the raw scores, losses apart; null where incomplete.",
+    )
+    change: Score | None = Field(
+        default=None, description="On a board of oblivion: overall minus that of the base, before."
+    )
     tasks: dict[str, TaskScores] = Field(description="Task key to scores; a missing task is absent.")
     cost: Cost | None = Field(default=None, description="Mean over seeds; null for a reported row.")
     run_ids: tuple[str, ...] = Field(default=(), description="The cells it was made from, by seed.")
@@ -141,6 +154,11 @@ class Board(Strict):
     caption: str = Field(description="What the table shows, in a few honest sentences.")
     provenance: Provenance = Field(description="How the measured rows came about.")
     replicates: tuple[Replicate, ...] = Field(description="The zoos, by seed.")
+    oblivion: bool = Field(
+        default=False,
+        description="Whether no expert was trained for these tasks: scores stand before and after fusing,"
+        " the base alone being the before.",
+    )
     columns: tuple[Column, ...] = Field(description="The tasks, in the suite's order.")
     ranking: Ranking | None = Field(
         default=None, description="Pairs of methods; null where nothing is ranked."

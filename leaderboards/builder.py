@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,8 @@ def _board(group: Group, note: str) -> Board:
         zoo=group.zoo,
         caption=caption(group, columns, provenance, note, rows),
         provenance=provenance,
-        replicates=tuple(
-            replicate_of(seed, members[ORACLE]) for seed, members in sorted(group.cells.items())
-        ),
+        replicates=tuple(replicate_of(seed, group.reference(seed)) for seed in sorted(group.cells)),
+        oblivion=group.oblivion,
         columns=columns,
         ranking=ranking,
         rows=(*rows, *reported_rows(group.suite)),
@@ -58,14 +58,9 @@ def _board(group: Group, note: str) -> Board:
 
 def _column(group: Group, key: str) -> Column:
     """A task counts only if its oracle passes the gate in every zoo: decided once, for all methods alike."""
-    task = next(iter(group.cells.values()))[ORACLE].result.tasks[key]
+    task = group.reference(next(iter(group.cells))).result.tasks[key]
     metric = task.metrics[task.representative]
-    reasons = []
-    for seed, members in sorted(group.cells.items()):
-        oracle, base = members[ORACLE].representative(key), members[BASE].representative(key)
-        reason = stats.oracle_gate(oracle, base, metric.direction)
-        if reason is not None:
-            reasons.append(reason if len(group.cells) == 1 else f"seed {seed}: {reason}")
+    reasons = [] if group.oblivion else _against_counting(group, key, metric.direction)
     return Column(
         task=key,
         metric=task.representative,
@@ -73,9 +68,20 @@ def _column(group: Group, key: str) -> Column:
         unit=metric.unit,
         dataset=task.dataset,
         n=task.n,
-        counts=not reasons,
+        counts=not (reasons or group.oblivion),
         reason="; ".join(reasons) or None,
     )
+
+
+def _against_counting(group: Group, key: str, direction: str) -> list[str]:
+    """Why the zoos' oracles do not pass their gates."""
+    reasons = []
+    for seed, members in sorted(group.cells.items()):
+        oracle, base = members[ORACLE].representative(key), members[BASE].representative(key)
+        reason = stats.oracle_gate(oracle, base, direction)
+        if reason is not None:
+            reasons.append(reason if len(group.cells) == 1 else f"seed {seed}: {reason}")
+    return reasons
 
 
 def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
@@ -88,13 +94,16 @@ def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
         if having:
             tasks[key] = _task_scores(group, key, having, key in counted)
     note = _missing(group, cells)
+    scores = group.tasks if group.oblivion and not note else ()
     return Row(
         label=label,
         family=some.result.method.family,
         role=_role(label, some.result.method.family),
         origin="measured",
         note=note,
-        ability=None if note else _ability(group, cells, counted),
+        ability=_mean_over(cells, () if note else counted, partial(_ratio, group)),
+        overall=_mean_over(cells, scores, _raw),
+        change=_mean_over(cells, scores, partial(_change, group)),
         tasks=tasks,
         cost=_mean_cost([cell.result.cost for cell in cells.values()]),
         run_ids=tuple(cell.result.run_id for cell in cells.values()),
@@ -129,6 +138,9 @@ def _task_scores(group: Group, key: str, cells: Mapping[int, Cell], counts: bool
         for name in names
         if all(name in cell.statistics[key] for cell in cells.values())
     }
+    if group.oblivion:
+        change = over_seeds({seed: _change(group, seed, cell, key) for seed, cell in cells.items()})
+        return TaskScores(metrics=metrics, change=change)
     task = next(iter(cells.values())).result.tasks[key]
     trios = {
         seed: tuple(c.representative(key) for c in (cell, group.cells[seed][BASE], group.cells[seed][ORACLE]))
@@ -145,20 +157,33 @@ def _task_scores(group: Group, key: str, cells: Mapping[int, Cell], counts: bool
     )
 
 
-def _ability(group: Group, cells: Mapping[int, Cell], counted: frozenset[str]) -> Score | None:
-    """Unweighted mean of the normalised scores of the counted tasks, losses apart."""
+def _mean_over(
+    cells: Mapping[int, Cell], keys: Collection[str], of: Callable[[int, Cell, str], Estimate]
+) -> Score | None:
+    """Unweighted mean over tasks, losses apart; None where there are none."""
     by_seed = {}
     for seed, cell in cells.items():
-        oracle = group.cells[seed][ORACLE]
-        ratios = [
-            stats.paired_ratio(cell.representative(key), oracle.representative(key))
+        estimates = [
+            of(seed, cell, key)
             for key, task in cell.result.tasks.items()
-            if key in counted and task.metrics[task.representative].direction == "up"
+            if key in keys and task.metrics[task.representative].direction == "up"
         ]
-        if not ratios:
+        if not estimates:
             return None
-        by_seed[seed] = stats.mean_of(ratios)
+        by_seed[seed] = stats.mean_of(estimates)
     return over_seeds(by_seed)
+
+
+def _raw(_: int, cell: Cell, key: str) -> Estimate:
+    return cell.representative(key).estimate()
+
+
+def _ratio(group: Group, seed: int, cell: Cell, key: str) -> Estimate:
+    return stats.paired_ratio(cell.representative(key), group.cells[seed][ORACLE].representative(key))
+
+
+def _change(group: Group, seed: int, cell: Cell, key: str) -> Estimate:
+    return stats.paired_difference(cell.representative(key), group.cells[seed][BASE].representative(key))
 
 
 def over_seeds(by_seed: Mapping[int, Estimate]) -> Score:

@@ -14,9 +14,9 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards import comparable
 from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
 from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
-from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, read_cell
+from lorafuse_bench.leaderboards.schema import Items, Result, read_cell
 from lorafuse_bench.leaderboards.stats import Statistic, statistics
-from lorafuse_bench.tasks.suites import SUITES
+from lorafuse_bench.tasks.suites import OBLIVION, SUITES
 
 BASE, ORACLE = comparable.BASE, comparable.ORACLE
 
@@ -44,12 +44,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Group:
-    """The cells of one board: `cells[seed][label]`, every seed with its base and oracle."""
+    """The cells of one board: `cells[seed][label]`, every seed with its references."""
 
     suite: str
     zoo: str
     tasks: tuple[str, ...]
     cells: dict[int, dict[str, Cell]]
+
+    @property
+    def oblivion(self) -> bool:
+        """Whether no expert was trained for these tasks."""
+        return self.suite in OBLIVION
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What every zoo must have, whole; the first is what the others must be like."""
+        return (BASE,) if self.oblivion else (ORACLE, BASE)
+
+    def reference(self, seed: int) -> Cell:
+        return self.cells[seed][self.references[0]]
 
 
 def collect(paths: Iterable[str | Path], allow_limit: bool = False) -> list[Group]:
@@ -96,9 +109,7 @@ def read(path: Path, known: dict[str, tuple[str, ...]]) -> Cell:
     """One cell, without statistics; `known` holds each list of documents once, whichever cells have it."""
     result, items = read_lm_eval(path) if is_lm_eval(_head(path)) else read_cell(path)
     shared = {
-        key: TaskItems.model_construct(
-            doc_hashes=known.setdefault(result.tasks[key].docs_sha256, held.doc_hashes), metrics=held.metrics
-        )
+        key: held.with_hashes(known.setdefault(result.tasks[key].docs_sha256, held.doc_hashes))
         for key, held in items.root.items()
     }
     return Cell(path, result, Items.model_construct(shared), {key: {} for key in result.tasks})

@@ -51,15 +51,15 @@ def check(group: Group, allow_limit: bool) -> None:
         _check_complete(cell, allow_limit)
     for label in {cell.label: None for cell in cells}:
         _require_same([cell for cell in cells if cell.label == label], SAME_IN_ROW)
-    first = next(iter(group.cells.values()))
     for seed, members in group.cells.items():
         _require_same(list(members.values()), SAME_IN_ZOO)
-        _check_references(f"{group.suite} on zoo {group.zoo}, seed {seed}", members, group.tasks)
+        _check_references(group, seed)
         for cell in members.values():
-            _check_alike(cell, members[ORACLE])
-            _check_documents(cell, members[ORACLE])
-    for members in group.cells.values():
-        _check_alike(members[ORACLE], first[ORACLE])
+            _check_alike(cell, group.reference(seed))
+            _check_documents(cell, group.reference(seed))
+    first, *others = map(group.reference, group.cells)
+    for other in others:
+        _check_alike(other, first)
 
 
 def check_pair(cell: Cell, other: Cell) -> None:
@@ -87,38 +87,41 @@ def _check_complete(cell: Cell, allow_limit: bool) -> None:
             )
 
 
-def _check_references(where: str, members: dict[str, Cell], tasks: Sequence[str]) -> None:
-    """Every zoo needs the base (floor and gate) and the oracle (what scores are divided by), whole."""
-    for label in (ORACLE, BASE):
+def _check_references(group: Group, seed: int) -> None:
+    """The base (floor, gate, and what was before) and the oracle (what scores are divided by), whole."""
+    members = group.cells[seed]
+    for label in group.references:
         if label not in members:
             some = next(iter(members.values())).path
             raise LorafuseError(
-                f"{some.parent}: method.label: no {label} for {where}. Run `lorafuse run --methods {label}`."
+                f"{some.parent}: method.label: no {label} for {group.suite} on zoo {group.zoo}, seed {seed}."
+                f" Run `lorafuse run --methods {label}`."
             )
-        for key in tasks:
+        for key in group.tasks:
             if key not in members[label].result.tasks:
                 raise LorafuseError(
-                    f"{members[label].path}: tasks.{key}: missing, so nothing can be normalised by it."
-                    f" Run the cell again."
+                    f"{members[label].path}: tasks.{key}: missing, so nothing can be compared with it."
+                    " Run the cell again."
                 )
 
 
-def _check_alike(cell: Cell, oracle: Cell) -> None:
+def _check_alike(cell: Cell, reference: Cell) -> None:
     """The same kind of rows, and the same metrics."""
-    for key, task in _shared(cell, oracle):
-        other = oracle.result.tasks[key]
+    for key, task in _shared(cell, reference):
+        other = reference.result.tasks[key]
         for field in ("version", "few_shot", "n", "representative"):
-            _refuse_other(cell, oracle, f"tasks.{key}.{field}", *(getattr(t, field) for t in (task, other)))
-        _refuse_other(cell, oracle, f"tasks.{key}.dataset", *_datasets(task, other))
+            both = (getattr(t, field) for t in (task, other))
+            _refuse_other(cell, reference, f"tasks.{key}.{field}", *both)
+        _refuse_other(cell, reference, f"tasks.{key}.dataset", *_datasets(task, other))
         metrics = [t.metrics[task.representative] for t in (task, other)]
         for field in ("direction", "unit", "stderr_method"):
             where = f"tasks.{key}.metrics.{task.representative}.{field}"
-            _refuse_other(cell, oracle, where, *map(attrgetter(field), metrics))
+            _refuse_other(cell, reference, where, *map(attrgetter(field), metrics))
 
 
-def _shared(cell: Cell, oracle: Cell) -> Iterator[tuple[str, Task]]:
-    """The tasks that both have (an oracle of a board has them all)."""
-    return ((key, task) for key, task in cell.result.tasks.items() if key in oracle.result.tasks)
+def _shared(cell: Cell, reference: Cell) -> Iterator[tuple[str, Task]]:
+    """The tasks that both have (a reference of a board has them all)."""
+    return ((key, task) for key, task in cell.result.tasks.items() if key in reference.result.tasks)
 
 
 def _datasets(task: Task, other: Task) -> list[dict[str, Any]]:
@@ -127,23 +130,23 @@ def _datasets(task: Task, other: Task) -> list[dict[str, Any]]:
     return [t.dataset.model_dump(exclude=None if known else {"revision"}) for t in (task, other)]
 
 
-def _check_documents(cell: Cell, oracle: Cell) -> None:
+def _check_documents(cell: Cell, reference: Cell) -> None:
     """The very same documents, from the same files; lm-eval's own results do not say which files."""
-    for key, task in _shared(cell, oracle):
-        served = [c.result.data.splits.get(key) for c in (cell, oracle)]
+    for key, task in _shared(cell, reference):
+        served = [c.result.data.splits.get(key) for c in (cell, reference)]
         if None not in served:
-            _refuse_other(cell, oracle, f"data.splits.{key}", *served)
-        if task.docs_sha256 != oracle.result.tasks[key].docs_sha256:
+            _refuse_other(cell, reference, f"data.splits.{key}", *served)
+        if task.docs_sha256 != reference.result.tasks[key].docs_sha256:
             raise LorafuseError(
-                f"{cell.path}: {key}.doc_hashes: other documents than {oracle.path} scored."
+                f"{cell.path}: {key}.doc_hashes: other documents than {reference.path} scored."
                 " Run the older again."
             )
 
 
-def _refuse_other(cell: Cell, oracle: Cell, field: str, mine: Any, theirs: Any) -> None:
+def _refuse_other(cell: Cell, reference: Cell, field: str, mine: Any, theirs: Any) -> None:
     if mine != theirs:
         raise LorafuseError(
-            f"{cell.path}: {field}: '{mine}', but {oracle.path} has '{theirs}'. Run the older again."
+            f"{cell.path}: {field}: '{mine}', but {reference.path} has '{theirs}'. Run the older again."
         )
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, check_items, invalid
+from lorafuse_bench.leaderboards.checks import check_items
+from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, invalid
 from lorafuse_bench.leaderboards.stats import statistic
 from lorafuse_bench.tasks.suites import OPTIONS, REPRESENTATIVE, SUITES, task_key
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lorafuse_bench.leaderboards.board import Column, Provenance, Replicate, Row
-from lorafuse_bench.leaderboards.collect import ORACLE, Cell, Group
+from lorafuse_bench.leaderboards.collect import Cell, Group
 
 
-def replicate_of(seed: int, oracle: Cell) -> Replicate:
-    result = oracle.result
+def replicate_of(seed: int, reference: Cell) -> Replicate:
+    result = reference.result
     return Replicate(
         seed=seed,
         sha256=result.zoo.sha256,
@@ -34,7 +34,7 @@ def provenance_of(group: Group) -> Provenance:
         base=first.base.repo,
         dtype=first.base.dtype,
         data=first.data.source,
-        splits={str(seed): members[ORACLE].result.data.splits for seed, members in group.cells.items()},
+        splits={str(seed): group.reference(seed).result.data.splits for seed in group.cells},
         limit=first.limit,
         versions={package: tuple(sorted(found)) for package, found in sorted(versions.items())},
         commits=tuple(sorted(commits)),
@@ -49,10 +49,6 @@ def caption(
     seeds = sorted(group.cells)
     sizes = sorted({column.n for column in columns})
     items = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
-    counted = [c.task for c in columns if c.counts and c.direction == "up"]
-    ability = f"ability is their mean over {len(counted)} of {_counted(len(columns), 'task')}"
-    if not counted:
-        ability = "no task counts here, so no method has an ability"
     parts = [note.strip()] if note.strip() else []
     if provenance.limit is not None:
         parts.append(
@@ -65,12 +61,7 @@ def caption(
         f" base model {provenance.base}, {provenance.dtype}; {_data(provenance.data)};"
         f" {items} items per task."
     )
-    parts.append(
-        "Normalised scores are the representative metric over that of the oracle (each task's own expert)"
-        f" on the same items; {ability}."
-    )
-    if any(column.direction == "down" for column in columns):
-        parts.append("Losses are shown minus the oracle's and stay out of the mean.")
+    parts += _before_and_after(columns) if group.oblivion else _over_the_oracle(columns)
     parts.append(
         "± is the standard deviation over seeds." if len(seeds) > 1 else "± is one standard error over items."
     )
@@ -80,6 +71,29 @@ def caption(
     if changed:
         parts.append(f"Code changed between the cells, the version did not: {', '.join(changed)}.")
     return " ".join(parts)
+
+
+def _over_the_oracle(columns: tuple[Column, ...]) -> Iterator[str]:
+    counted = [c.task for c in columns if c.counts and c.direction == "up"]
+    ability = f"ability is their mean over {len(counted)} of {_counted(len(columns), 'task')}"
+    if not counted:
+        ability = "no task counts here, so no method has an ability"
+    yield (
+        "Normalised scores are the representative metric over that of the oracle (each task's own expert)"
+        f" on the same items; {ability}."
+    )
+    if any(column.direction == "down" for column in columns):
+        yield "Losses are shown minus the oracle's and stay out of the mean."
+
+
+def _before_and_after(columns: tuple[Column, ...]) -> Iterator[str]:
+    scores = sum(column.direction == "up" for column in columns)
+    yield (
+        "No expert was trained for these tasks: the base alone is before, a method is after, on the same"
+        f" items. Overall is the mean of the raw scores over {_counted(scores, 'task')}; nothing is ranked."
+    )
+    if scores < len(columns):
+        yield "Losses stay out of the mean."
 
 
 def _data(source: str) -> str:

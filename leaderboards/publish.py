@@ -28,8 +28,9 @@ class Upload:
 def pack(paths: Iterable[str | Path], folder: str | Path, caption: str) -> Leaderboard:
     """Write a published folder: `results/` (scores and hashes), `caption.md`, and the board they make.
 
-    Results of lm-eval are rewritten as ours: their own files hold documents. Texts stay behind. The folder
-    must be new. LorafuseError for cells that do not compare.
+    Results of lm-eval are rewritten as ours: their own files hold documents. Texts stay behind, and the
+    documents' hashes are kept once for all cells. The folder must be new. LorafuseError for cells that do
+    not compare.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -37,7 +38,7 @@ def pack(paths: Iterable[str | Path], folder: str | Path, caption: str) -> Leade
     for group in collect(paths):
         for members in group.cells.values():
             for cell in members.values():
-                write_cell(folder / RESULTS, cell.result, cell.items)
+                write_cell(folder / RESULTS, cell.result, cell.items, hashes_apart=True)
     write_text(folder / CAPTION, caption.strip() + "\n")
     leaderboard = build([folder / RESULTS], note=caption_of(folder))
     write_leaderboard(folder / BOARD, leaderboard)

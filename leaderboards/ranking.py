@@ -13,9 +13,13 @@ from lorafuse_bench.leaderboards.stats import Array, Statistic
 
 
 def ranked(group: Group, rows: Sequence[Row], counted: Collection[str]) -> tuple[list[Row], Ranking | None]:
-    """Best first, the incomplete last; ranks for methods only: floors and the oracle are references."""
+    """Best first, the incomplete last; ranks for methods only: floors and the oracle are references.
+
+    On a board of oblivion, which has no ability, nothing is ranked and the best is what changed least for
+    the worse.
+    """
     whole = sorted((row for row in rows if row.ability), key=lambda row: (-ability_of(row), row.label))
-    rest = sorted((row for row in rows if not row.ability), key=lambda row: row.label)
+    rest = sorted((row for row in rows if not row.ability), key=lambda row: (-change_of(row), row.label))
     methods = [row for row in whole if row.role == "method"]
     if not methods:
         return [*whole, *rest], None
@@ -37,6 +41,11 @@ def ranked(group: Group, rows: Sequence[Row], counted: Collection[str]) -> tuple
 def ability_of(row: Row) -> float:
     """The ability for comparing: to ten digits, as written."""
     return float(f"{row.ability.value:.10g}") if row.ability else float("-inf")
+
+
+def change_of(row: Row) -> float:
+    """The change from the base for comparing."""
+    return row.change.value if row.change else float("-inf")
 
 
 def ability_draws(group: Group, labels: Sequence[str], counted: Collection[str]) -> Array:

@@ -1,47 +1,101 @@
-"""The papers' rows on a suite, normalised by the papers' own oracles, to stand beside measured rows."""
+"""The papers' rows on a suite, against the papers' own oracles or bases, to stand beside measured rows."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from lorafuse_bench.leaderboards import reported, stats
 from lorafuse_bench.leaderboards.board import Row, Score, TaskScores
 from lorafuse_bench.leaderboards.stats import Estimate, Statistic
+from lorafuse_bench.tasks.suites import OBLIVION
 
 
 def reported_rows(suite: str) -> list[Row]:
-    """The papers' rows on the same tasks and metrics, normalised by the papers' own oracles."""
-    return [
-        _row(table, row, next(r for r in table.rows if r.role == "oracle"))
-        for table in reported.tables_of(suite)
-        for row in table.rows
-    ]
+    """The papers' rows on the same tasks and metrics.
+
+    Normalised by the papers' own oracles; on a suite of oblivion, minus the papers' own bases. Where a
+    table prints no oracle, its rows stand raw and have no ability.
+    """
+    make = _changed if suite in OBLIVION else _normalised
+    return [make(table, row) for table in reported.tables_of(suite) for row in table.rows]
 
 
-def _row(table: reported.Reported, row: reported.ReportedRow, oracle: reported.ReportedRow) -> Row:
-    tasks: dict[str, dict[str, Score]] = {}
-    ratios: dict[str, Estimate] = {}
-    for column, value, reference in zip(table.columns, row.values, oracle.values, strict=True):
-        if value is None or reference is None:
-            continue
-        scale = 0.01 if column.unit == "percent" else 1.0
-        x, y = (Statistic(v * scale, np.empty(0), 0.0) for v in (value, reference))
-        tasks.setdefault(column.task, {})[column.metric] = _score(x.estimate())
-        if column.representative:
-            ratios[column.task] = stats.paired_ratio(x, y)
-    scores = {
+def _normalised(table: reported.Reported, row: reported.ReportedRow) -> Row:
+    own, oracle = _printed(table, row), _reference(table, row, "oracle")
+    ratios = {key: stats.paired_ratio(own[key], oracle[key]) for key in own if key in oracle}
+    tasks = {
         key: TaskScores(metrics=metrics, normalised=_score(ratios[key]) if key in ratios else None)
-        for key, metrics in tasks.items()
+        for key, metrics in _metrics(table, row).items()
     }
+    return _row(table, row, tasks, ability=_mean(ratios.values()))
+
+
+def _changed(table: reported.Reported, row: reported.ReportedRow) -> Row:
+    own, base = _printed(table, row), _reference(table, row, "floor")
+    changes = {key: stats.paired_difference(own[key], base[key]) for key in own if key in base}
+    tasks = {
+        key: TaskScores(metrics=metrics, change=_score(changes[key]) if key in changes else None)
+        for key, metrics in _metrics(table, row).items()
+    }
+    overall = _mean(x.estimate() for x in own.values())
+    return _row(table, row, tasks, overall=overall, change=_mean(changes.values()))
+
+
+def _row(
+    table: reported.Reported,
+    row: reported.ReportedRow,
+    tasks: dict[str, TaskScores],
+    ability: Score | None = None,
+    overall: Score | None = None,
+    change: Score | None = None,
+) -> Row:
     return Row(
         label=row.label,
         family="reference" if row.role != "method" else "reported",
         role=row.role,
         origin="reported",
         source=f"{table.paper}, {table.table}, {row.model}",
-        ability=_score(stats.mean_of(list(ratios.values()))),
-        tasks=scores,
+        ability=ability,
+        overall=overall,
+        change=change,
+        tasks=tasks,
     )
+
+
+def _metrics(table: reported.Reported, row: reported.ReportedRow) -> dict[str, dict[str, Score]]:
+    """Task to printed metrics, on 0 to 1."""
+    metrics: dict[str, dict[str, Score]] = {}
+    for column, value in zip(table.columns, row.values, strict=True):
+        if value is not None:
+            metrics.setdefault(column.task, {})[column.metric] = _score(_exact(column, value).estimate())
+    return metrics
+
+
+def _reference(table: reported.Reported, row: reported.ReportedRow, role: str) -> dict[str, Statistic]:
+    """What the paper prints for the oracle or the base, on the model of a row; empty where it has none."""
+    rows = (other for other in table.rows if other.role == role and other.model == row.model)
+    return next((_printed(table, other) for other in rows), {})
+
+
+def _printed(table: reported.Reported, row: reported.ReportedRow) -> dict[str, Statistic]:
+    """Task to its printed representative metric, on 0 to 1."""
+    return {
+        column.task: _exact(column, value)
+        for column, value in zip(table.columns, row.values, strict=True)
+        if value is not None and column.representative
+    }
+
+
+def _exact(column: reported.ReportedColumn, value: float) -> Statistic:
+    """A printed value, of whose error nothing is known."""
+    return Statistic(value * (0.01 if column.unit == "percent" else 1.0), np.empty(0), 0.0)
+
+
+def _mean(estimates: Iterable[Estimate]) -> Score | None:
+    held = list(estimates)
+    return _score(stats.mean_of(held)) if held else None
 
 
 def _score(estimate: Estimate) -> Score:

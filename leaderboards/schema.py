@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import math
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, Validat
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
-from lorafuse_bench.leaderboards.stats import as_array, kind_of, point
+from lorafuse_bench.leaderboards import documents
+from lorafuse_bench.leaderboards.checks import check_items
 
 RESULT_SCHEMA = "lorafuse.result/1"
 LONGEST_NAME = 120
@@ -209,7 +209,10 @@ class Result(Strict):
 class TaskItems(Strict):
     """Per-item scores of one task, sorted by doc_id."""
 
-    doc_hashes: tuple[str, ...] = Field(description="Hash of each document: what was scored.")
+    doc_hashes: tuple[str, ...] = Field(
+        description="Hash of each document: what was scored. Empty in a published folder, which keeps those of"
+        " all its cells once, in documents/<docs_sha256>.txt.gz, one a line."
+    )
     metrics: dict[str, list[float] | list[list[float]]] = Field(
         description="Metric name to one entry per item: a score; or [numerator, denominator], for a ratio of"
         " sums; or the BLEU statistics [sys_len, ref_len, correct 1..4, total 1..4]."
@@ -217,7 +220,11 @@ class TaskItems(Strict):
 
     def docs_sha256(self) -> str:
         """sha256 over the documents' hashes, in order."""
-        return hashlib.sha256("\n".join(self.doc_hashes).encode()).hexdigest()
+        return documents.docs_sha256(self.doc_hashes)
+
+    def with_hashes(self, hashes: tuple[str, ...]) -> TaskItems:
+        """The same scores, of these documents."""
+        return TaskItems.model_construct(doc_hashes=hashes, metrics=self.metrics)
 
 
 class Items(RootModel[dict[str, TaskItems]]):
@@ -266,14 +273,18 @@ def items_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".json") + ".items.json.gz")
 
 
-def write_cell(out: str | Path, result: Result, items: Items) -> Path:
+def write_cell(out: str | Path, result: Result, items: Items, hashes_apart: bool = False) -> Path:
     """Write a finished cell and return the path of its result file.
 
-    The result is written last: where it exists, the cell is whole. LorafuseError when the items do not
-    bear the result out.
+    The result is written last: where it exists, the cell is whole. `hashes_apart` keeps the documents'
+    hashes once for all cells below `out`. LorafuseError when the items do not bear the result out.
     """
     path = cell_path(out, result.suite, result.zoo.name, result.zoo.seed, result.method.label)
     check_items(path, result, items)
+    if hashes_apart:
+        for held in items.root.values():
+            documents.write_hashes(Path(out), held.doc_hashes)
+        items = Items.model_construct({key: held.with_hashes(()) for key, held in items.root.items()})
     write_bytes(items_path(path), gzip.compress(items.content(), mtime=0))
     write_json(path, result.model_dump(mode="json", by_alias=True))
     return path
@@ -307,59 +318,35 @@ def read_cell(path: str | Path) -> tuple[Result, Items]:
     sidecar = items_path(Path(path))
     try:
         content = gzip.decompress(sidecar.read_bytes())
-        items = Items.model_validate_json(content)
+        kept = Items.model_validate_json(content)
     except ValidationError as error:
         raise invalid(sidecar, error) from error
     except (OSError, EOFError, zlib.error) as error:
         raise LorafuseError(f"{sidecar}: cannot be read: {error}. Run the cell again.") from error
+    items = _with_hashes(Path(path), result, kept)
     check_items(sidecar, result, items)
-    if result.items_sha256 != hashlib.sha256(content).hexdigest():
+    found = hashlib.sha256(content).hexdigest() if items is kept else items.sha256()
+    if result.items_sha256 != found:
         raise LorafuseError(
             f"{sidecar}: not the items of {path} (items_sha256): one of them was altered. Run the cell again."
         )
     return result, items
 
 
-def check_items(path: str | Path, result: Result, items: Items) -> None:
-    """LorafuseError, naming `path` and the field, where items and result disagree."""
-    for key in sorted(result.tasks.keys() ^ items.root.keys()):
-        raise LorafuseError(f"{path}: {key}: the task is not in both result and items. Run the cell again.")
-    for key, task in result.tasks.items():
-        held = items.root[key]
-        if task.representative not in task.metrics.keys() & held.metrics.keys():
-            raise LorafuseError(f"{path}: tasks.{key}: no value or no items of '{task.representative}'.")
-        if len(held.doc_hashes) != task.n:
-            raise LorafuseError(
-                f"{path}: {key}.doc_hashes: {len(held.doc_hashes)} documents, but n is {task.n}."
-            )
-        if held.docs_sha256() != task.docs_sha256:
-            raise LorafuseError(
-                f"{path}: {key}.doc_hashes: other documents than the result's docs_sha256. Run the cell again."
-            )
-        for name in sorted(task.metrics.keys() - held.metrics.keys()):
-            raise LorafuseError(f"{path}: {key}.metrics.{name}: no items. Run the cell again.")
-        for name, scores in held.metrics.items():
-            _check_metric(f"{path}: {key}.metrics.{name}", task, name, scores)
-
-
-def _check_metric(where: str, task: Task, name: str, scores: list[Any]) -> None:
-    """One metric: as many items as documents, every number finite, the value what the items make."""
-    if name not in task.metrics or len(scores) != task.n:
-        raise LorafuseError(f"{where}: {len(scores)} items, but the result has {task.n} or lacks the metric.")
-    numbers = [x for row in scores for x in row] if isinstance(scores[0], list) else scores
-    if not all(map(math.isfinite, numbers)):
-        raise LorafuseError(f"{where}: NaN or inf among the items. Find out why and run the cell again.")
-    try:
-        array, said = as_array(scores), task.metrics[name]
-    except LorafuseError as error:
-        raise LorafuseError(f"{where}: {error}") from error
-    value, kind = point(array), kind_of(array)
-    if not math.isclose(value, said.value, rel_tol=1e-6, abs_tol=1e-9):
-        raise LorafuseError(f"{where}: the items make {value:.6g}, the result says {said.value:.6g}.")
-    if kind != said.stderr_method:
-        raise LorafuseError(
-            f"{where}: its items are of kind '{kind}', stderr_method says '{said.stderr_method}'."
-        )
+def _with_hashes(path: Path, result: Result, items: Items) -> Items:
+    """The items with the hashes that their folder keeps apart; the very same object where it keeps none."""
+    apart = {key for key, held in items.root.items() if key in result.tasks and not held.doc_hashes}
+    if not apart:
+        return items
+    out = path.absolute().parent.parent.parent  # as in `cell_path`
+    return Items.model_construct(
+        {
+            key: held.with_hashes(documents.read_hashes(out, result.tasks[key].docs_sha256))
+            if key in apart
+            else held
+            for key, held in items.root.items()
+        }
+    )
 
 
 def invalid(where: str | Path, error: ValidationError) -> LorafuseError:

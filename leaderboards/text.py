@@ -13,6 +13,12 @@ def number(value: float) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def signed(value: float) -> str:
+    """A difference: `+0.012`, `-0.012` or `0.000`."""
+    text = number(value)
+    return f"+{text}" if float(text) > 0 else text
+
+
 def uncertainty(score: Score) -> str:
     """`±0.012`: over seeds where there are several, else over items; empty where unknown."""
     error = score.sd if score.sd is not None else score.se
@@ -50,17 +56,6 @@ def shown(column: Column, scores: TaskScores) -> tuple[Score | None, str]:
     if scores.difference is not None:
         return scores.difference, "difference"
     return scores.metrics.get(column.metric), "raw"
-
-
-def details(name: str, score: Score) -> str:
-    """One line on a score: value, both errors, every seed."""
-    parts = [f"{name} {score.value:.4g}"]
-    if score.se is not None:
-        parts.append(f"standard error over items {score.se:.2g}")
-    if score.sd is not None:
-        parts.append(f"sd over seeds {score.sd:.2g}")
-        parts.append(", ".join(f"seed {seed}: {value:.4g}" for seed, value in score.by_seed.items()))
-    return "; ".join(parts)
 
 
 def printable(content: str) -> str:

@@ -17,6 +17,10 @@ SUITES: dict[str, tuple[str, ...]] = {
     "mtl_proposal": ("cnn_dailymail", "wmt14_en_de", "squad", "dialogue", "gsm8k"),
 }
 
+# Suites of tasks that no expert was trained for. They ask what fusing did to the base, so their boards
+# compare with the base, before and after, and need no oracle.
+OBLIVION = frozenset({"or_mtl"})
+
 # Task key -> the metric that stands for the task in a multitask mean. `nll_per_byte` is a loss: lower is
 # better, and it never enters a mean of ratios.
 REPRESENTATIVE: dict[str, str] = {

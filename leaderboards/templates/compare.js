@@ -34,9 +34,20 @@ function compareRows(held, a, b) {
     const pair = pairOf(held, column.task, a, b);
     return p && q ? [difference(column.task, column.metric, p, q, pair, column.direction === "down")] : [];
   });
+  if (x.overall && y.overall) {
+    const pair = overallPair(held, a, b);
+    return [difference("overall", "mean score", x.overall, y.overall, pair, false), ...tasks];
+  }
   if (!x.ability || !y.ability) return tasks;
   const pair = abilityPair(held, a, b);
   return [difference("ability", "mean over the oracle", x.ability, y.ability, pair, false), ...tasks];
+}
+
+// Tasks share no items, so the errors of a mean of their differences add up in squares.
+function overallPair(held, a, b) {
+  const scores = held.board.columns.filter((column) => column.direction === "up");
+  const errors = scores.map((column) => pairOf(held, column.task, a, b)?.se ?? null);
+  return errors.includes(null) ? null : { se: Math.hypot(...errors) / errors.length };
 }
 
 // Ranked methods were compared by the board itself, with Holm's correction; a floor or the oracle was not.

@@ -12,12 +12,12 @@ function renderControls() {
   const families = [...new Set(board.rows.map((row) => row.family))].sort();
   options("family", [["", "all families"], ...families.map((family) => [family, family])], state.family);
   const plots = board.columns.map((column) => [`task:${column.task}`, column.task]);
-  options("plot", [["ability", "ability"], ...plots], state.plot);
+  options("plot", [["ability", headlineName(current())], ...plots], state.plot);
   const search = document.getElementById("search");
   if (search.value !== state.search) search.value = state.search;
   for (const button of document.querySelectorAll("[data-view]")) {
     button.setAttribute("aria-pressed", button.dataset.view === currentView());
-    button.hidden = button.dataset.view === "gap" && !current().extra.gaps;
+    button.hidden = !viewsOf(current()).includes(button.dataset.view);
   }
   for (const link of document.querySelectorAll("[data-open]")) {
     if (link.dataset.open === state.board) link.setAttribute("aria-current", "page");
@@ -50,15 +50,23 @@ function field(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+// Part of a score -> how its column is called.
+const PARTS = {
+  change: { before: "before", after: "after", value: "change", se: "se", sd: "sd" },
+  other: { value: "", se: "se", sd: "sd" },
+};
+
 function csv() {
   const held = current();
   const columns = columnsOf(held);
   const scores = columns.filter((column) => column.score);
+  const parts = PARTS[currentView()] ?? PARTS.other;
   const head = ["rank", "rank_low", "rank_high", "method", "family", "role", "origin", "source", "note",
-    ...scores.flatMap(({ name }) => [name, `${name} se`, `${name} sd`]), ...COSTS.map(([name]) => name)];
+    ...scores.flatMap(({ name }) => Object.values(parts).map((word) => `${name} ${word}`.trim())),
+    ...COSTS.map(([name]) => name)];
   const lines = sorted(visibleRows(), columns).map((row) => [
     row.rank, row.rank_low, row.rank_high, row.label, row.family, row.role, row.origin, row.source, row.note,
-    ...scores.map((column) => column.score(row)).flatMap((score) => [score?.value, score?.se, score?.sd]),
+    ...scores.map((column) => column.score(row)).flatMap((score) => Object.keys(parts).map((part) => score?.[part])),
     ...COSTS.map(([name]) => get(row.cost, name))]);
   return [head, ...lines].map((line) => line.map(field).join(",")).join("\r\n") + "\r\n";
 }

@@ -36,7 +36,7 @@ function figure(width, height, name, ...children) {
 function plotted(held) {
   const column = held.board.columns.find((other) => `task:${other.task}` === state.plot);
   const view = currentView();
-  const read = column ? (row) => scoreOf(held, row, column, view) : (row) => abilityOf(held, row, view);
+  const read = column ? (row) => scoreOf(held, row, column, view) : (row) => headline(held, row, view);
   const rows = visibleRows().filter((row) => row.origin === "measured")
     .map((row) => ({ row, score: read(row) })).filter(({ score }) => score);
   const down = column && column.direction === "down" && view !== "gap";
@@ -101,8 +101,10 @@ function onFront(points) {
 }
 
 function costPoints() {
-  return visibleRows().filter((row) => row.ability && get(row.cost, state.cost) != null)
-    .map((row) => ({ row, cost: row.cost[state.cost], score: row.ability.value }))
+  const held = current();
+  const [usual] = viewsOf(held);  // the front is of the board's own measure, whichever the table shows
+  return visibleRows().filter((row) => headline(held, row, usual) && get(row.cost, state.cost) != null)
+    .map((row) => ({ row, cost: row.cost[state.cost], score: headline(held, row, usual).value }))
     .sort((p, q) => p.cost - q.cost || q.score - p.score);
 }
 
@@ -117,9 +119,35 @@ function renderPareto() {
   const front = onFront(points);
   const path = front.map((point, place) =>
     `${place ? `H${x(squash(point.cost))}V` : `M${x(squash(point.cost))},`}${y(point.score)}`).join("");
-  return replace("pareto", figure(width, height, "Ability against cost", axes(points, x, y, width, height, left),
+  return replace("pareto", figure(width, height, `${headlineName(current())} against cost`, axes(points, x, y, width, height, left),
     svg("path", { d: `${path}H${width - 8}`, class: "front" }),
-    points.map((point) => costPoint(point, x, y, front.includes(point), width))));
+    costMarks(points, front, x, y, width)));
+}
+
+// Points, and names of the front and the references where they do not cover another's name.
+function costMarks(points, front, x, y, width) {
+  const taken = [];
+  return points.map((point) => {
+    const first = front.includes(point);
+    const named = first || point.row.role !== "method";
+    return costPoint(point, x(squash(point.cost)), y(point.score), first,
+      named ? nameAt(point, x(squash(point.cost)), y(point.score), width, taken) : null);
+  });
+}
+
+const LETTER = 6.7;  // pixels, about
+
+function nameAt({ row }, cx, cy, width, taken) {
+  const name = short(row.label, 26);
+  const length = name.length * LETTER;
+  const right = cx + 9 + length < width;
+  const left = right ? cx + 9 : cx - 9 - length;
+  const free = (place) => taken.every((other) => Math.abs(other.y - place) > 12
+    || left > other.left + other.length || other.left > left + length);
+  const y = [-7, 16, -20, 29].map((shift) => cy + shift).find(free);
+  if (y === undefined) return null;
+  taken.push({ y, left, length });
+  return svg("text", { x: right ? cx + 9 : cx - 9, y, "text-anchor": right ? "start" : "end" }, name);
 }
 
 function axes(points, x, y, width, height, left) {
@@ -151,16 +179,10 @@ function costName() {
   return document.getElementById("cost").selectedOptions[0]?.textContent ?? state.cost;
 }
 
-function costPoint({ row, cost, score }, x, y, front, width) {
-  const [cx, cy] = [x(squash(cost)), y(score)];
-  const right = cx < width * 0.7;
+function costPoint({ row, cost, score }, cx, cy, front, name) {
   return svg("g", { class: `mark ${familyClass(row)} ${front ? "on-front" : ""}` },
-    svg("title", {}, `${row.label}: ability ${number(score)}, ${costName()} ${costText(cost)}`),
-    svg("circle", { cx, cy, r: front ? 6 : 4.5 }),
-    front || row.role !== "method"
-      ? svg("text", { x: cx + (right ? 9 : -9), y: cy - 7, "text-anchor": right ? "start" : "end" },
-        short(row.label, 26))
-      : null);
+    svg("title", {}, `${row.label}: ${headlineName(current())} ${number(score)}, ${costName()} ${costText(cost)}`),
+    svg("circle", { cx, cy, r: front ? 6 : 4.5 }), name);
 }
 
 function renderLegend() {

@@ -27,5 +27,5 @@ function document_(item, place) {
 function answer({ labels, score, output }) {
   return el("tr", {}, el("th", { scope: "row" }, labels.map((label, place) => [place ? ", " : "", breakable(label)])),
     el("td", {}, number(score)),
-    el("td", { class: "text" }, output === null ? el("span", { class: "soft" }, "likelihood only") : output));
+    el("td", { class: "text" }, output || el("span", { class: "soft" }, output === null ? "likelihood only" : "(empty)")));
 }

@@ -4,9 +4,16 @@ const VIEWS = {
   normalised: "Each task's representative metric over the oracle's: 1 is as good as a task's own expert.",
   raw: "The representative metric itself, coloured from the column's worst to its best.",
   gap: "Recovered gap: (method − base) / (oracle − base), 0 is the base and 1 is the oracle.",
-  change: "After minus before: the method's score minus that of the base alone. On tasks no expert was "
-    + "trained for, a loss here is oblivion.",
+  change: "After minus before: the method's score minus that of the base alone, on tasks that no expert was "
+    + "trained for. A loss here is oblivion.",
 };
+
+// A board of oblivion has no oracle to divide by; gaps need the results, which only some pages were given.
+function viewsOf({ board, extra }) {
+  if (board.oblivion) return ["change", "raw"];
+  return extra.gaps ? ["normalised", "raw", "gap"] : ["normalised", "raw"];
+}
+
 const Z95 = 1.96;
 
 function scoreOf(held, row, column, view) {
@@ -19,7 +26,7 @@ function scoreOf(held, row, column, view) {
     if (task.difference) return cell(task.difference, "difference", heat);
   }
   if (view === "gap") return cell(get(gapsOf(held.extra.gaps, row), column.task), "gap");
-  if (view === "change") return changeOf(held, row, column, raw);
+  if (view === "change") return changeOf(held, row, column);
   return cell(raw, "raw", view === "raw" ? share(held, column, raw) : null);
 }
 
@@ -44,20 +51,26 @@ function share(held, column, raw) {
   return column.direction === "up" ? place : 1 - place;
 }
 
-function changeOf(held, row, column, raw) {
-  const rows = held.board.rows.filter((other) => other.source === row.source);
-  const floors = rows.filter((other) => other.role === "floor");
-  const base = floors.find((other) => other.label === "base") ?? floors[0];
-  const read = (other) => get(get(other?.tasks, column.task)?.metrics, column.metric);
-  const before = read(base);
-  if (!raw || !before) return null;
-  const value = raw.value - before.value;
-  const largest = Math.max(...rows.map((other) => Math.abs((read(other) ?? before).value - before.value))) || 1;
-  const pair = row.origin === "measured" && row !== base ? pairOf(held, column.task, row.label, base.label) : null;
-  const se = pair?.se ?? null;
-  const clear = se === null || Math.abs(value) > Z95 * se;  // chance gets no colour
-  return { value, se, sd: null, seeds: {}, kind: "change", before: before.value, after: raw.value,
-    heat: clear ? (column.direction === "up" ? value : -value) / largest : null };
+// Shaded by the largest change of the column, among rows of one source; chance gets no colour.
+function changeOf(held, row, column) {
+  const read = (other) => get(other.tasks, column.task)?.change?.value ?? 0;
+  const task = get(row.tasks, column.task);
+  const after = get(task?.metrics, column.metric)?.value ?? null;
+  const good = column.direction === "up" ? 1 : -1;
+  return change(held, row, task?.change, after, read, good);
+}
+
+function overallChange(held, row) {
+  return change(held, row, row.change, row.overall?.value ?? null, (other) => other.change?.value ?? 0, 1);
+}
+
+function change(held, row, score, after, read, good) {
+  if (!score) return null;
+  const alike = held.board.rows.filter((other) => other.source === row.source);
+  const largest = Math.max(...alike.map((other) => Math.abs(read(other)))) || 1;
+  const clear = score.se === null || Math.abs(score.value) > Z95 * score.se;
+  const heat = clear && score.value !== 0 ? (good * score.value) / largest : null;
+  return { ...cell(score, "change", heat), before: after === null ? null : after - score.value, after };
 }
 
 // Paired differences of two measured rows on one task; `better` counts the items where a beats b.
@@ -69,9 +82,15 @@ function pairOf(held, task, a, b) {
     items: pairs.items };
 }
 
-function abilityOf(held, row, view) {
+// What a row is judged by: the ability, or on a board of oblivion the mean change.
+function headline(held, row, view = currentView()) {
   if (view === "gap") return cell(gapsOf(held.extra.gap_means, row), "gap");
+  if (held.board.oblivion) return view === "raw" ? cell(row.overall, "raw", null) : overallChange(held, row);
   return cell(row.ability, "normalised");
+}
+
+function headlineName({ board }) {
+  return board.oblivion ? "overall" : "ability";
 }
 
 // The uncertainty that is written beside a number: over seeds where there are several, else over items.

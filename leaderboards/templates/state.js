@@ -12,7 +12,6 @@ function readState() {
     if (asked.has(name)) state[name] = asked.get(name);
   }
   if (!BOARDS[Number(state.board)]) state.board = DEFAULTS.board;
-  if (!Object.hasOwn(VIEWS, state.view)) state.view = "";
 }
 
 function setState(changes) {
@@ -26,9 +25,10 @@ function current() {
   return BOARDS[Number(state.board)];
 }
 
-// A suite of tasks that no expert was trained for opens on what fusing did to them.
+// The view asked for, where the board has it.
 function currentView() {
-  return state.view || (current().board.suite.startsWith("oblivion") ? "change" : "normalised");
+  const views = viewsOf(current());
+  return views.includes(state.view) ? state.view : views[0];
 }
 
 // The rows that pass the family and the search.

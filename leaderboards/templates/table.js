@@ -5,18 +5,20 @@ function columnsOf(held) {
   const tasks = held.board.columns.map((column) => ({
     key: `task:${column.task}`, name: column.task, column,
     note: [column.metric, view === "normalised" && column.direction === "down" ? "minus oracle" : "",
-      column.counts ? "" : "not counted"].filter(Boolean).join(", "),
+      column.reason ? "not counted" : ""].filter(Boolean).join(", "),
     title: `${column.dataset.hub}, ${column.dataset.split}, ${column.n} items`
-      + (column.counts ? "" : `; not counted: ${column.reason}`),
+      + (column.reason ? `; not counted: ${column.reason}` : ""),
     score: (row) => scoreOf(held, row, column, view),
     down: column.direction === "down" && view !== "gap",
   }));
   const costs = COSTS.filter(([field]) => held.board.rows.some((row) => get(row.cost, field) != null))
     .map(([field, name, unit, format]) => ({ key: field, name, note: unit, down: true, cost: format,
       value: (row) => get(row.cost, field) ?? null }));
-  const ability = { key: "ability", name: "ability", note: view === "gap" ? "mean gap" : "over the oracle",
-    score: (row) => abilityOf(held, row, view) };
-  return [{ key: "method", name: "method", note: "", down: true, value: (row) => row.label }, ability, ...tasks,
+  const means = { normalised: "over the oracle", gap: "mean gap", change: "mean change",
+    raw: held.board.oblivion ? "mean score" : "over the oracle" };
+  const mean = { key: "ability", name: headlineName(held), note: means[view],
+    score: (row) => headline(held, row, view) };
+  return [{ key: "method", name: "method", note: "", down: true, value: (row) => row.label }, mean, ...tasks,
     ...costs];
 }
 
@@ -84,10 +86,12 @@ function scoreCell(held, row, column) {
   const uncounted = score.kind === "raw" && currentView() !== "raw" ? "uncounted" : "";
   const heat = score.heat === null ? "" : score.heat < 0 ? "cold" : "heat";
   const own = row.role === "oracle" && ["normalised", "gap"].includes(score.kind);  // 1 by definition
+  const known = score.kind === "change" && score.after !== null;
+  if (known && row.label === "base") return el("td", { class: extra }, number(score.before), el("small", {}, "before"));
   return el("td", { class: `${extra} ${heat} ${uncounted}`, heat: score.heat === null ? null : Math.abs(score.heat),
     title: cellTitle(row, column, score) },
     kind ? signed(score.value) : number(score.value), el("small", {}, own ? "" : plusMinus(score)),
-    score.kind === "change" ? el("small", {}, `${number(score.before)} → ${number(score.after)}`) : null);
+    known ? el("small", {}, `${number(score.before)} → ${number(score.after)}`) : null);
 }
 
 function cellTitle(row, column, score) {
@@ -113,9 +117,10 @@ function renderTable() {
   const columns = columnsOf(held);
   const rows = sorted(visibleRows(), columns);
   const papers = [...new Set(rows.filter((row) => row.origin === "reported").map((row) => row.source ?? ""))];
+  const made = held.board.oblivion ? "changes computed" : "normalised";
   const groups = papers.map((paper) => el("tbody", {},
     el("tr", { class: "group" }, el("td", { colspan: columns.length },
-      el("span", {}, el("span", { class: "chip" }, "reported"), ` ${paper}, normalised here from the printed scores`))),
+      el("span", {}, el("span", { class: "chip" }, "reported"), ` ${paper}, ${made} here from the printed scores`))),
     rows.filter((row) => row.origin === "reported" && (row.source ?? "") === paper)
       .map((row) => line(held, row, columns))));
   const measured = rows.filter((row) => row.origin === "measured");

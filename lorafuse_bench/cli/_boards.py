@@ -27,10 +27,10 @@ def print_boards(leaderboard: Leaderboard) -> None:
         # Text, not markup: captions and labels come from files.
         console.print(Text(text.printable(board.caption), style="dim"))
         for column in board.columns:
-            if not column.counts:
+            if column.reason:
                 console.print(Text(f"{column.task} does not count: {column.reason}.", style="dim"))
-        for source in dict.fromkeys(row.source for row in board.rows if row.source):
-            console.print(Text(f"paper: {source}.", style="dim"))
+        for source, name in _papers(board).items():
+            console.print(Text(f"{name}: {source}.", style="dim"))
         console.print()
 
 
@@ -43,7 +43,8 @@ def _table(board: Board, costs: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=0)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("method", overflow="fold", min_width=11)
-    for heading in ("ability", "±", *(column.task.replace("_", "_\n") for column in board.columns)):
+    means = ("overall", "delta", "±") if board.oblivion else ("ability", "±")
+    for heading in (*means, *(column.task.replace("_", "_\n") for column in board.columns)):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     if costs:
         table.add_column("params", justify="right", no_wrap=True)
@@ -58,12 +59,46 @@ def _table(board: Board, costs: bool) -> Table:
     return table
 
 
+def _papers(board: Board) -> dict[str, str]:
+    """Source of reported rows -> how the table calls it; numbered where there are several."""
+    sources = list(dict.fromkeys(row.source for row in board.rows if row.source))
+    return {s: "paper" if len(sources) == 1 else f"paper {i}" for i, s in enumerate(sources, start=1)}
+
+
 def _cells(board: Board, row: Row) -> list[str]:
-    """Rank or role, method, ability, tasks; in brackets the raw value of a task that does not count."""
+    """Rank, role or paper, method, and the scores."""
     from lorafuse_bench.leaderboards import text
 
     place = {"floor": "floor", "oracle": "ref", "method": text.place(row)}[row.role]
-    cells = ["paper" if row.origin == "reported" else place, text.printable(row.label)]
+    if row.source:
+        place = _papers(board)[row.source]
+    scores = _before_and_after(board, row) if board.oblivion else _over_the_oracle(board, row)
+    return [place, text.printable(row.label), *scores]
+
+
+def _before_and_after(board: Board, row: Row) -> list[str]:
+    """Overall, its change and error; each task's score and, below it, the change from the base."""
+    from lorafuse_bench.leaderboards import text
+    from lorafuse_bench.leaderboards.comparable import BASE
+
+    cells = [row.note or "–", "", ""]
+    if row.overall and row.change:
+        error = text.uncertainty(row.change).removeprefix("±")
+        cells = [text.number(row.overall.value), text.signed(row.change.value), error]
+    for column in board.columns:
+        held = row.tasks.get(column.task)
+        after = held.metrics.get(column.metric) if held else None
+        change = held.change if held else None
+        below = text.signed(change.value) if change and row.label != BASE else ""
+        cells.append(f"{text.number(after.value) if after else '–'}\n{below}".rstrip())
+    return cells
+
+
+def _over_the_oracle(board: Board, row: Row) -> list[str]:
+    """Ability, its error, tasks; in brackets the raw value of a task that does not count."""
+    from lorafuse_bench.leaderboards import text
+
+    cells: list[str] = []
     if row.ability is None:
         cells += [row.note or "–", ""]
     else:

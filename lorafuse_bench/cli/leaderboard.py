@@ -27,7 +27,7 @@ def build(
     Results that do not compare are refused: other data, other documents than the oracle's, altered files,
     limited runs beside full ones. The same results give the same file, byte for byte.
     """
-    from lorafuse_bench.leaderboards.board import write_leaderboard
+    from lorafuse_bench.leaderboards.board import read_leaderboard, write_leaderboard
     from lorafuse_bench.leaderboards.builder import build as build_leaderboard
     from lorafuse_bench.leaderboards.collect import collect
     from lorafuse_bench.leaderboards.evidence import evidence_of
@@ -38,7 +38,7 @@ def build(
     page = None
     if html is not None:
         page = write_page(html, leaderboard, evidence_of(collect(results, allow_limit), leaderboard))
-    print_boards(leaderboard)
+    print_boards(read_leaderboard(out))  # as it was written, to ten digits
     typer.echo(f"leaderboard: {out}")
     if page is not None:
         typer.echo(f"page: {page}")

@@ -23,19 +23,22 @@ def command(
     known = registry.methods()
     console = Console(highlight=False)
     if name is None:
-        table = Table("method", "family", "needs", "what it is", box=None)
+        table = Table("method", "family", "needs", box=None)
+        table.add_column("what it is, costs, and comes from", overflow="fold")
         for key, cls in known.items():
-            first = (inspect.getdoc(cls) or "").splitlines()[0]
-            table.add_row(key, cls.family, ", ".join(sorted(cls.needs)) or "-", first)
+            about = f"{cls.summary()}\nCost: {cls.cost()}.\n{cls.paper}"
+            table.add_row(key, cls.family, ", ".join(sorted(cls.needs)) or "-", about)
         console.print(table)
         return
     if name not in known:
         raise unknown("method", name, known)
     cls = known[name]
-    console.print(f"{name} ({cls.family})\n\n{inspect.getdoc(cls)}\n\nPaper: {cls.paper}", markup=False)
+    needs = f", needs {', '.join(sorted(cls.needs))}" if cls.needs else ""
+    about = f"{name} ({cls.family}{needs})\n\n{inspect.getdoc(cls)}\n\nPaper: {cls.paper}"
+    console.print(about, markup=False, soft_wrap=True)
     options = Table("option", "default", "meaning", box=None)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         options.add_row(field.name, str(field.default).lower(), field.metadata["help"])
     console.print(options if options.row_count else "No options.")
     for law, why in cls().laws_broken.items():
-        console.print(f"Does not hold: {law}, as {why}.", markup=False)
+        console.print(f"Does not hold: {law}, as {why}.", markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from lorafuse_bench.leaderboards.samples import Item
 
@@ -55,8 +56,15 @@ def _panel(item: Item) -> RenderableType:
     table.add_section()
     for answer in item.answers:
         labels = Text(text.printable(", ".join(answer.labels)), "cyan")
-        output = (
-            Text("(likelihood only)", "dim") if answer.output is None else Text(text.printable(answer.output))
-        )
-        table.add_row(labels, Text(text.number(answer.score)), output)
+        table.add_row(labels, Text(text.number(answer.score)), _output(answer.output))
     return Panel(table, title=Text(f"{item.task} {item.doc_id}"), title_align="left", box=box.ROUNDED)
+
+
+def _output(output: str | None) -> Text:
+    from rich.text import Text
+
+    from lorafuse_bench.leaderboards.text import printable
+
+    if not output:
+        return Text("(likelihood only)" if output is None else "(empty)", "dim")
+    return Text(printable(output))

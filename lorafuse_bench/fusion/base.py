@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,6 +121,18 @@ class FusionMethod(ABC):
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor | None:
         """Expert index per row and block `(rows, blocks)`, or None when rows are not told apart."""
         return None
+
+    @classmethod
+    def summary(cls) -> str:
+        """What it is, in one sentence: the first line of its docstring."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+    @classmethod
+    def cost(cls) -> str:
+        """What it costs: the sentence of its docstring that begins with "Cost:", or "-"."""
+        text = " ".join((inspect.getdoc(cls) or "").split())
+        match = re.search(r"Cost: (.+?)\.( |$)", text)
+        return match[1] if match else "-"
 
     @classmethod
     def option_names(cls) -> tuple[str, ...]:

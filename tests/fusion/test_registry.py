@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 
 import pytest
+from typer.testing import CliRunner
 
+from lorafuse_bench import cli
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
@@ -18,7 +20,27 @@ def test_every_method_says_what_it_is() -> None:
         assert cls.name == name
         assert cls.family
         assert cls.paper
-        assert cls.__doc__
+        assert cls.summary().endswith(".")
+        assert cls.cost() != "-", f"the docstring of {name} says no cost"
+
+
+def test_the_list_says_family_needs_cost_and_paper() -> None:
+    listed = " ".join(CliRunner().invoke(cli.app, ["methods"], env={"COLUMNS": "200"}).output.split())
+    for name, cls in registry.methods().items():
+        assert f"{name} {cls.family} {', '.join(sorted(cls.needs)) or '-'} {cls.summary()}" in listed
+        assert f"Cost: {cls.cost()}. {cls.paper}" in listed
+    assert registry.methods()["arrow"].cost().startswith("two matmuls")
+
+
+def test_a_method_shows_its_formula_and_options_with_defaults() -> None:
+    shown = CliRunner().invoke(cli.app, ["methods", "arrow"], env={"COLUMNS": "200"}).output
+    assert "g = softmax(top-k logits / temperature)" in shown
+    for option in ("k 4 experts mixed", "temperature 1.0 divides", "merge after combine"):
+        assert option in " ".join(shown.split())
+    assert "(reference, needs task_id)" in CliRunner().invoke(cli.app, ["methods", "oracle"]).output
+    mistaken = CliRunner().invoke(cli.app, ["methods", "arow"])
+    assert mistaken.exit_code == 2
+    assert "Did you mean 'arrow'?" in mistaken.stderr
 
 
 def test_options_are_converted_from_text() -> None:

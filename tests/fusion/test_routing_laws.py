@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_laws import MODULE, expert, own, random_experts
 from torch import Tensor
 
@@ -114,6 +115,23 @@ def test_svd_signs_are_fixed_and_padding_is_zero() -> None:
         rows = vt[i, : e.rank]
         assert (rows.gather(1, rows.abs().argmax(1, keepdim=True)) > 0).all()
         assert not u[i, :, e.rank :].any() and not s[i, e.rank :].any() and not vt[i, e.rank :].any()
+
+
+@pytest.mark.parametrize("spec", PRODUCTS + FACTORS)
+def test_order_of_the_experts(spec: str) -> None:
+    experts = random_experts()
+    torch.testing.assert_close(update(spec, experts[::-1]), update(spec, experts), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("spec", PRODUCTS + FACTORS)
+def test_unequal_ranks(spec: str) -> None:
+    """Rank components that are zero change nothing, so unequal ranks are those of the padded experts."""
+    padded = []
+    for e in random_experts():
+        a, b = e.factors[MODULE]
+        factors = (F.pad(a, (0, 0, 0, 6 - e.rank)), F.pad(b, (0, 6 - e.rank)))
+        padded.append(replace(e, factors={MODULE: factors}))
+    torch.testing.assert_close(update(spec, padded), update(spec, random_experts()), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("spec", PRODUCTS + FACTORS)

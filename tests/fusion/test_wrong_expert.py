@@ -49,3 +49,15 @@ def test_it_is_a_floor_with_a_label_of_its_own() -> None:
     right, wrong = registry.parse("oracle"), registry.parse("oracle:wrong")
     assert (right.family, right.label()) == ("reference", "oracle")
     assert (wrong.family, wrong.label()) == ("floor", "oracle:wrong=true")
+    assert not right.laws_broken
+
+
+def test_it_hangs_on_the_order_of_the_experts_as_it_declares() -> None:
+    experts = random_experts(3)
+    task = experts[0].task
+    names = {
+        ExpertPool(order).names[expert_of(ExpertPool(order), task, wrong=True)]
+        for order in (experts, experts[::-1])
+    }
+    assert names == {"e1", "e2"}
+    assert set(registry.parse("oracle:wrong").laws_broken) == {"one expert is itself", "order of the experts"}

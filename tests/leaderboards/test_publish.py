@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
 import subprocess
@@ -19,7 +20,9 @@ from toy_cells import write
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import write_leaderboard
 from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.compare import compare
 from lorafuse_bench.leaderboards.publish import pack
+from lorafuse_bench.leaderboards.schema import read_cell
 from lorafuse_bench.leaderboards.verify import Report, verify
 
 
@@ -111,9 +114,55 @@ def test_packed_results_verify_and_hold_no_documents(tmp_path: Path) -> None:
     cells = {
         f"{label}.{ending}" for label in ("base", "oracle", "moa") for ending in ("json", "items.json.gz")
     }
-    assert names == {"leaderboard.json", "caption.md", *cells}
+    hashes = {path.name for path in (tmp_path / "packed" / "results" / "documents").iterdir()}
+    assert names == {"leaderboard.json", "caption.md", *cells, *hashes}
     with pytest.raises(LorafuseError, match="not empty"):
         pack([results], tmp_path / "packed", caption)
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """A published folder of three methods on two tasks, by `pack`."""
+    for label, scores in (("base", [0.0] * 6), ("oracle", [1.0] * 6), ("svd", [1.0, 0.0] * 3)):
+        write(tmp_path / "results", label, {"one": scores, "two": scores})
+    pack([tmp_path / "results"], tmp_path / "packed", "A toy.")
+    return tmp_path / "packed"
+
+
+def test_hashes_of_documents_are_packed_once(packed: Path) -> None:
+    kept = sorted((packed / "results" / "documents").iterdir())
+    assert len(kept) == 2  # tasks, not cells
+    sidecar = next((packed / "results").rglob("svd.items.json.gz"))
+    assert b'"doc_hashes":[]' in gzip.decompress(sidecar.read_bytes())
+    cell = sidecar.with_name("svd.json")
+    result, items = read_cell(cell)
+    original = packed.parent / cell.relative_to(packed)
+    assert (result, items) == read_cell(original)
+    assert cell.read_bytes() == original.read_bytes()
+    assert compare(cell, cell.with_name("base.json")).tasks[0].a_better == 3
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b"a\nb\nc\nd\ne\nf")])
+def test_altered_hashes_are_refused(packed: Path, content: bytes | None) -> None:
+    victim = min((packed / "results" / "documents").iterdir())
+    if content is None:
+        victim.unlink()
+    else:
+        victim.write_bytes(content)
+    problems = verify(packed).problems
+    assert problems and all(str(victim) in problem for problem in problems)
+    with pytest.raises(LorafuseError, match="documents/"):
+        build([packed / "results"])
+
+
+def test_exchanged_scores_of_a_packed_cell_are_refused(packed: Path) -> None:
+    sidecar = next((packed / "results").rglob("svd.items.json.gz"))
+    content = gzip.decompress(sidecar.read_bytes()).replace(
+        b"[1.0,0.0,1.0,0.0,1.0,0.0]", b"[0.0,1.0,0.0,1.0,0.0,1.0]"
+    )
+    sidecar.write_bytes(gzip.compress(content))
+    problems = verify(packed).problems
+    assert problems and all("svd.items.json.gz" in p and "items_sha256" in p for p in problems)
 
 
 def test_the_dry_run_asks_nothing(published: Path, hub: tuple[str, list[object]]) -> None:

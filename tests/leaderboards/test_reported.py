@@ -82,6 +82,19 @@ def test_deltas_of_moore_are_differences_from_the_base() -> None:
             assert delta == pytest.approx((x or 0.0) - (y or 0.0), abs=0.0051)
 
 
+@pytest.mark.parametrize("name", ["moore_table5_csr_llama3.1_8b", "moore_table6_nlu_llama3.1_8b"])
+def test_rows_of_a_table_without_an_oracle_stand_raw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = reported.load(name).model_copy(update={"suite": "toy"})
+    monkeypatch.setattr(reported, "tables_of", lambda suite: iter([table]))
+    for row, printed in zip(reported_rows("toy"), table.rows, strict=True):
+        assert row.ability is None
+        for column, value in zip(table.columns, printed.values, strict=True):
+            if value is not None:
+                assert row.tasks[column.task].normalised is None
+                raw = row.tasks[column.task].metrics[column.metric].value
+                assert raw == pytest.approx(value / 100 if column.unit == "percent" else value)
+
+
 def test_similarities_of_spectr_are_symmetric_and_average_to_the_printed_means() -> None:
     rows = reported.load("spectr_figure2_cosine_similarity").rows
     for i, row in enumerate(rows):

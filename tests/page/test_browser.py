@@ -9,6 +9,10 @@ import pytest
 from browser import Browser
 from evil import EVIL
 from selenium.webdriver.common.keys import Keys
+from toy_cells import write
+
+from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.page import write_page
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -56,10 +60,9 @@ def test_views(browser: Browser) -> None:
     press(browser, "Recovered gap")
     assert browser.cell("svd", 1) == "0.375"
     assert browser.cell("moa", 0) == "0.844"
-    press(browser, "Before and after")
-    assert browser.cell("moa", 1) == "+0.550"
-    assert browser.cell("base", 1) == "0.000"
-    assert "view=change" in browser.driver.current_url
+    assert "view=gap" in browser.driver.current_url
+    shown = [text for text in browser.texts("[data-view]") if text]
+    assert shown == ["Over the oracle", "Raw", "Recovered gap"]
 
 
 def test_sorting_by_any_column(browser: Browser) -> None:
@@ -179,7 +182,7 @@ def test_the_address_restores_the_view(browser: Browser, page: Path) -> None:
     assert browser.driver.current_url == address
     browser.script("location.hash = 'board=1'")
     browser.driver.execute_async_script("setTimeout(arguments[0], 50)")
-    assert "oblivion on mini" in browser.texts("h2")
+    assert "or_mtl on mini" in browser.texts("h2")
 
 
 @pytest.mark.parametrize(
@@ -244,16 +247,74 @@ def test_samples_show_disagreements_first(browser: Browser) -> None:
 
 def test_the_oblivion_board_opens_on_before_and_after(browser: Browser, page: Path) -> None:
     browser.open(page, "#board=1")
-    assert "oblivion on mini" in browser.texts("h2")
-    assert browser.cell("moa", 1) == "+0.700"
+    assert "or_mtl on mini" in browser.texts("h2")
+    assert [text for text in browser.texts("[data-view]") if text] == ["Before and after", "Raw"]
+    assert browser.methods() == ["moa", "concat:rank=8", "svd", "=HYPERLINK(1)", "base"]
+    assert browser.texts("#scores thead th")[1].split("\n")[0] == "overall"
+    assert browser.cell("moa", 0) == browser.cell("moa", 1) == "+0.700"
+    assert browser.cell("base", 1) == "0.100"
     assert "0.100 → 0.800" in browser.find("#scores").text
+    assert "does not count" not in browser.find("main").text
+    assert "base" in browser.texts("#forest .mark text")
     assert not browser.find("#samples-section").is_displayed()
+    press(browser, "Raw")
+    assert browser.cell("moa", 0) == "0.800"
+
+
+def test_oblivion_is_compared_overall_too(browser: Browser, page: Path) -> None:
+    browser.open(page, "#board=1&a=moa&b=svd")
+    overall, first = browser.texts("#comparison tbody tr")[:2]
+    # moa right on 4-19, svd on 0-7: differences -1 on 4 items, +1 on 12, 0 on 4; seven tasks alike
+    se = ((16 - 20 * 0.4**2) / 19 / 20) ** 0.5
+    ends = [f"{sign * 1.96 * s + 0.4:+.3f}".replace("-", "−") for s in (se / 7**0.5, se) for sign in (-1, 1)]
+    assert f"{ends[0]} to {ends[1]}" in overall and overall.startswith("overall")
+    assert f"{ends[2]} to {ends[3]}" in first
+
+
+def test_names_in_the_cost_figure_do_not_cover_each_other(browser: Browser, tmp_path: Path) -> None:
+    right = {"base": (0, 0), "near-the-other": (20, 1000), "near-the-one": (21, 1010), "oracle": (40, 9000)}
+    for label, (hits, cost) in right.items():
+        scores = [float(i < hits) for i in range(40)]
+        costs = {"extra_parameters": cost, "eval_seconds": 1.0}
+        write(tmp_path, label, {"one": scores}, cost=costs)
+    browser.open(write_page(tmp_path, build([tmp_path])))
+    assert sorted(browser.texts("#pareto .mark text")) == sorted(right)
+    boxes = browser.script(
+        "return [...document.querySelectorAll('#pareto .mark text')].map(t => t.getBoundingClientRect().toJSON())"
+    )
+    for place, one in enumerate(boxes):
+        for other in boxes[:place]:
+            apart = one["right"] <= other["left"] or other["right"] <= one["left"]
+            assert apart or abs(one["top"] - other["top"]) > 10
+
+
+def test_the_papers_oblivion_stands_beside(browser: Browser, page: Path) -> None:
+    browser.open(page, "#board=1")
+    browser.find("#search").send_keys("table 12")
+    assert browser.methods() == []
+    deltas = browser.script(
+        "return [...document.querySelectorAll('#scores tr.reported')].map(tr => [...tr.cells].slice(0, 2)"
+        ".map(cell => cell.firstChild.data ?? cell.childNodes[1].data))"
+    )
+    assert ["MoORE", "−0.013"] in deltas
+    assert ["LoRA", "−0.471"] in deltas
+
+
+def test_csv_of_oblivion_has_before_after_and_change(browser: Browser, page: Path) -> None:
+    browser.open(page, "#board=1&search=moa")
+    press(browser, "CSV")
+    (row,) = csv.DictReader(io.StringIO(browser.downloaded("or_mtl-mini.csv")))
+    found = [
+        float(row[f"{name} {part}"]) for name in ("overall", "mmlu") for part in ("before", "after", "change")
+    ]
+    assert found == pytest.approx([0.1, 0.8, 0.7] * 2)
+    assert float(row["mmlu se"]) > 0
 
 
 def test_payloads_are_text(browser: Browser, page: Path) -> None:
     browser.open(page, "#board=0")
     assert EVIL in browser.methods()
-    for view in ("Raw", "Recovered gap", "Before and after", "Over the oracle"):
+    for view in ("Raw", "Recovered gap", "Over the oracle"):
         press(browser, view)
     for name in ("family", "a", "plot", "task"):
         browser.choose(name, EVIL)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
-from lorafuse_bench.fusion.merging.elementwise import (
-    SPACE_HELP,
-    Space,
-    check_options,
-    disjoint_mean,
-    drop_and_rescale,
-    expert_weights,
-    merge_tensors,
-)
+from torch import Tensor
+
+from lorafuse_bench.fusion.merging.elementwise import Dropping, disjoint_mean
 from lorafuse_bench.fusion.papers import DARE, TIES
 from lorafuse_bench.fusion.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class DareTies(Merge):
+class DareTies(Dropping):
     """TIES' disjoint mean of updates that DARE dropped and rescaled.
 
     With `T_i = m_i ⊙ (s_i B_i A_i) / density (out, in)`, the mask drawn as in `dare`:
@@ -33,41 +26,8 @@ class DareTies(Merge):
     `√(λ_i s_i)` on both. Cost: one full-rank update (products).
     """
 
-    density: float = option(0.5, "probability that an entry is kept (the paper searches .1 to .9)")
-    weights: str | None = option(
-        None, "λ_i in the order of the experts, such as 0.5/0.3/0.2; equal by default"
-    )
-    scale: float = option(1.0, "multiplies the merged update")
-    seed: int = option(0, "seed of the masks")
-    space: Space = option("products", SPACE_HELP)
-
     name = "dare_ties"
     paper = f"{DARE}, section 3.2; {TIES}, section 3"
 
-    def __post_init__(self) -> None:
-        check_options(self.name, self.density, self.scale)
-
-    @property
-    def merge_before(self) -> bool:
-        return self.space == "factors"
-
-    @property
-    def laws_broken(self) -> dict[Law, str]:
-        broken = super().laws_broken
-        if self.density < 1:
-            broken["one expert is itself"] = "entries are dropped at random"
-            if self.space == "factors":
-                broken["unequal ranks"] = "the draw hangs on the factors' shapes"
-        return broken
-
-    def fuse(self, pool: ExpertPool) -> Adapter:
-        weights = expert_weights(self.name, self.weights, pool, default=1.0)
-        return merge_tensors(
-            pool,
-            self.space,
-            sparsify=lambda tensor, expert, key: drop_and_rescale(
-                tensor, self.density, self.seed, expert, key
-            ),
-            combine=lambda tensors: disjoint_mean(tensors, weights),
-            scale=self.scale,
-        )
+    def join(self, tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+        return disjoint_mean(tensors, weights)

@@ -1,11 +1,13 @@
-"""What TIES and DARE are made of: thin each expert's tensor out, then combine them entry by entry."""
+"""What TIES and DARE are made of: thin each expert's updates out, then join them entry by entry."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,15 +16,9 @@ from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, ModuleStack
-from lorafuse_bench.fusion.base import Adapter
+from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
 
 Space = Literal["products", "factors"]
-SPACE_HELP = "merge the updates B A (products, as the papers do) or A and B apart (factors, as PEFT does)"
-
-Sparsify = Callable[[Tensor, str, str], Tensor]
-"""`(tensor, expert's name, tensor's key) -> tensor` with fewer entries."""
-Combine = Callable[[Iterable[Tensor]], Tensor]
-"""One tensor per expert, in the pool's order, to one tensor. Reads each once, so they may be made lazily."""
 
 
 def keep_largest(tensor: Tensor, density: float) -> Tensor:
@@ -95,33 +91,6 @@ def disjoint_mean(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor
     return torch.where(elected > 0, up / up_weight, negative)
 
 
-def merge_tensors(
-    pool: ExpertPool, space: Space, sparsify: Sparsify, combine: Combine, scale: float = 1.0
-) -> Adapter:
-    """Sparsify and combine every module's updates (dense), or its A's and its B's (low-rank), times `scale`.
-
-    One module at a time, and of its dense updates one expert's at a time.
-    """
-    if space == "products":
-        return Adapter(
-            dense={
-                module: scale * combine(map(sparsify, products(stack), pool.names, [module] * len(pool)))
-                for module, stack in pool.modules.items()
-            }
-        )
-    factors = {}
-    for module, stack in pool.modules.items():
-        # Without the padding, whose zeros are no entries to keep.
-        experts = list(zip(pool.names, stack.A, stack.B, stack.ranks, strict=True))
-        pad = stack.A.shape[1]
-        a = combine(
-            F.pad(sparsify(a[:r], name, f"{module}.A"), (0, 0, 0, pad - r)) for name, a, _, r in experts
-        )
-        b = combine(F.pad(sparsify(b[:, :r], name, f"{module}.B"), (0, pad - r)) for name, _, b, r in experts)
-        factors[module] = (a, scale * b)
-    return Adapter(factors)
-
-
 def products(stack: ModuleStack) -> Iterator[Tensor]:
     """The dense updates `s_i B_i A_i (out, in)`, one at a time; zeros from absent experts."""
     return (b @ a for a, b in zip(stack.A, stack.B, strict=True))
@@ -149,3 +118,91 @@ def check_options(method: str, density: float, scale: float) -> None:
         raise LorafuseError(f"method '{method}': density={density} must lie between 0 and 1.")
     if not math.isfinite(scale):
         raise LorafuseError(f"method '{method}': scale={scale} must be a finite number.")
+
+
+@dataclass(frozen=True)
+class Elementwise(Merge):
+    """A merge that thins every expert's updates out and joins what is left, entry by entry.
+
+    One module at a time, and of its dense updates one expert's at a time.
+    """
+
+    density: float
+    weights: str | None = option(
+        None, "λ_i in the order of the experts, such as 0.5/0.3/0.2; equal by default"
+    )
+    scale: float = option(1.0, "multiplies the merged update (the λ of task arithmetic)")
+    space: Space = option(
+        "products",
+        "merge the updates B A (products, as the papers do) or A and B apart (factors, as PEFT does)",
+    )
+
+    thinned: ClassVar[str]
+    """What thinning does to an expert alone."""
+    rank_matters: ClassVar[str]
+    """How the padding of unequal ranks tells in factor space."""
+
+    def __post_init__(self) -> None:
+        check_options(self.name, self.density, self.scale)
+
+    @property
+    def merge_before(self) -> bool:
+        return self.space == "factors"
+
+    @property
+    def laws_broken(self) -> dict[Law, str]:
+        broken = super().laws_broken
+        if self.density < 1:
+            broken["one expert is itself"] = self.thinned
+            if self.space == "factors":
+                broken["unequal ranks"] = self.rank_matters
+        return broken
+
+    @abstractmethod
+    def thin(self, tensor: Tensor, expert: str, key: str) -> Tensor:
+        """An expert's `tensor` with fewer entries; `key` says which of its tensors it is."""
+
+    @abstractmethod
+    def join(self, tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+        """One tensor of the experts' thinned ones, in the pool's order, with weights λ_i."""
+
+    def default_weight(self, experts: int) -> float:
+        """λ_i where no weights are given."""
+        return 1.0
+
+    def fuse(self, pool: ExpertPool) -> Adapter:
+        weights = expert_weights(self.name, self.weights, pool, self.default_weight(len(pool)))
+        if self.space == "factors":
+            return Adapter(
+                {m: self._factors(pool.names, m, stack, weights) for m, stack in pool.modules.items()}
+            )
+        dense = {}
+        for module, stack in pool.modules.items():
+            updates = zip(products(stack), pool.names, strict=True)
+            thinned = (self.thin(update, name, module) for update, name in updates)
+            dense[module] = self.scale * self.join(thinned, weights)
+        return Adapter(dense=dense)
+
+    def _factors(
+        self, names: Sequence[str], module: str, stack: ModuleStack, weights: Sequence[float]
+    ) -> tuple[Tensor, Tensor]:
+        """The A's and the B's merged apart, thinned without the padding, whose zeros are no entries to keep."""
+        experts = list(zip(names, stack.A, stack.B, stack.ranks, strict=True))
+        pad = stack.A.shape[1]
+        a = (F.pad(self.thin(a[:r], name, f"{module}.A"), (0, 0, 0, pad - r)) for name, a, _, r in experts)
+        b = (F.pad(self.thin(b[:, :r], name, f"{module}.B"), (0, pad - r)) for name, _, b, r in experts)
+        return self.join(a, weights), self.scale * self.join(b, weights)
+
+
+@dataclass(frozen=True)
+class Dropping(Elementwise):
+    """An elementwise merge that thins out as DARE does: at random, the rest rescaled."""
+
+    density: float = option(0.5, "probability that an entry is kept (the paper searches .1 to .9)")
+    seed: int = option(0, "seed of the masks")
+
+    thinned = "entries are dropped at random"
+    rank_matters = "the draw hangs on the factors' shapes"
+
+    def thin(self, tensor: Tensor, expert: str, key: str) -> Tensor:
+        return drop_and_rescale(tensor, self.density, self.seed, expert, key)

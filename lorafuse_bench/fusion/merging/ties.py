@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
-from lorafuse_bench.fusion.merging.elementwise import (
-    SPACE_HELP,
-    Space,
-    check_options,
-    disjoint_mean,
-    expert_weights,
-    keep_largest,
-    merge_tensors,
-)
+from torch import Tensor
+
+from lorafuse_bench.fusion.base import option
+from lorafuse_bench.fusion.merging.elementwise import Elementwise, disjoint_mean, keep_largest
 from lorafuse_bench.fusion.papers import TIES
 from lorafuse_bench.fusion.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class Ties(Merge):
+class Ties(Elementwise):
     """The disjoint mean of the experts' largest entries, under an elected sign.
 
     With `T_i = trim(s_i B_i A_i) (out, in)`, the `⌈density · n⌉` largest entries of each:
@@ -36,37 +30,14 @@ class Ties(Merge):
     density: float = option(
         0.2, "share of each expert's entries kept, exactly ⌈density · n⌉ (the paper's 20%)"
     )
-    weights: str | None = option(
-        None, "λ_i in the order of the experts, such as 0.5/0.3/0.2; equal by default"
-    )
-    scale: float = option(1.0, "multiplies the merged update (the paper's λ)")
-    space: Space = option("products", SPACE_HELP)
 
     name = "ties"
     paper = f"{TIES}, section 3"
+    thinned = "it is trimmed to its largest entries"
+    rank_matters = "zeros that fill a factor up count among the entries to keep"
 
-    def __post_init__(self) -> None:
-        check_options(self.name, self.density, self.scale)
+    def thin(self, tensor: Tensor, expert: str, key: str) -> Tensor:
+        return keep_largest(tensor, self.density)
 
-    @property
-    def merge_before(self) -> bool:
-        return self.space == "factors"
-
-    @property
-    def laws_broken(self) -> dict[Law, str]:
-        broken = super().laws_broken
-        if self.density < 1:
-            broken["one expert is itself"] = "it is trimmed to its largest entries"
-            if self.space == "factors":
-                broken["unequal ranks"] = "zeros that fill a factor up count among the entries to keep"
-        return broken
-
-    def fuse(self, pool: ExpertPool) -> Adapter:
-        weights = expert_weights(self.name, self.weights, pool, default=1.0)
-        return merge_tensors(
-            pool,
-            self.space,
-            sparsify=lambda tensor, expert, key: keep_largest(tensor, self.density),
-            combine=lambda tensors: disjoint_mean(tensors, weights),
-            scale=self.scale,
-        )
+    def join(self, tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+        return disjoint_mean(tensors, weights)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Prompts, RowRouting, Runtime, option
+from lorafuse_bench.fusion.base import Law, Prompts, RowRouting, Runtime, option
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
 from lorafuse_bench.layers import Update
@@ -36,6 +36,15 @@ class Oracle(RowRouting):
     def __post_init__(self) -> None:
         if self.wrong:
             object.__setattr__(self, "family", "floor")
+
+    @property
+    def laws_broken(self) -> dict[Law, str]:
+        if not self.wrong:
+            return {}
+        return {
+            "one expert is itself": "there is no wrong one",
+            "order of the experts": "the next one in their order is used",
+        }
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
         if self.wrong and len({expert.task for expert in runtime.pool.experts}) < 2:
