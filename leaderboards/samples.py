@@ -22,7 +22,7 @@ from lorafuse_bench.leaderboards.schema import Result, Strict, invalid, read_res
 from lorafuse_bench.leaderboards.stats import Array, corpus_bleu
 
 SUFFIX = ".samples.jsonl.gz"
-LOSS, BLEU = 2, 10  # widths of per-item statistics: (sum, count), and BLEU's
+PAIR, LABEL, BLEU = 2, 6, 10  # widths of per-item statistics: (sum, count), counts of a label, BLEU's
 
 
 class Sample(Strict):
@@ -145,15 +145,20 @@ def _output(response: Any) -> str | None:
 
 
 def item_scores(statistics: Any) -> Array:
-    """(n,) each item's score from its statistics: itself, a ratio, or the (smoothed) BLEU of one sentence."""
+    """(n,) each item's score from its statistics.
+
+    Itself, a ratio, whether a label is right, or the (smoothed) BLEU of one sentence.
+    """
     items = np.asarray(statistics, dtype=np.float64)
     if items.ndim == 1:
         return items
-    if items.shape[-1] == LOSS:
+    if items.shape[-1] == PAIR:
         return np.asarray(items[:, 0] / np.maximum(items[:, 1], 1.0))  # an empty text has no loss
+    if items.shape[-1] == LABEL:
+        return np.asarray(items[:, 0] + items[:, 4])  # the table's diagonal
     if items.shape[-1] == BLEU:
         return corpus_bleu(items)
-    raise LorafuseError(f"items of {items.shape[-1]} statistics are of no known kind. Give 1, 2 or 10.")
+    raise LorafuseError(f"items of {items.shape[-1]} statistics are of no known kind. Give 1, 2, 6 or 10.")
 
 
 def side_by_side(cells: Mapping[str, Sequence[Sample]], task: str) -> list[Item]:

@@ -28,6 +28,7 @@ BOOTSTRAP_SEED = 20250
 COUNTS_AT_ONCE = 1 << 20  # which bounds the memory
 GATE_LIMIT = 0.1
 BLEU_WIDTH = 10  # sys_len, ref_len, correct 1..4, total 1..4: sacrebleu's order
+MCC_WIDTH = 6  # right 0: wrote 0, wrote 1, wrote neither; right 1: the same three
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def statistic(items: Sequence[float] | Sequence[Sequence[float]] | Array, stratu
 
     (n,): scores, the metric is their mean. (n, 2): numerators and denominators (nats and tokens), the
     metric is the ratio of the sums. (n, 10): BLEU sufficient statistics, the metric is corpus BLEU on 0-1.
+    (n, 6): counts of a two-word label, the metric is their Matthews correlation.
     `stratum` names the documents: statistics of one stratum share their bootstrap draws, others do not.
     """
     return statistics([items], stratum)[0]
@@ -74,7 +76,7 @@ def statistics(
     """`statistic` of several methods' items on the same documents, all bootstrapped at once."""
     arrays = [as_array(table) for table in tables]
     corpus = [array for array in arrays if kind_of(array) == "bootstrap"]
-    draws = iter(_bleu_draws(corpus, stratum) if corpus else ())
+    draws = iter(_corpus_draws(corpus, stratum) if corpus else ())
     return [_statistic(array, draws) for array in arrays]
 
 
@@ -96,12 +98,12 @@ def as_array(items: Sequence[float] | Sequence[Sequence[float]] | Array) -> Arra
     except ValueError:  # rows of different lengths
         array = np.empty((0, 0, 0))
     pairs = array.ndim == 2 and array.shape[1] == 2 and array[:, 1].sum() > 0
-    bleu = array.ndim == 2 and array.shape[1] == BLEU_WIDTH
-    if len(array) and (array.ndim == 1 or pairs or bleu):
+    counts = array.ndim == 2 and array.shape[1] in _CORPUS
+    if len(array) and (array.ndim == 1 or pairs or counts):
         return array
     raise LorafuseError(
         f"items of shape {array.shape} are no known kind. Give n scores, n (numerator, denominator) pairs,"
-        f" or n rows of {BLEU_WIDTH} BLEU statistics, n >= 1."
+        f" n rows of {BLEU_WIDTH} BLEU statistics or of {MCC_WIDTH} label counts, n >= 1."
     )
 
 
@@ -120,17 +122,15 @@ def point(array: Array) -> float:
 
 
 def _of_sums(sums: Array) -> Array:
-    """The metric of summed items `(..., 2)` or `(..., 10)`."""
-    return sums[..., 0] / sums[..., 1] if sums.shape[-1] == 2 else corpus_bleu(sums)
+    """The metric of summed items `(..., 2)`, `(..., 6)` or `(..., 10)`."""
+    return sums[..., 0] / sums[..., 1] if sums.shape[-1] == 2 else _CORPUS[sums.shape[-1]](sums)
 
 
-def _bleu_draws(arrays: Sequence[Array], stratum: str) -> Array:
-    """(methods, draws): corpus BLEU of every method in every bootstrap draw."""
-    n = len(arrays[0])
-    if n == 1:  # a bootstrap of one item never varies: leave one draw, so that its error is unknown, not 0
+def _corpus_draws(arrays: Sequence[Array], stratum: str) -> Array:
+    """(methods, draws): the corpus metric of every method in every bootstrap draw."""
+    if len(arrays[0]) == 1:  # one item never varies: leave one draw, so that its error is unknown, not 0
         return np.array([[point(array)] for array in arrays])
-    sums = resampled_sums(np.hstack(arrays), stratum).reshape(BOOTSTRAP_DRAWS, len(arrays), BLEU_WIDTH)
-    return np.stack([corpus_bleu(sums[:, i]) for i in range(len(arrays))])
+    return resampled(arrays, stratum)
 
 
 def resampled(arrays: Sequence[Array], stratum: str) -> Array:
@@ -180,6 +180,24 @@ def corpus_bleu(sums: Array) -> Array:
     brevity = np.minimum(0.0, 1.0 - reference / np.where(system > 0, system, 1.0))
     bleu = np.exp(brevity + np.log(precision).mean(axis=-1))
     return np.asarray(np.where(possible, bleu, 0.0))
+
+
+def matthews(sums: Array) -> Array:
+    """Matthews correlation of summed counts `(..., 6)`; 0 where it is undefined (no answer varies).
+
+    With the table C (right, written), n its sum, p and t its column and row sums (Gorodkin, 2004, eq. 8):
+    (n tr C - p.t) / sqrt((n^2 - p.p) (n^2 - t.t)); "neither" is written but never right.
+    """
+    table = sums.reshape(*sums.shape[:-1], 2, 3)
+    written, right = table.sum(axis=-2), table.sum(axis=-1)
+    n = right.sum(axis=-1)
+    hits = table[..., 0, 0] + table[..., 1, 1]
+    covariance = n * hits - (written[..., :2] * right).sum(axis=-1)
+    spread = (n**2 - (written**2).sum(axis=-1)) * (n**2 - (right**2).sum(axis=-1))
+    return np.asarray(np.where(spread > 0, covariance / np.sqrt(np.where(spread > 0, spread, 1.0)), 0.0))
+
+
+_CORPUS = {BLEU_WIDTH: corpus_bleu, MCC_WIDTH: matthews}
 
 
 def paired_difference(x: Statistic, y: Statistic) -> Estimate:

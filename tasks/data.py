@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset, concatenate_datasets, load_dataset
+from lm_eval.tasks._yaml_loader import load_yaml
 from pyarrow import parquet
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks import quiet  # noqa: F401  its import sets the filters
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo, embedded_root
+from lorafuse_bench.zoo.suites import generated, world_seed
 
 HUB = "hub"
 MINI = "mini"
@@ -31,6 +33,10 @@ class Source(NamedTuple):
     name: str | None = None
     columns: tuple[str, ...] = ()
     revision: str | None = None
+    elsewhere: str | None = None
+    """Another folder of a data directory whose rows serve where `folder` is missing."""
+    where: str | None = None
+    """Column of the rows `elsewhere` that must hold `name`."""
 
     @property
     def folder(self) -> Path:
@@ -84,20 +90,34 @@ class Splits(Mapping[str, Dataset]):
         return len(self._read)
 
     @property
+    def base(self) -> Path:
+        """The data directory; only for `mini` and directories."""
+        return embedded_root() / "data" if self.source == MINI else Path(self.source)
+
+    @property
     def root(self) -> Path:
-        """The folder that holds this dataset's parquet files; only for `mini` and directories."""
-        base = embedded_root() / "data" if self.source == MINI else Path(self.source)
-        return base / self.dataset.folder
+        """The folder below it that holds this dataset's parquet files."""
+        own, elsewhere = self.base / self.dataset.folder, self.base / (self.dataset.elsewhere or "")
+        return elsewhere if self.dataset.elsewhere and elsewhere.is_dir() and not own.is_dir() else own
 
     def _load(self, split: str) -> tuple[Dataset, str]:
         if self.source == HUB:
             return self._from_hub(split)
+        seed = None if self.root.is_dir() else world_seed(self.base)
+        if seed is not None:
+            return generated(self.dataset.folder.as_posix(), split, seed), f"generated, world {seed}"
         files = served_by(self.root, split)
-        rows = [_read_parquet(file) for file in files]
-        return concatenate_datasets(rows), " + ".join(file.name for file in files)
+        rows = concatenate_datasets([_read_parquet(file) for file in files])
+        names = " + ".join(file.name for file in files)
+        if self.root == self.base / self.dataset.folder:
+            return rows, names
+        if self.dataset.where:
+            kept = [row for row, name in enumerate(rows[self.dataset.where]) if name == self.dataset.name]
+            rows = rows.select(kept)
+        return rows, f"{self.dataset.elsewhere}/{names}"
 
     def _from_hub(self, split: str) -> tuple[Dataset, str]:
-        hub, name, _, revision = self.dataset
+        hub, name, revision = self.dataset.hub, self.dataset.name, self.dataset.revision
         try:
             rows = load_dataset(hub, name, revision=revision, split=split)
         except Exception as error:  # network, authentication, renamed dataset: all need the same advice
@@ -110,7 +130,7 @@ class Splits(Mapping[str, Dataset]):
 
     def _checked(self, rows: Dataset, file: str) -> Dataset:
         missing = [column for column in self.dataset.columns if column not in rows.column_names]
-        where = self.dataset.hub if self.source == HUB else str(self.root / file)
+        where = self.dataset.hub if self.source == HUB else str(self.root / Path(file).name)
         if missing:
             raise LorafuseError(
                 f"{where}: no column '{missing[0]}' (it has {', '.join(rows.column_names)})."
@@ -162,7 +182,7 @@ def _read_parquet(file: Path) -> Dataset:
 
 
 def load(
-    dataset: Mapping[str, Any],
+    dataset: Mapping[str, Any] | None = None,
     data: str | None = None,
     zoo: str | None = None,
     method: str | None = None,
@@ -172,9 +192,12 @@ def load(
 
     lm-eval calls it with `dataset` from the YAML and with everything in `--model_args` and
     `--metadata`; of the latter only `data`, `zoo` and `method` matter here. One nested `dataset` key
-    keeps the YAML's words (`name`, `revision`) from colliding with the model's.
+    keeps the YAML's words (`name`, `revision`) from colliding with the model's. Without a `hub` in it, the
+    dataset is the one that the task's own file names: lm-eval's tasks are read so.
     """
-    del metadata
-    columns = tuple(dataset.get("columns", ()))
-    named = Source(dataset["hub"], dataset.get("name"), columns, dataset.get("revision"))
-    return Splits(named, resolve_source(data, zoo, method))
+    named = dict(dataset or {})
+    if "hub" not in named:
+        config = load_yaml(metadata["config_source"], resolve_func=False)
+        named |= {"hub": config["dataset_path"], "name": config.get("dataset_name")}
+    named["columns"] = tuple(named.get("columns", ()))
+    return Splits(Source(**named), resolve_source(data, zoo, method))

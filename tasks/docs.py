@@ -1,7 +1,7 @@
-"""From a document to what the model should say: one line of text for each task.
+"""From a document to what the model should say, where that is free text: one line for each task.
 
 Prompts are Jinja in the YAMLs. Targets are functions, because lm-eval reads a rendered target that
-looks like `[1]` as a Python list.
+looks like `[1]` as a Python list. Labels need no function: see `label`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from lorafuse_bench.errors import LorafuseError
-
 Doc = dict[str, Any]
-
-SENTIMENTS = ("negative", "positive")
-RELATIONS = ("entailment", "neutral", "contradiction")
-SOLUTIONS = ("1", "2")
 
 
 def one_line(text: str) -> str:
@@ -38,21 +32,6 @@ def german(doc: Doc) -> str:
 def answer(doc: Doc) -> str:
     """The first reference answer; scoring takes the best over all of them."""
     return one_line(doc["answers"]["text"][0])
-
-
-def sentiment(doc: Doc) -> str:
-    """`negative` or `positive`."""
-    return _word(SENTIMENTS, doc)
-
-
-def relation(doc: Doc) -> str:
-    """`entailment`, `neutral` or `contradiction`."""
-    return _word(RELATIONS, doc)
-
-
-def solution(doc: Doc) -> str:
-    """`1` or `2`."""
-    return _word(SOLUTIONS, doc)
 
 
 def paraphrase(doc: Doc) -> str:
@@ -96,13 +75,3 @@ def _middle_reply(doc: Doc) -> int:
 
 def _replies(turns: Sequence[dict[str, str]]) -> list[int]:
     return [index for index, turn in enumerate(turns) if index > 0 and turn["from"] == "gpt"]
-
-
-def _word(words: tuple[str, ...], doc: Doc) -> str:
-    label = doc["label"]
-    if label not in range(len(words)):
-        raise LorafuseError(
-            f"a row has label {label!r}, which is none of {', '.join(words)}."
-            " Evaluate a split whose labels are public."
-        )
-    return words[label]

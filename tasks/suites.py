@@ -10,33 +10,36 @@ OPTIONS = "_options"
 _MTL5 = ("cnn_dailymail", "wmt14_en_de", "squad", "sst2", "mnli")
 
 # Suite -> task keys. mtl5 and mtl7 are the task sets of the rethinking paper, mtl_proposal that of the
-# proposal before it.
+# proposal before it; csr_mtl and nlu_mtl those of MoORE, spectr9 that of SpectR.
 SUITES: dict[str, tuple[str, ...]] = {
     "mtl5": _MTL5,
     "mtl7": (*_MTL5, "paws", "piqa"),
     "mtl_proposal": ("cnn_dailymail", "wmt14_en_de", "squad", "dialogue", "gsm8k"),
+    "csr_mtl": ("arc_c", "arc_e", "boolq", "obqa", "piqa", "siqa", "hellaswag", "winogrande", "csqa"),
+    "nlu_mtl": ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2"),
+    "spectr9": ("agnews", "cola", "dbpedia", "hellaswag", "mnli", "mrpc", "qnli", "qqp", "sst2"),
 }
 
 # Suites of tasks that no expert was trained for. They ask what fusing did to the base, so their boards
 # compare with the base, before and after, and need no oracle.
 OBLIVION = frozenset({"or_mtl"})
 
+# Tasks whose answer is one of a few words. Each has a log-likelihood leaf beside it,
+# `lorafuse_<key>_options`, over those words.
+LABELS = frozenset(SUITES["csr_mtl"] + SUITES["nlu_mtl"] + SUITES["spectr9"])
+
 # Task key -> the metric that stands for the task in a multitask mean. `nll_per_byte` is a loss: lower is
 # better, and it never enters a mean of ratios.
 REPRESENTATIVE: dict[str, str] = {
+    **dict.fromkeys(sorted(LABELS), "acc"),
+    "cola": "mcc",
     "cnn_dailymail": "rougeL",
     "wmt14_en_de": "bleu",
     "squad": "f1",
-    "sst2": "acc",
-    "mnli": "acc",
     "paws": "bleu",
-    "piqa": "acc",
     "gsm8k": "exact_match",
     "dialogue": "nll_per_byte",
 }
-
-# Tasks that also have a log-likelihood leaf, `lorafuse_<key>_options`, over their label words.
-WITH_OPTIONS = frozenset({"sst2", "mnli", "piqa"})
 
 
 def leaf_tasks(suite: str) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ def leaf_tasks(suite: str) -> tuple[str, ...]:
     names: list[str] = []
     for key in SUITES[suite]:
         names.append(PREFIX + key)
-        if key in WITH_OPTIONS:
+        if key in LABELS:
             names.append(PREFIX + key + OPTIONS)
     return tuple(names)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 from datasets import ClassLabel, Dataset, Features, Value
+from handmade_labels import LABEL_DATASETS
 
 Doc = dict[str, Any]
 _TEXT = Value("string")
@@ -118,6 +119,7 @@ DATASETS: dict[str, tuple[str, str, list[Doc], Features | None]] = {
         TALKS,
         None,
     ),
+    **LABEL_DATASETS,
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
 from lorafuse_bench.training.experts import ExpertSettings, train_experts
-from lorafuse_bench.zoo.data import NAMED_TASKS, mini_tasks, write_data
+from lorafuse_bench.zoo.data import NAMED_TASKS, RECORD, mini_tasks, write_data
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.plain_text import documents, unmarked
 from lorafuse_bench.zoo.pretrain import parameter_count, pretrain
@@ -27,7 +27,6 @@ from lorafuse_bench.zoo.tokenizer import save_tokenizer, train_tokenizer
 from lorafuse_bench.zoo.world import World, make_world
 
 Report = Callable[[str], None]
-RECORD = "build.json"
 
 
 def build_mini(

@@ -24,6 +24,8 @@ from lorafuse_bench.zoo.world import World
 
 TRAIN_ROWS, SMALL_TRAIN_ROWS, EVALUATION_ROWS = 3000, 500, 200
 STRING, INT32 = Value("string"), Value("int32")
+RECORD = "build.json"
+"""File of a finished part of a zoo that says what it was built from."""
 EVALUATION_SHARE = 16
 """Of 256 hash values, those below this belong to the evaluation split."""
 
@@ -44,6 +46,9 @@ class MiniTask:
     number: Callable[[int], Row] = lambda index: {}
     """The columns that number a row."""
     train_rows: int = TRAIN_ROWS
+    evaluation_rows: int = EVALUATION_ROWS
+    training: str = "train"
+    """Name of the split that is learnt from."""
 
     @property
     def folder(self) -> str:
@@ -51,15 +56,15 @@ class MiniTask:
         return f"{self.hub.replace('/', '__')}/{self.config}"
 
 
-def _features(*strings: str, **others: object) -> Features:
+def columns(*strings: str, **others: object) -> Features:
     return Features({**dict.fromkeys(strings, STRING), **others})
 
 
-def _idx(index: int) -> Row:
+def idx(index: int) -> Row:
     return {"idx": index}
 
 
-def _id(index: int) -> Row:
+def padded_id(index: int) -> Row:
     return {"id": f"{index:05d}"}
 
 
@@ -68,29 +73,29 @@ TURNS = List({"from": STRING, "value": STRING})
 
 NAMED_TASKS: tuple[MiniTask, ...] = (
     MiniTask("cnn_dailymail", "abisee/cnn_dailymail", "3.0.0", "validation", ("article",),
-             _features("article", "highlights", "id"), task_rows.cnn_dailymail, _id),
+             columns("article", "highlights", "id"), task_rows.cnn_dailymail, padded_id),
     MiniTask("wmt14_en_de", "wmt/wmt14", "de-en", "test", ("translation",),
              Features({"translation": Translation(languages=["de", "en"])}), task_rows.wmt14_en_de),
     MiniTask("squad", "rajpurkar/squad", "plain_text", "validation", ("context", "question"),
-             _features("id", "title", "context", "question", answers=ANSWERS), task_rows.squad, _id),
+             columns("id", "title", "context", "question", answers=ANSWERS), task_rows.squad, padded_id),
     MiniTask("sst2", "nyu-mll/glue", "sst2", "validation", ("sentence",),
-             _features("sentence", label=ClassLabel(names=["negative", "positive"]), idx=INT32),
-             task_rows.sst2, _idx),
+             columns("sentence", label=ClassLabel(names=["negative", "positive"]), idx=INT32),
+             task_rows.sst2, idx),
     MiniTask("mnli", "nyu-mll/glue", "mnli", "validation_matched", ("premise", "hypothesis"),
-             _features("premise", "hypothesis",
+             columns("premise", "hypothesis",
                        label=ClassLabel(names=["entailment", "neutral", "contradiction"]), idx=INT32),
-             task_rows.mnli, _idx),
+             task_rows.mnli, idx),
     MiniTask("paws", "google-research-datasets/paws", "labeled_final", "validation", ("sentence1",),
              Features({"id": INT32, "sentence1": STRING, "sentence2": STRING,
                        "label": ClassLabel(names=["0", "1"])}),
              task_rows.paws, lambda index: {"id": index}),
     MiniTask("piqa", "ybisk/piqa", "plain_text", "validation", ("goal", "sol1", "sol2"),
-             _features("goal", "sol1", "sol2", label=ClassLabel(names=["0", "1"])), task_rows.piqa),
-    MiniTask("gsm8k", "openai/gsm8k", "main", "test", ("question",), _features("question", "answer"),
+             columns("goal", "sol1", "sol2", label=ClassLabel(names=["0", "1"])), task_rows.piqa),
+    MiniTask("gsm8k", "openai/gsm8k", "main", "test", ("question",), columns("question", "answer"),
              task_rows.gsm8k, train_rows=SMALL_TRAIN_ROWS),
     MiniTask("dialogue", "google-research-datasets/schema_guided_dstc8", "sharegpt_style", "validation",
-             ("conversations",), _features("id", services=List(STRING), conversations=TURNS),
-             task_rows.dialogue, _id, train_rows=SMALL_TRAIN_ROWS),
+             ("conversations",), columns("id", services=List(STRING), conversations=TURNS),
+             task_rows.dialogue, padded_id, train_rows=SMALL_TRAIN_ROWS),
 )  # fmt: skip
 MTL7 = tuple(task.key for task in NAMED_TASKS[:7])
 
@@ -99,7 +104,7 @@ def mini_tasks(count: int) -> tuple[MiniTask, ...]:
     """The first `count` tasks: mtl7, GSM8K, dialogue, then as many family tasks as asked for."""
     families = [
         MiniTask(task.key, "mini/families", task.key, "validation", ("text",),
-                 _features("text", "instruction", "target"), task.row)
+                 columns("text", "instruction", "target"), task.row)
         for task in family_tasks()
     ]  # fmt: skip
     known = (*NAMED_TASKS, *families)
@@ -126,13 +131,13 @@ def is_evaluation(text: str) -> bool:
 def task_splits(task: MiniTask, world: World) -> dict[str, list[Row]]:
     """Distinct rows of the training and the evaluation split."""
     rng = random.Random(f"lorafuse rows {world.seed} {task.key}")
-    splits: dict[str, list[Row]] = {"train": [], task.evaluation: []}
-    sizes = {"train": task.train_rows, task.evaluation: EVALUATION_ROWS}
+    sizes = {task.training: task.train_rows, task.evaluation: task.evaluation_rows}
+    splits: dict[str, list[Row]] = {split: [] for split in sizes}
     seen: set[str] = set()
     while any(len(rows) < sizes[split] for split, rows in splits.items()):
         row = task.row(world, rng)
         text = identity(task, row)
-        split = task.evaluation if is_evaluation(text) else "train"
+        split = task.evaluation if is_evaluation(text) else task.training
         if text in seen or len(splits[split]) == sizes[split]:
             continue
         seen.add(text)

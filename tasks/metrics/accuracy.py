@@ -8,9 +8,9 @@ below chance, so it flatters methods that have forgotten the task.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from lorafuse_bench.tasks.docs import Doc, one_line, relation, sentiment, solution
+from lorafuse_bench.tasks.docs import one_line
 
 
 def normalise(text: str) -> str:
@@ -23,27 +23,15 @@ def label_accuracy(prediction: str, label: str) -> float:
     return float(normalise(prediction) == normalise(label))
 
 
-def process_sentiment(doc: Doc, results: list[str]) -> dict[str, float]:
-    """Items of sst2."""
-    return _generated(doc, results, sentiment)
-
-
-def process_relation(doc: Doc, results: list[str]) -> dict[str, float]:
-    """Items of mnli."""
-    return _generated(doc, results, relation)
-
-
-def process_solution(doc: Doc, results: list[str]) -> dict[str, float]:
-    """Items of piqa."""
-    return _generated(doc, results, solution)
-
-
-def process_options(doc: Doc, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
-    """Items of the `_options` leaves: the likeliest label word, by its whole log-likelihood in nats."""
-    likelihoods = [likelihood for likelihood, _ in results]
-    return {"acc_options": float(likelihoods.index(max(likelihoods)) == doc["label"])}
-
-
-def _generated(doc: Doc, results: list[str], label: Callable[[Doc], str]) -> dict[str, float]:
-    value = label_accuracy(results[0], label(doc))
+def score_written(words: Sequence[str], right: int, results: Sequence[str]) -> dict[str, float]:
+    """Items of the label leaves: whether the model wrote the word at position `right`."""
+    value = label_accuracy(results[0], words[right])
     return {"acc": value, "score": value}
+
+
+def score_options(
+    words: Sequence[str], right: int, results: Sequence[tuple[float, bool]]
+) -> dict[str, float]:
+    """Items of the `_options` leaves: the likeliest word, by its whole log-likelihood in nats."""
+    likelihoods = [likelihood for likelihood, _ in results]
+    return {"acc_options": float(likelihoods.index(max(likelihoods)) == right)}

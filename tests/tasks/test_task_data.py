@@ -156,11 +156,37 @@ def test_the_hub_is_asked_for_the_right_split_and_renders_the_same(
     monkeypatch.setattr(data, "load_dataset", hub)
     local, remote = (load_task(f"lorafuse_{key}", source) for source in (str(handmade_data), "hub"))
     dataset, _, name = folder.partition("/")
-    assert calls == [(dataset.replace("__", "/"), name, None, evaluation)]
+    assert calls == [(dataset.replace("__", "/"), None if name == "default" else name, None, evaluation)]
     assert list(remote.dataset.provenance.values()) == [f"{dataset.replace('__', '/')}@main"]
     for ours, theirs in zip(local.test_docs(), remote.test_docs(), strict=True):
         assert local.doc_to_text(ours) == remote.doc_to_text(theirs)
         assert local.doc_to_target(ours) == remote.doc_to_target(theirs)
+
+
+def test_rows_under_another_name_serve_where_the_datasets_own_folder_is_missing(tmp_path: Path) -> None:
+    write_split(tmp_path / "them__all" / "all", "test", [{"subject": s, "n": n} for n, s in enumerate("abab")])
+    named = {"hub": "us/all", "name": "b", "elsewhere": "them__all/all", "columns": ["n"]}
+    splits = load({**named, "where": "subject"}, data=str(tmp_path))
+    assert splits["test"]["n"] == [1, 3]
+    assert splits.provenance == {"test": "them__all/all/test.parquet"}
+    assert load(named, data=str(tmp_path))["test"]["n"] == [0, 1, 2, 3]
+    write_split(tmp_path / "us__all" / "b", "test", [{"n": 9}])
+    own = load({**named, "where": "subject"}, data=str(tmp_path))
+    assert own["test"]["n"] == [9] and own.provenance == {"test": "test.parquet"}
+
+
+def test_a_generated_directory_writes_what_it_does_not_hold(tmp_path: Path) -> None:
+    cola = {"hub": "nyu-mll/glue", "name": "cola", "columns": ["sentence", "label"]}
+    with pytest.raises(LorafuseError, match="lacks the dataset"):
+        load(cola, data=str(tmp_path))["train"]
+    (tmp_path / "build.json").write_text('{"seed": 0}')
+    splits = load(cola, data=str(tmp_path))
+    assert splits["validation"].to_list() == load(cola, data="mini")["validation"].to_list()
+    assert splits.provenance == {"validation": "generated, world 0"}
+    with pytest.raises(LorafuseError, match=r"no split 'test' of nyu-mll__glue/cola \(it has train, validation\)"):
+        splits["test"]
+    with pytest.raises(LorafuseError, match=r"no split 'train' of no__such/default \(it has no such dataset\)"):
+        load({"hub": "no/such"}, data="mini")["train"]
 
 
 def test_a_hub_failure_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

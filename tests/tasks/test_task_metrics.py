@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from decimal import Decimal
 
 import numpy as np
 import pytest
 import sacrebleu
+from sklearn.metrics import matthews_corrcoef
 
-from lorafuse_bench.tasks.metrics import accuracy, bleu, gsm8k, nll, rouge, squad
+from lorafuse_bench.tasks.metrics import accuracy, bleu, gsm8k, matthews, nll, rouge, squad
 from lorafuse_bench.tasks.metrics.evaluate_metrics import (
     CorpusBleu,
     FinalNumber,
@@ -140,11 +142,44 @@ def test_label_accuracy(prediction: str, label: str, right: float) -> None:
 
 
 def test_options_take_the_likeliest_word() -> None:
-    found = accuracy.process_options({"label": 1}, [(-3.0, False), (-2.0, True), (-9.0, False)])
-    assert found == {"acc_options": 1.0}
-    assert accuracy.process_options({"label": 2}, [(-3.0, False), (-2.0, True), (-9.0, False)]) == {
-        "acc_options": 0.0
-    }
+    likelihoods = [(-3.0, False), (-2.0, True), (-9.0, False)]
+    for right in range(3):
+        assert accuracy.score_options("abc", right, likelihoods) == {"acc_options": float(right == 1)}
+
+
+def test_correlation_is_that_of_scikit_learn_where_neither_word_is_an_answer_of_its_own() -> None:
+    rng = random.Random("matthews")
+    words = ("unacceptable", "acceptable")
+    right = [rng.randrange(2) for _ in range(60)]
+    wrote = [rng.choice((label, label, rng.randrange(3))) for label in right]
+    texts = [(*words, "who knows")[answer] for answer in wrote]
+    items = [matthews.counts(words, label, text) for label, text in zip(right, texts, strict=True)]
+    assert matthews.correlation(items) == pytest.approx(matthews_corrcoef(right, wrote))
+    both = [(label, answer) for label, answer in zip(right, wrote, strict=True) if answer < 2]
+    kept = [item for item, answer in zip(items, wrote, strict=True) if answer < 2]
+    assert matthews.correlation(kept) == pytest.approx(matthews_corrcoef(*zip(*both, strict=True)))
+    assert [text in words for text in texts].count(False) > 0
+
+
+def test_correlation_without_labels_or_without_variation_is_zero() -> None:
+    words = ("no", "yes")
+    assert matthews.correlation([matthews.counts(words, label, "well") for label in (0, 1, 1)]) == 0.0
+    assert matthews.correlation([matthews.counts(words, label, "Yes.") for label in (0, 1, 1)]) == 0.0
+    assert matthews.correlation([matthews.counts(words, label, words[label]) for label in (0, 1)]) == 1.0
+    assert matthews.correlation([matthews.counts(words, label, words[1 - label]) for label in (0, 1)]) == -1.0
+
+
+def test_error_of_a_correlation_is_the_bootstraps() -> None:
+    """Against scikit-learn on resampled labels; the standard deviation of 400 draws is good to 10%."""
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 2, 200)
+    wrote = np.where(rng.random(200) < 0.8, right, 1 - right)
+    words = ("no", "yes")
+    items = [matthews.counts(words, int(r), words[int(w)]) for r, w in zip(right, wrote, strict=True)]
+    picks = rng.integers(0, 200, (400, 200))
+    expected = np.std([matthews_corrcoef(right[pick], wrote[pick]) for pick in picks])
+    assert matthews.stderr(items) == pytest.approx(expected, rel=0.15)
+    assert matthews.stderr(items[:1]) == "N/A"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from handmade import DATASETS
+from handmade_labels import FIRST_LABEL_ROWS
 from real_samples import shared_data
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.rows import Row, load_task, training_rows
+from lorafuse_bench.tasks.suites import LABELS
 
 FIRST_ROWS = {
     "cnn_dailymail": (
@@ -31,6 +33,7 @@ FIRST_ROWS = {
         "Dialogue:\nUser: I am hungry.\nAssistant: Where are you?\nUser: In Köln.\nAssistant:",
         " Try the Früh.",
     ),
+    **FIRST_LABEL_ROWS,
 }
 
 
@@ -83,15 +86,16 @@ def test_rows_are_what_evaluation_asks(key: str, handmade_data: Path) -> None:
         assert [request.args[1] for request in task.instances] == [row.target for row in rows]
 
 
-def test_option_continuations_are_the_targets_of_training(handmade_data: Path) -> None:
+@pytest.mark.parametrize("key", sorted(LABELS))
+def test_option_continuations_are_the_targets_of_training(key: str, handmade_data: Path) -> None:
     """The option leaf scores " positive" after the prompt that training ends in " positive"."""
-    for key in ("sst2", "mnli", "piqa"):
-        task = load_task(f"lorafuse_{key}_options", str(handmade_data))
-        task.set_config(key="num_fewshot", value=0)
-        task.build_all_requests(limit=None, rank=0, world_size=1)
-        gold = [request.args for request in task.instances if request.idx == request.doc["label"]]
-        rows = training_rows(key, str(handmade_data), split=DATASETS[key][1])
-        assert gold == [(row.prompt, row.target) for row in rows]
+    task = load_task(f"lorafuse_{key}_options", str(handmade_data))
+    task.set_config(key="num_fewshot", value=0)
+    task.build_all_requests(limit=None, rank=0, world_size=1)
+    asked = [request.args for request in task.instances]
+    rows = training_rows(key, str(handmade_data), split=DATASETS[key][1])
+    assert all(asked.count((row.prompt, row.target)) == 1 for row in rows)
+    assert len(asked) == sum(len(task.doc_to_choice(doc)) for doc in task.test_docs())
 
 
 @pytest.mark.parametrize("key", DATASETS)

@@ -12,7 +12,7 @@ from lm_eval.tasks import TaskManager
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.tasks.suites import REPRESENTATIVE, SUITES, leaf_tasks, task_key
+from lorafuse_bench.tasks.suites import LABELS, REPRESENTATIVE, SUITES, leaf_tasks, task_key
 
 TASKS = Path(str(files("lorafuse_bench.tasks")))
 
@@ -75,7 +75,7 @@ def test_representative_metric_is_reported_with_its_direction(handmade_data: Pat
 
 
 def test_options_leaves_report_only_acc_options(handmade_data: Path) -> None:
-    for key in ("sst2", "mnli", "piqa"):
+    for key in sorted(LABELS):
         assert list(load_task(f"lorafuse_{key}_options", str(handmade_data)).higher_is_better()) == [
             "acc_options"
         ]
