@@ -18,6 +18,7 @@ class Base(FusionMethod):
 
     name = "base"
     family = "floor"
+    fuses_experts = False
     paper = f"{RETHINKING}, section 4.2"
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
