@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -48,7 +48,7 @@ class FusedModel:
         self.method: FusionMethod | None = None
         self.fuse_seconds = 0.0
         self.extra_parameters = 0
-        self.modules = dict(model.named_modules())
+        self.modules: Mapping[str, nn.Module] = dict(model.named_modules())
         self._routers: dict[str, RouterArtefact] = {}
         self._adapters: dict[str, AdapterArtefact] = {}
         self._in_use: dict[str, RouterEntry | AdapterEntry] = {}

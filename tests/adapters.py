@@ -17,9 +17,6 @@ Tensors = Mapping[str, Tensor]
 Reference = Callable[[Tensor, Tensor, Tensors, int | None], Tensor]
 """(W (out, in), x (t, in), an update's tensors, task id or None) -> y (t, out), without the bias."""
 
-SPECS = ("lora:rank=3", "moore:d_t=5+d_s=3+reflections=4", "moore:d_t=4+d_s=0+reflections=0+relu_gate=true")
-"""One of every method, small; some options."""
-
 
 def lora(W: Tensor, x: Tensor, p: Tensors, task: int | None) -> Tensor:
     return x @ (W + 2.0 * p["B"] @ p["A"]).T
@@ -50,11 +47,115 @@ def moore_relu(W: Tensor, x: Tensor, p: Tensors, task: int | None) -> Tensor:
     return moore(W, x, p, task, relu=True)
 
 
+def softmax(logits: Tensor) -> Tensor:
+    power = (logits - logits.max(-1, keepdim=True).values).exp()
+    return power / power.sum(-1, keepdim=True)
+
+
+def two_largest(p: Tensor) -> Tensor:
+    """`(t, M)`: the two largest of each row over their sum; fewer than two others are larger."""
+    kept = p * ((p[:, None, :] > p[:, :, None]).sum(-1) < 2)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def loramoe(W: Tensor, x: Tensor, p: Tensors, task: int | None) -> Tensor:
+    g, y = softmax(x @ p["S"].T), x @ W.T
+    for m, (A, B) in enumerate(zip(p["A"].split(2), p["B"].split(2, dim=1), strict=True)):
+        y = y + 2.0 * g[:, m, None] * (x @ (B @ A).T)
+    return y
+
+
+def hydralora(W: Tensor, x: Tensor, p: Tensors, task: int | None) -> Tensor:
+    g, y = softmax(x @ p["S"].T), x @ W.T
+    for m, B in enumerate(p["B"].split(2, dim=1)):
+        y = y + 2.0 * g[:, m, None] * (x @ (B @ p["A"]).T)
+    return y
+
+
+def mosld(W: Tensor, x: Tensor, p: Tensors, task: int | None) -> Tensor:
+    g, y = two_largest(softmax(x @ p["S"].T)), x @ W.T
+    for m, A in enumerate(p["A"].split(2)):
+        y = y + 2.0 * g[:, m, None] * (x @ (p["B"] @ A).T)
+    return y
+
+
+def mosld_a(W: Tensor, x: Tensor, p: Tensors, task: int | None) -> Tensor:
+    g, y = two_largest(softmax(x @ p["S"].T)), x @ W.T
+    for m, B in enumerate(p["B"].split(2, dim=1)):
+        y = y + 2.0 * g[:, m, None] * (x @ (B @ p["A"]).T)
+    return y
+
+
+def mtl_lora(W: Tensor, x: Tensor, p: Tensors, task: int | None) -> Tensor:
+    w = p["w"].mean(0) if task is None else p["w"][task]
+    transform = p["Lambda"].mean(0) if task is None else p["Lambda"][task]
+    g, y = softmax(w / 0.1), x @ W.T
+    for m, B in enumerate(p["B"].split(2, dim=1)):
+        y = y + 2.0 * g[m] * (x @ (B @ transform @ p["A"]).T)
+    return y
+
+
+def omoe(W: Tensor, x: Tensor, p: Tensors, task: int | None) -> Tensor:
+    """Gram-Schmidt one output after the other, token by token; the ridge as one more coordinate per expert."""
+    g, rows = softmax(x @ p["S"].T), []
+    pairs = list(zip(p["A"].split(2), p["B"].split(2, dim=1), strict=True))
+    for t in range(len(x)):
+        outputs = [B @ A @ x[t] for A, B in pairs]
+        ridge = 1e-5 * (1 + sum(e @ e for e in outputs) / len(outputs))
+        done: list[Tensor] = []
+        for m, e in enumerate(outputs):
+            unit = torch.zeros(len(outputs), dtype=x.dtype)
+            unit[m] = ridge**0.5
+            v = torch.cat([e, unit])
+            for q in done:
+                v = v - (v @ q) * q
+            done.append(v / v.norm())
+        rows.append(2.0 * sum(g[t, m] * q[: len(W)] for m, q in enumerate(done)))
+    return x @ W.T + torch.stack(rows)
+
+
+def full_finetune(W: Tensor, x: Tensor, p: Tensors, task: int | None) -> Tensor:
+    return x @ p["weight"].T
+
+
 REFERENCES: dict[str, Reference] = {
     "lora:rank=3": lora,
     "moore:d_t=5+d_s=3+reflections=4": moore,
     "moore:d_t=4+d_s=0+reflections=0+relu_gate=true": moore_relu,
+    "loramoe:rank=2+experts=4": loramoe,
+    "hydralora:rank=2": hydralora,
+    "mosld:rank=2+experts=4": mosld,
+    "mosld:rank=2+experts=4+shared=A": mosld_a,
+    "mtl_lora:rank=2": mtl_lora,
+    "omoe:rank=2+experts=3": omoe,
+    "mixlora:rank=3+experts=4": lora,  # on the attention's maps
+    "full_finetune": full_finetune,
 }
+"""At least one of every method, small."""
+SPECS = tuple(REFERENCES)
+
+
+class DenseFfn(nn.Module):
+    """MixLoRA's FFN in fp64: for every token, two whole experts with weights of their own."""
+
+    def __init__(self, base: nn.Module, tensors: Tensors) -> None:
+        super().__init__()
+        self.base, self.tensors = base, tensors
+
+    def forward(self, x: Tensor) -> Tensor:
+        p, flat = self.tensors, x.flatten(0, -2)
+        g, rank = two_largest(softmax(flat @ p["S"].T)), 3
+        total = torch.zeros_like(flat)
+        for m in range(g.shape[1]):
+            own = slice(m * rank, (m + 1) * rank)
+            W = {
+                name: self.base.get_submodule(name).weight
+                + 2.0 * p[f"B_{name}"][:, own] @ p[f"A_{name}"][own]
+                for name in ("gate_proj", "up_proj", "down_proj")
+            }
+            inner = self.base.act_fn(flat @ W["gate_proj"].T) * (flat @ W["up_proj"].T)
+            total = total + g[:, m, None] * (inner @ W["down_proj"].T)
+        return total.reshape(x.shape)
 
 
 def method_of(spec: str) -> TrainedAdapter:
@@ -89,7 +190,8 @@ class DenseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.reference(self.W, x.flatten(0, -2), self.tensors, self.task).reshape(*x.shape[:-1], -1)
-        return y if self.b is None else y + self.b
+        b = self.tensors.get("bias", self.b)
+        return y if b is None else y + b
 
 
 def dense_model(
@@ -102,6 +204,12 @@ def dense_model(
         module, _, name = key.rpartition(".")
         by_module.setdefault(module, {})[name] = value.double()
     for module, own in by_module.items():
-        linear = model.get_submodule(module)
-        model.set_submodule(module, DenseLinear(linear, REFERENCES[spec], own, task))
+        base_module = model.get_submodule(module)
+        if hasattr(base_module, "gate_proj"):
+            model.set_submodule(module, DenseFfn(base_module, own))
+        elif spec == "full_finetune":
+            for name, value in own.items():
+                base_module.get_parameter(name).data.copy_(value)
+        else:
+            model.set_submodule(module, DenseLinear(base_module, REFERENCES[spec], own, task))
     return model

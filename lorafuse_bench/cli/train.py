@@ -141,7 +141,8 @@ def router(
 @app.command()
 def adapter(
     method: Annotated[
-        str, typer.Option(help="An adapter method with its options, such as moore or moore:d_t=16+reflections=2.")
+        str,
+        typer.Option(help="An adapter method with its options, such as moore or moore:d_t=16+reflections=2."),
     ],
     suite: Annotated[str, typer.Option(help="All tasks of this suite are trained at once.")],
     out: Out,

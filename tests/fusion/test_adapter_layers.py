@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from adapters import REFERENCES, SPECS, attached, method_of
 from tiny import disturb, tiny_model
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.fusion.adapters.mixture import balance_loss, load_loss
 from lorafuse_bench.fusion.adapters.moore import MooreUpdate
 from lorafuse_bench.fusion.adapters.trained import Place, TrainedUpdate
 from lorafuse_bench.layers import BASE, Selection
@@ -47,7 +51,7 @@ def test_an_untrained_adapter_is_the_base(spec: str, architecture: str) -> None:
     with torch.no_grad():
         expected = model(input_ids=IDS).logits
         updates, selection = attached(model, spec)
-        assert len(updates) == 2 * (5 if "mixlora" in spec else 7)
+        assert spec == "full_finetune" or len(updates) == 2 * (5 if "mixlora" in spec else 7)
         for index in (None, torch.tensor([[0, 0], [2, 2], [1, 1], [BASE, BASE]])):
             selection.set(index)
             torch.testing.assert_close(model(input_ids=IDS).logits, expected, rtol=0, atol=1e-5)
@@ -69,7 +73,8 @@ def test_the_output_is_the_formulas(spec: str, shape: tuple[int, int]) -> None:
             for row, task in enumerate(tasks):
                 expected = REFERENCES[spec](base.weight.data, x[row], tensors, None if task == BASE else task)
                 got = update.output(base, x)[row].detach()
-                torch.testing.assert_close(got, expected + base.bias.data, rtol=1e-9, atol=1e-9)
+                bias = tensors.get("bias", base.bias.data)
+                torch.testing.assert_close(got, expected + bias, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -85,6 +90,30 @@ def test_gradients_are_those_of_finite_differences(spec: str) -> None:
         )
 
     x = inputs(2, 2).requires_grad_()
+    assert torch.autograd.gradcheck(output, (x, *parameters), atol=1e-6, rtol=1e-4)
+
+
+def ffn() -> nn.Module:
+    """A block of gate, up and down, as Llama's."""
+    block = nn.Module()
+    for i, (name, out, into) in enumerate((("gate_proj", 6, 5), ("up_proj", 6, 5), ("down_proj", 5, 6))):
+        block.add_module(name, linear(out, into, seed=i))
+    block.add_module("act_fn", nn.SiLU())
+    return block.requires_grad_(False)
+
+
+def test_gradients_of_a_mixture_of_ffns() -> None:
+    base = ffn()
+    update = method_of("mixlora:rank=2+experts=4").update(base, Place(0, 1, Selection())).double()
+    update.reset(torch.Generator().manual_seed(0))
+    disturb([update])
+    names, parameters = zip(*update.named_parameters(), strict=True)
+
+    def output(x: Tensor, *values: Tensor) -> Tensor:
+        values_by_name = {f"update.{n}": v for n, v in zip(names, values, strict=True)}
+        return torch.func.functional_call(_Output(update, base), values_by_name, (x,))
+
+    x = inputs(1, 3, 5).requires_grad_()
     assert torch.autograd.gradcheck(output, (x, *parameters), atol=1e-6, rtol=1e-4)
 
 
@@ -106,6 +135,96 @@ def test_every_parameter_is_trained() -> None:
         update.output(base, inputs()).pow(2).sum().backward()
         for name, parameter in update.named_parameters():
             assert parameter.grad is not None and parameter.grad.norm() > 0, f"{spec} {name}"
+
+
+# --- mixtures ------------------------------------------------------------------------------------
+
+
+def test_auxiliary_losses_by_hand() -> None:
+    """Two tokens count, the third is padding."""
+    p = torch.tensor([[[0.6, 0.3, 0.1], [0.2, 0.3, 0.5], [1.0, 0.0, 0.0]]])
+    mask = torch.tensor([[True, True, False]])
+    # Importance .8, .6, .6: mean 2/3, variance ((2/15)² + 2 (1/15)²) / 3.
+    assert balance_loss(p, mask).item() == pytest.approx((6 / 225 / 3) / (4 / 9), rel=1e-5)
+    # Both have expert 2 among their two largest, one each expert 1 and 3; mean p .4, .3, .3.
+    assert load_loss(p, mask, 2).item() == pytest.approx(3 * (0.5 * 0.4 + 1 * 0.3 + 0.5 * 0.3))
+    even = torch.full((1, 3, 4), 0.25)
+    assert balance_loss(even, mask).item() == 0
+
+
+@pytest.mark.parametrize("spec", ["loramoe:rank=2+experts=4", "mosld:rank=2+experts=4"])
+def test_an_auxiliary_loss_reaches_the_router_and_not_padding(spec: str) -> None:
+    base = linear().requires_grad_(False)
+    update, _ = trained(spec, base)
+    x, mask = inputs(2, 3), torch.tensor([[True, True, True], [True, False, False]])
+    update.train()
+    update.output(base, x)
+    loss = update.auxiliary(mask)
+    assert loss is not None
+    loss.backward()
+    assert update.S.grad is not None and update.S.grad.norm() > 0
+    x[1, 1:] = 7.0
+    update.output(base, x)
+    torch.testing.assert_close(update.auxiliary(mask), loss)
+
+
+def test_outputs_of_omoe_are_orthonormal_experts() -> None:
+    """With one expert's weight at 1, the update is its unit vector; two such are at right angles."""
+    base = linear()
+    update, _ = trained("omoe:rank=2+experts=3", base)
+    x, y = inputs(1, 1), []
+    for m in range(3):
+        weight = torch.zeros(1, 1, 3, dtype=torch.float64)
+        weight[..., m] = 1
+        update.gates = lambda _, weight=weight: weight  # type: ignore[method-assign]
+        y.append((update.output(base, x) - base(x))[0, 0] / 2.0)
+    Q = torch.stack(y)
+    torch.testing.assert_close(Q @ Q.T, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-3)
+
+
+def test_no_expert_is_looped_over_and_no_output_per_expert_is_built() -> None:
+    """The number of operations does not grow with M, nor does any result of size tokens x M x out appear."""
+    tokens, out = 50, 64
+    for name in ("loramoe", "hydralora", "mosld", "mtl_lora", "omoe"):
+        counts = []
+        for experts in (3, 12):
+            base = nn.Linear(16, out)
+            update = method_of(f"{name}:rank=2+experts={experts}").update(base, Place(0, 2, Selection()))
+            update.reset(torch.Generator().manual_seed(0))
+            with Watched() as watched, torch.no_grad():
+                update.output(base, torch.randn(1, tokens, 16))
+            counts.append(watched.calls)
+            assert watched.largest < tokens * experts * out, name
+        assert counts[0] == counts[1], name
+
+
+class Watched(TorchDispatchMode):
+    """Counts operations and the numbers in the largest result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = self.largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.calls += 1
+        if isinstance(result, Tensor):
+            self.largest = max(self.largest, result.numel())
+        return result
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mixlora:k=9", "k between 1 and the number of experts"),
+        ("mtl_lora:temperature=0", "temperature must be positive"),
+        ("omoe:epsilon=0", "epsilon must be positive"),
+        ("full_finetune:targets=q_proj", "every parameter is trained"),
+    ],
+)
+def test_impossible_options_are_refused(spec: str, message: str) -> None:
+    with pytest.raises(LorafuseError, match=message):
+        method_of(spec)
 
 
 # --- MoORE --------------------------------------------------------------------------------------
