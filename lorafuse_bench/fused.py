@@ -64,15 +64,15 @@ class FusedModel:
         return cls(other.model, other.zoo, pool)
 
     def use(self, method: FusionMethod) -> None:
-        """Replace the current method's updates by those of `method`."""
+        """Replace the current method's updates by those of `method`; where that fails, the base is left."""
         if method.fuses_experts:
             self.pool.required_by(f"method '{method.name}'")
         warn_of_shrinking(method, self.zoo)
         start = time.perf_counter()
         self._in_use = {}
+        self.clear()  # an update may stand in for a whole block, whose parts must be the base's
         with torch.no_grad():
             updates = dict(method.updates(self))
-        self.clear()
         for name, update in updates.items():
             weight = next(self.modules[name].parameters())
             update.to(weight.device, weight.dtype)

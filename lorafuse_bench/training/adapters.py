@@ -143,6 +143,7 @@ def _train(
                 "decay_type": "linear",
             },
             bf16=settings.bf16,
+            use_cpu=not torch.cuda.is_available(),
         )
         loss = train(model, rows, PadRight(pad_token(tokenizer)), arguments, Progress(what, report))
     save_tensors(work / "finished", model.updates)
