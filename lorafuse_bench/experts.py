@@ -87,7 +87,7 @@ class ModuleStack:
 
 
 class ExpertPool:
-    """The experts of one base model, in a fixed order, stacked per module.
+    """The experts of one base model, in a fixed order, stacked per module; it may be empty.
 
     A module that only some experts adapt gets zero updates from the others. The tensors belong to
     the pool: callers must not write to them.
@@ -106,7 +106,7 @@ class ExpertPool:
         for name in names or ():
             if name not in known:
                 raise unknown(f"expert of zoo '{zoo.name}'", name, known)
-        return cls.from_entries(zoo, [known[name] for name in names or known])
+        return cls.from_entries(zoo, [known[name] for name in (known if names is None else names)])
 
     @classmethod
     def from_entries(cls, zoo: Zoo, entries: Sequence[ExpertEntry]) -> ExpertPool:
@@ -130,6 +130,14 @@ class ExpertPool:
 
     def __len__(self) -> int:
         return len(self.experts)
+
+    def required_by(self, who: str) -> ExpertPool:
+        """This pool; LorafuseError naming `who` needs experts when it is empty."""
+        if not self.experts:
+            raise LorafuseError(
+                f"{who} needs experts, and the zoo has none. Train some with `lorafuse train experts`."
+            )
+        return self
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -230,8 +238,6 @@ def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
 
 
 def _check_pool(experts: Sequence[LoraExpert]) -> None:
-    if not experts:
-        raise LorafuseError("the pool is empty: no experts to fuse. Name at least one adapter.")
     seen: dict[str, Path] = {}
     for expert in experts:
         if expert.name in seen:

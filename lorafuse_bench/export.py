@@ -91,7 +91,7 @@ def base_name(zoo: Zoo) -> str:
 
 def _open(zoo: Zoo, names: Sequence[str] | None) -> tuple[ExpertPool, PreTrainedModel]:
     """The checked experts, and the base's structure without its weights."""
-    pool = ExpertPool.from_zoo(zoo, names)
+    pool = ExpertPool.from_zoo(zoo, names).required_by("an export")
     config = AutoConfig.from_pretrained(zoo.base_folder())
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,11 +17,19 @@ from transformers import PreTrainedModel
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.files import sha256_file
-from lorafuse_bench.fusion.base import BlockVisitor, FusionMethod, Prompts, RouterArtefact
-from lorafuse_bench.layers import FusedLinear, Selection, block_of, linear_shape
-from lorafuse_bench.zoo.manifest import RouterEntry, Zoo
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.base import (
+    AdapterArtefact,
+    BlockVisitor,
+    FusionMethod,
+    Prompts,
+    RouterArtefact,
+)
+from lorafuse_bench.layers import FusedModule, Selection, block_list, block_of, install, linear_shape
+from lorafuse_bench.zoo.manifest import AdapterEntry, RouterEntry, Zoo
 
 ROUTER_WEIGHTS = "router.safetensors"
+ADAPTER_WEIGHTS = "adapter.safetensors"
 
 
 class FusedModel:
@@ -39,9 +48,13 @@ class FusedModel:
         self.method: FusionMethod | None = None
         self.fuse_seconds = 0.0
         self.extra_parameters = 0
+        self.modules: Mapping[str, nn.Module] = dict(model.named_modules())
         self._routers: dict[str, RouterArtefact] = {}
-        self._routers_in_use: dict[str, RouterArtefact] = {}
-        self.layers = _block_list(model, self.blocks)
+        self._adapters: dict[str, AdapterArtefact] = {}
+        self._in_use: dict[str, RouterEntry | AdapterEntry] = {}
+        layers = self.modules[block_list(self.modules, self.blocks)]
+        assert isinstance(layers, nn.ModuleList)
+        self.layers = layers
         check_shapes(model, pool)
 
     @classmethod
@@ -51,32 +64,34 @@ class FusedModel:
         return cls(other.model, other.zoo, pool)
 
     def use(self, method: FusionMethod) -> None:
-        """Replace the current method's updates by those of `method`."""
+        """Replace the current method's updates by those of `method`; where that fails, the base is left."""
+        if method.fuses_experts:
+            self.pool.required_by(f"method '{method.name}'")
         warn_of_shrinking(method, self.zoo)
         start = time.perf_counter()
-        self._routers_in_use = {}
+        self._in_use = {}
+        self.clear()  # an update may stand in for a whole block, whose parts must be the base's
         with torch.no_grad():
-            updates = method.updates(self)
-        self.clear()
+            updates = dict(method.updates(self))
         for name, update in updates.items():
-            base = self.model.get_submodule(name)
-            weight = base.weight
-            assert isinstance(weight, Tensor)
-            self.model.set_submodule(name, FusedLinear(base, update.to(weight.device, weight.dtype)))
+            weight = next(self.modules[name].parameters())
+            update.to(weight.device, weight.dtype)
+        install(self.model, self.modules, updates)
         self.method = method
         self.fuse_seconds = time.perf_counter() - start
-        routers = (tensor for router in self._routers_in_use.values() for tensor in router.tensors.values())
-        self.extra_parameters = sum(u.size for u in updates.values()) + sum(t.numel() for t in routers)
+        routers = [self._routers[name] for name in self._in_use if name in self._routers]
+        beside = sum(tensor.numel() for router in routers for tensor in router.tensors.values())
+        self.extra_parameters = sum(update.size for update in updates.values()) + beside
 
     @property
-    def routers_in_use(self) -> tuple[str, ...]:
-        """Names of the routers that the current method asked for."""
-        return tuple(sorted(self._routers_in_use))
+    def in_use(self) -> tuple[RouterEntry | AdapterEntry, ...]:
+        """The zoo's routers and adapters that the current method asked for, by name."""
+        return tuple(self._in_use[name] for name in sorted(self._in_use))
 
     def clear(self) -> None:
         """Put the base's own linear maps back."""
         for name, module in list(self.model.named_modules()):
-            if isinstance(module, FusedLinear):
+            if isinstance(module, FusedModule):
                 self.model.set_submodule(name, module.base)
         self.selection.set(None)
         self.method = None
@@ -95,14 +110,20 @@ class FusedModel:
         entries = [entry for entry in self.zoo.manifest.routers if entry.method == method]
         for entry in entries:
             if all(entry.settings.get(key) == value for key, value in wanted.items()):
-                self._routers_in_use[entry.name] = self._load_router(entry)
-                return self._routers_in_use[entry.name]
+                self._in_use[entry.name] = entry
+                return self._load_router(entry)
         have = ", ".join(entry.name for entry in entries) or "none"
         text = " and ".join(f"{key}={value}" for key, value in wanted.items())
         raise LorafuseError(
             f"zoo '{self.zoo.name}' has no router for method '{method}' with {text} (it has: {have})."
             f" Train one with `lorafuse train router --out {self.zoo.root}`."
         )
+
+    def adapter(self, method: FusionMethod) -> AdapterArtefact:
+        """The zoo's first adapter trained with this method's options, on the suite it names if it names one."""
+        entry = adapter_entry(self.zoo, method)
+        self._in_use[entry.name] = entry
+        return self._load_adapter(entry)
 
     @torch.no_grad()
     def visit_blocks(self, prompts: Prompts, visitor: BlockVisitor) -> None:
@@ -115,13 +136,7 @@ class FusedModel:
 
     def _load_router(self, entry: RouterEntry) -> RouterArtefact:
         if entry.name not in self._routers:
-            path = self.zoo.root / entry.path / ROUTER_WEIGHTS
-            if not path.is_file() or sha256_file(path) != entry.sha256:
-                raise LorafuseError(
-                    f"router '{entry.name}': {path} is missing or not the file the manifest describes."
-                    f" Train it again with `lorafuse train router --out {self.zoo.root}`."
-                )
-            tensors = {key: value.to(self.model.device) for key, value in load_file(path).items()}
+            tensors = self._tensors("router", entry, ROUTER_WEIGHTS)
             joint = {adapter.name: adapter for adapter in entry.adapters}
             pool = (
                 ExpertPool.from_entries(self.zoo, [joint[name] for name in self.pool.names])
@@ -132,6 +147,43 @@ class FusedModel:
                 entry.name, tensors, entry.settings, entry.experts, pool
             )
         return self._routers[entry.name]
+
+    def _load_adapter(self, entry: AdapterEntry) -> AdapterArtefact:
+        if entry.name not in self._adapters:
+            if entry.base_sha256 != self.zoo.manifest.base.sha256:
+                raise LorafuseError(
+                    f"adapter '{entry.name}' was trained on another base than the one of zoo"
+                    f" '{self.zoo.name}'. Train it again with `lorafuse train adapter --out {self.zoo.root}`."
+                )
+            tensors = self._tensors("adapter", entry, ADAPTER_WEIGHTS)
+            self._adapters[entry.name] = AdapterArtefact(entry.name, tensors, entry.tasks)
+        return self._adapters[entry.name]
+
+    def _tensors(self, kind: str, entry: RouterEntry | AdapterEntry, file: str) -> dict[str, Tensor]:
+        """A trained part's tensors on the model's device; the file must be the one the manifest describes."""
+        path = self.zoo.root / entry.path / file
+        if not path.is_file() or sha256_file(path) != entry.sha256:
+            raise LorafuseError(
+                f"{kind} '{entry.name}': {path} is missing or not the file the manifest describes."
+                f" Train it again with `lorafuse train {kind} --out {self.zoo.root}`."
+            )
+        return {key: value.to(self.model.device) for key, value in load_file(path).items()}
+
+
+def adapter_entry(zoo: Zoo, method: FusionMethod) -> AdapterEntry:
+    """The zoo's first adapter for `method`, as `FusedModel.adapter` uses it; LorafuseError without one."""
+    suite = method.options()["trained_on"]
+    entries = [entry for entry in zoo.manifest.adapters if entry.method == method.name]
+    for entry in entries:
+        made = registry.create(method.name, {**entry.options, "trained_on": suite})
+        if suite in (None, entry.trained_on) and made == method:
+            return entry
+    have = ", ".join(entry.name for entry in entries) or "none"
+    raise LorafuseError(
+        f"zoo '{zoo.name}' has no trained adapter '{method.label()}' (of this method it has: {have})."
+        f" Train one with `lorafuse train adapter --method {replace(method, trained_on=None).label()}"  # type: ignore[type-var]
+        f" --suite {suite or 'SUITE'} --out {zoo.root}`."
+    )
 
 
 def warn_of_shrinking(method: FusionMethod, zoo: Zoo) -> None:
@@ -162,19 +214,10 @@ def block_hooks(layers: nn.ModuleList, visitor: BlockVisitor) -> Iterator[None]:
             handle.remove()
 
 
-def _block_list(model: PreTrainedModel, blocks: int) -> nn.ModuleList:
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == blocks:
-            return module
-    raise LorafuseError(
-        f"{type(model).__name__} has no list of {blocks} transformer blocks: it cannot be routed."
-    )
-
-
 def check_shapes(model: PreTrainedModel, pool: ExpertPool) -> None:
     """LorafuseError naming the adapter unless every adapted module is a linear map of `model` of that shape."""
     blocks = int(model.config.get_text_config().num_hidden_layers)
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     for name, stack in pool.modules.items():
         owner = next(e.name for e in pool.experts if name in e.factors)
         if name not in modules or block_of(name, blocks) >= blocks:

@@ -22,7 +22,7 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.memory import peak_bytes
 from lorafuse_bench.tasks.data import HUB, MINI
-from lorafuse_bench.zoo.manifest import Zoo, local_model
+from lorafuse_bench.zoo.manifest import RouterEntry, Zoo, local_model
 
 _PACKAGES = ("lorafuse-bench", "lm_eval", "torch", "transformers", "peft", "datasets")
 _TOKENIZER_FILES = (
@@ -95,15 +95,16 @@ def model_info(fused: FusedModel, source: str) -> dict[str, Any]:
 
 
 def routers(fused: FusedModel) -> list[dict[str, Any]]:
-    """A result's `routers`: those the current method asked for."""
-    entries = {entry.name: entry for entry in fused.zoo.manifest.routers}
+    """A result's `routers`: the trained parts of the zoo that the current method asked for."""
     return [
         {
-            "name": name,
-            "sha256": entries[name].sha256,
-            "experts": {adapter.name: adapter.sha256 for adapter in entries[name].adapters},
+            "name": entry.name,
+            "sha256": entry.sha256,
+            "experts": {expert.name: expert.sha256 for expert in entry.adapters}
+            if isinstance(entry, RouterEntry)
+            else {},
         }
-        for name in fused.routers_in_use
+        for entry in fused.in_use
     ]
 
 

@@ -1,15 +1,16 @@
-"""The fused linear layers: `y = Wx + update(x)`, the only hot path.
+"""The fused layers: a module of the base with a method's update, the only hot path.
 
-Four kinds of update cover every method: one static low-rank update (merges), one full-rank one
-(merges that are not low-rank), one expert per row (oracle, MoA), and gates over experts per token
-(Arrow, SpectR). None builds a `(tokens, experts, out)` tensor, copies B per token or loops over experts.
+Four kinds of update cover every fusion of experts: one static low-rank update (merges), one full-rank
+one (merges that are not low-rank), one expert per row (oracle, MoA), and gates over experts per token
+(Arrow, SpectR); trained adapters bring kinds of their own (fusion/adapters). None builds a
+`(tokens, experts, out)` tensor, copies B per token or loops over experts.
 """
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -26,7 +27,8 @@ BASE = -1
 class Selection:
     """Which expert each row uses in each block: `index (rows, blocks)`, `BASE` for none.
 
-    One object is shared by all row-wise updates of a model and set before each forward pass.
+    One object is shared by all row-wise updates of a model and set before each forward pass. Under a
+    trained adapter the index is that of the row's task among those it was trained on.
     """
 
     def __init__(self) -> None:
@@ -49,13 +51,20 @@ class Selection:
         """The expert that all rows of `block` share, or None when they differ."""
         return self._uniform[block]
 
+    def rows(self, block: int, count: int) -> Tensor:
+        """`(count,)`: the expert of every row of a batch of `count` in `block`."""
+        assert self.index is not None
+        column = self.index[:, block]
+        # Beam search and several return sequences repeat each row in place.
+        return column if len(column) == count else column.repeat_interleave(count // len(column))
+
 
 class Update(nn.Module, ABC):
-    """What a fusion method adds to one linear map."""
+    """What a method makes of one module of the base, most often a linear map."""
 
     @abstractmethod
-    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """`y + update(x)` for `x (rows, tokens, in)`, `y (rows, tokens, out)`; may be written into y."""
+    def output(self, base: nn.Module, x: Tensor) -> Tensor:
+        """What stands in place of `base(x)`, `x (rows, tokens, in)`."""
 
     @property
     @abstractmethod
@@ -63,7 +72,18 @@ class Update(nn.Module, ABC):
         """Numbers stored beside the base's."""
 
 
-class StaticUpdate(Update):
+class AddedUpdate(Update):
+    """An update that is added to a linear map's output."""
+
+    @abstractmethod
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """`y + update(x)` for `x (rows, tokens, in)`, `y (rows, tokens, out)`; may be written into y."""
+
+    def output(self, base: nn.Module, x: Tensor) -> Tensor:
+        return self.add_to(base(x), x)
+
+
+class StaticUpdate(AddedUpdate):
     """`y + B A x` with `A (R, in)`, `B (out, R)`: any merge that is one low-rank adapter."""
 
     A: Tensor
@@ -82,7 +102,7 @@ class StaticUpdate(Update):
         return self.A.numel() + self.B.numel()
 
 
-class RowUpdate(Update):
+class RowUpdate(AddedUpdate):
     """`y_n + B_{e(n)} A_{e(n)} x_n`: one expert per row n, gathered per row and applied by `baddbmm`.
 
     `A (N, r, in)`, `B (N, out, r)`; a zero expert is appended so that index `BASE` adds nothing.
@@ -107,10 +127,7 @@ class RowUpdate(Update):
             return y
         if expert is not None:
             return add_product(y, F.linear(x, self.A[expert]), self.B[expert])
-        rows = index[:, self.block]
-        if x.shape[0] != rows.shape[0]:
-            # Beam search and several return sequences repeat each row in place.
-            rows = rows.repeat_interleave(x.shape[0] // rows.shape[0])
+        rows = self.selection.rows(self.block, len(x))
         hidden = torch.bmm(x, self.A[rows].transpose(1, 2))
         return y.baddbmm_(hidden, self.B[rows].transpose(1, 2))
 
@@ -119,7 +136,7 @@ class RowUpdate(Update):
         return self.A[:-1].numel() + self.B[:-1].numel()
 
 
-class DenseUpdate(Update):
+class DenseUpdate(AddedUpdate):
     """`y + ΔW x` with `ΔW (out, in)`: a merge that is full-rank by nature.
 
     Kept beside W instead of added to it: in bf16 the sum would round most of a small update away.
@@ -139,7 +156,7 @@ class DenseUpdate(Update):
         return self.delta.numel()
 
 
-class GatedUpdate(Update):
+class GatedUpdate(AddedUpdate):
     """Gates over experts for every token, in rank space.
 
     `merge="after"`: `y + Σ_i g_i B_i A_i x`, as `B_cat (g ⊙ A_cat x)`. `merge="before"`:
@@ -196,17 +213,20 @@ class GatedUpdate(Update):
 
 
 def add_product(y: Tensor, hidden: Tensor, B: Tensor) -> Tensor:
-    """`y + hidden Bᵀ` for `y (..., out)`, `hidden (..., R)`, `B (out, R)`, written into y.
+    """`y + hidden Bᵀ` for `y (..., out)`, `hidden (..., R)`, `B (out, R)`; written into y outside of training.
 
     One pass of the matmul over y instead of a product and a sum; in bf16 also one rounding instead of two.
     """
-    return y.reshape(-1, y.shape[-1]).addmm_(hidden.reshape(-1, hidden.shape[-1]), B.T).view(y.shape)
+    flat, hidden = y.reshape(-1, y.shape[-1]), hidden.reshape(-1, hidden.shape[-1])
+    # Autocast, under which adapters train, knows no product in place.
+    add = flat.addmm if torch.is_grad_enabled() else flat.addmm_
+    return add(hidden, B.T).view(y.shape)
 
 
-class FusedLinear(nn.Module):
-    """A linear map of the base model with a fusion method's update beside it: `y = Wx + update(x)`.
+class FusedModule(nn.Module):
+    """A module of the base, most often a linear map, with a method's update: `y = update.output(base, x)`.
 
-    `base` keeps its weights and bias (`nn.Linear` or GPT-2's `Conv1D`); it is never written to.
+    `base` keeps its weights and bias (`nn.Linear`, GPT-2's `Conv1D`, ...); it is never written to.
     """
 
     def __init__(self, base: nn.Module, update: Update) -> None:
@@ -215,7 +235,7 @@ class FusedLinear(nn.Module):
         self.update = update
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.update.add_to(self.base(x), x)
+        return self.update.output(self.base, x)
 
     # Some architectures read the wrapped layer's weight, for example for its dtype.
     @property
@@ -225,6 +245,22 @@ class FusedLinear(nn.Module):
     @property
     def bias(self) -> Tensor | None:
         return self.base.bias  # type: ignore[return-value]
+
+
+def install(model: nn.Module, modules: Mapping[str, nn.Module], updates: Mapping[str, Update]) -> None:
+    """Put a `FusedModule` in place of every module of `model` that has an update."""
+    for name, update in updates.items():
+        model.set_submodule(name, FusedModule(modules[name], update))
+
+
+def block_list(modules: Mapping[str, nn.Module], blocks: int) -> str:
+    """Name of the list of transformer blocks; LorafuseError when there is none of that length."""
+    for name, module in modules.items():
+        if isinstance(module, nn.ModuleList) and len(module) == blocks:
+            return name
+    raise LorafuseError(
+        f"{type(modules['']).__name__} has no list of {blocks} transformer blocks: it cannot be routed."
+    )
 
 
 def block_of(module: str, blocks: int) -> int:
@@ -243,6 +279,13 @@ def linear_shape(module: nn.Module, name: str) -> tuple[int, int]:
     raise LorafuseError(
         f"{name} is a {type(module).__name__}, not a linear map: adapters on it cannot be fused."
     )
+
+
+def linear_weight(module: nn.Module) -> Tensor:
+    """`W (out, in)` of an `nn.Linear` or `Conv1D`."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight if isinstance(module, nn.Linear) else weight.T
 
 
 def _only_value(values: list[int]) -> int | None:

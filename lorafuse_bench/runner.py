@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fused import FusedModel, adapter_entry
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.identity import environment, identity, routers, source_name
@@ -56,13 +56,22 @@ class Plan:
 
 
 def all_methods(zoo: Zoo) -> list[FusionMethod]:
-    """Every registered method with its default options, those that need no router the zoo lacks."""
+    """Every registered method with its default options whose needs the zoo meets, and its trained adapters."""
     trained = {router.method for router in zoo.manifest.routers}
-    return [
+    ready = [
         registry.create(name)
         for name, cls in registry.methods().items()
-        if "router" not in cls.needs or name in trained
+        if "adapter" not in cls.needs
+        and ("router" not in cls.needs or name in trained)
+        and (zoo.manifest.experts or not cls.fuses_experts)
     ]
+    adapters: dict[str, FusionMethod] = {}
+    for entry in zoo.manifest.adapters:
+        method = registry.create(entry.method, entry.options)
+        if method.label() in adapters:  # of another suite
+            method = registry.create(entry.method, {**entry.options, "trained_on": entry.trained_on})
+        adapters[method.label()] = method
+    return ready + list(adapters.values())
 
 
 def run(plan: Plan, report: Callable[[str], None] = _LOGGER.info) -> list[Path]:
@@ -73,6 +82,9 @@ def run(plan: Plan, report: Callable[[str], None] = _LOGGER.info) -> list[Path]:
     """
     zoo = Zoo.open(plan.zoo)
     source = resolve_source(plan.data, str(plan.zoo))
+    for method in plan.methods:
+        if "adapter" in method.needs:
+            adapter_entry(zoo, method)
     pools = {suite: ExpertPool.from_zoo(zoo, _experts(plan, zoo, suite)) for suite in plan.suites}
     cells = [(method, suite) for suite in plan.suites for method in plan.methods]
     paths = [_path(plan, zoo, method, suite) for method, suite in cells]
@@ -149,15 +161,15 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
     return schema.write_cell(plan.out, result, items)
 
 
-def _experts(plan: Plan, zoo: Zoo, suite: str) -> Sequence[str] | None:
+def _experts(plan: Plan, zoo: Zoo, suite: str) -> Sequence[str]:
     leaf_tasks(suite)
     if plan.experts is not None:
         return plan.experts
     names = [entry.name for entry in zoo.manifest.experts if entry.task in SUITES[suite]]
-    if not names:
+    if not names and any(method.fuses_experts for method in plan.methods):
         tasks = ", ".join(entry.task for entry in zoo.manifest.experts)
         raise LorafuseError(
-            f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks}). Name --experts."
+            f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks or 'none'}). Name --experts."
         )
     return names
 

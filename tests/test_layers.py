@@ -11,7 +11,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ModuleStack
 from lorafuse_bench.layers import (
     BASE,
-    FusedLinear,
+    FusedModule,
     RowUpdate,
     Selection,
     StaticUpdate,
@@ -29,11 +29,11 @@ def stack() -> ModuleStack:
     return ModuleStack(a, b, torch.ones(N), (R,) * N)
 
 
-def fused(stack: ModuleStack, rows: list[int] | None) -> FusedLinear:
+def fused(stack: ModuleStack, rows: list[int] | None) -> FusedModule:
     selection = Selection()
     if rows is not None:
         selection.set(torch.tensor(rows)[:, None])
-    return FusedLinear(nn.Linear(IN, OUT), RowUpdate(stack, selection, block=0))
+    return FusedModule(nn.Linear(IN, OUT), RowUpdate(stack, selection, block=0))
 
 
 @pytest.mark.parametrize("rows", [[0, 2, 1], [1, 1, 1], [BASE, 0, BASE], [BASE, BASE, BASE]])
@@ -78,7 +78,7 @@ def test_blocks_choose_apart(stack: ModuleStack) -> None:
 def test_bf16_row_and_static_agree(stack: ModuleStack) -> None:
     x = torch.randn(2, 3, IN).bfloat16()
     row = fused(stack, [1, 1]).bfloat16()
-    static = FusedLinear(row.base, StaticUpdate(stack.A[1], stack.B[1]).bfloat16())
+    static = FusedModule(row.base, StaticUpdate(stack.A[1], stack.B[1]).bfloat16())
     assert row(x).dtype == torch.bfloat16
     torch.testing.assert_close(row(x), static(x))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +12,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from lorafuse_bench.files import sha256_file
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, initialise
+from lorafuse_bench.layers import Selection
+from lorafuse_bench.training.adapters import CONFIG, adapter_name, enter, save_tensors, trained_options
 from lorafuse_bench.zoo.manifest import BaseEntry, ExpertEntry, Manifest, RouterEntry, Zoo, weights_sha256
 
 TASKS = ("sst2", "mnli", "squad", "piqa", "paws", "wmt14_en_de", "cnn_dailymail")
@@ -162,3 +166,44 @@ def add_router(
     zoo = Zoo(zoo.root, zoo.manifest.model_copy(update={"routers": routers}))
     zoo.save()
     return zoo
+
+
+def add_adapter(
+    zoo: Zoo, spec: str, tasks: Sequence[str] = TASKS[:2], suite: str = "two", seed: int = 0
+) -> Zoo:
+    """The zoo with a trained adapter whose parameters are random."""
+    method = registry.parse(spec)
+    assert isinstance(method, TrainedAdapter)
+    model = AutoModelForCausalLM.from_pretrained(zoo.base_folder(), dtype=torch.float32)
+    modules = dict(model.named_modules())
+    updates = method.attach(modules, model.config.num_hidden_layers, len(tasks), Selection())
+    initialise(updates, seed)
+    disturb(updates.values(), seed)
+    name = adapter_name(method, suite)
+    folder = zoo.root / "adapters" / name
+    save_tensors(folder, updates)
+    record = {
+        "method": method.name,
+        "options": trained_options(method),
+        "trained_on": suite,
+        "tasks": list(tasks),
+        "base_sha256": zoo.manifest.base.sha256,
+        "parameters": sum(update.size for update in updates.values()),
+        "settings": {},
+        "steps": 0,
+        "rows": 0,
+        "loss": 0.0,
+    }
+    (folder / CONFIG).write_text(json.dumps(record))
+    enter(zoo, name)
+    return Zoo.open(zoo.root)
+
+
+def disturb(updates: Iterable[TrainedUpdate], seed: int = 0) -> None:
+    """Move every parameter as training might."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for update in updates:
+            for parameter in update.parameters():
+                drawn = torch.randn(parameter.shape, generator=generator)
+                parameter += drawn.to(parameter.dtype) * parameter.shape[-1] ** -0.5

@@ -1,4 +1,4 @@
-"""`lorafuse train`: experts and routers for a zoo, on any base and any data."""
+"""`lorafuse train`: experts, routers and multi-task adapters for a zoo, on any base and any data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Train LoRA experts and routers into a zoo.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train LoRA experts, routers and multi-task adapters into a zoo.", no_args_is_help=True
+)
 
 Out = Annotated[Path, typer.Option(help="The zoo directory; what is finished in it is kept.")]
 Data = Annotated[str | None, typer.Option(help="hub, mini, or a data directory.")]
@@ -134,3 +136,81 @@ def router(
     accuracy = ", ".join(f"{value:.3f}" for value in entry.settings["accuracy_per_block"])
     typer.echo(f"router {entry.name}: accuracy {entry.settings['accuracy']:.3f} (per block: {accuracy})")
     typer.echo(f"Next: lorafuse run --zoo {out} --methods moa")
+
+
+@app.command()
+def adapter(
+    method: Annotated[
+        str,
+        typer.Option(help="An adapter method with its options, such as moore or moore:d_t=16+reflections=2."),
+    ],
+    suite: Annotated[str, typer.Option(help="All tasks of this suite are trained at once.")],
+    out: Out,
+    base: Annotated[
+        str | None,
+        typer.Option(help="A model folder, a hub id, or mini; by default that of the zoo at --out."),
+    ] = None,
+    data: Data = None,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate between warm-up and decay.")] = 3e-4,
+    epochs: Annotated[float, typer.Option(min=0, help="Passes over the rows.")] = 2.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of --epochs.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
+    accumulation: Annotated[
+        int, typer.Option(min=1, help="Portions a batch is computed in, to save memory.")
+    ] = 1,
+    cutoff: Annotated[
+        int, typer.Option(min=8, help="Longest row in tokens; longer prompts lose their start.")
+    ] = 512,
+    rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Hold the base and compute in bf16; train in fp32.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Train a multi-task adapter on all tasks of a suite.
+
+    Completion-only loss on the same prompts as in evaluation. Running the command again continues an
+    interrupted adapter from its last checkpoint.
+    """
+    from lorafuse_bench.errors import LorafuseError
+    from lorafuse_bench.fusion import registry
+    from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
+    from lorafuse_bench.tasks.data import resolve_source
+    from lorafuse_bench.tasks.suites import SUITES, leaf_tasks
+    from lorafuse_bench.training.adapters import AdapterSettings, train_adapter
+    from lorafuse_bench.zoo.manifest import Zoo
+
+    leaf_tasks(suite)
+    chosen = registry.parse(method)
+    if not isinstance(chosen, TrainedAdapter):
+        known = [name for name, cls in registry.methods().items() if issubclass(cls, TrainedAdapter)]
+        raise LorafuseError(f"method '{chosen.name}' is no trained adapter. These are: {', '.join(known)}.")
+    exists = (out / "manifest.json").is_file()
+    if base is None and not exists:
+        raise LorafuseError(f"{out} is no zoo yet. Name a --base to start one.")
+    zoo = Zoo.open(out) if exists else None
+    settings = AdapterSettings(
+        learning_rate=learning_rate,
+        epochs=None if steps else epochs,
+        steps=steps or AdapterSettings.steps,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        cutoff=cutoff,
+        rows=rows,
+        bf16=bf16,
+        seed=seed,
+    )
+    entry = train_adapter(
+        chosen,
+        suite,
+        SUITES[suite],
+        base or (str(zoo.base_folder()) if zoo else ""),
+        out,
+        resolve_source(data, str(out) if exists else None),
+        settings,
+        report=typer.echo,
+    )
+    typer.echo(
+        f"adapter {entry.name}: {entry.parameters:,} parameters in {out}."
+        f" Next: lorafuse run --zoo {out} --methods {chosen.label()} --suites {suite}"
+    )

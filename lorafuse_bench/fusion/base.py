@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.layers import DenseUpdate, RowUpdate, Selection, StaticUpdate, Update, block_of
 
 Family = Literal["floor", "reference", "merging", "routing", "ensembling", "adapters"]
-Need = Literal["task_id", "router", "train_data"]
+Need = Literal["task_id", "router", "adapter", "train_data"]
 Law = Literal[
     "one expert is itself",
     "zero updates give the base",
@@ -73,6 +73,15 @@ class RouterArtefact:
     pool: ExpertPool | None = None
 
 
+@dataclass(frozen=True)
+class AdapterArtefact:
+    """A trained adapter: `tensors["<module>.<parameter>"]`, and its tasks in the order of their ids."""
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    tasks: tuple[str, ...]
+
+
 class BlockVisitor(Protocol):
     """Called before each transformer block with `hidden (rows, tokens, h)`."""
 
@@ -85,6 +94,11 @@ class Runtime(Protocol):
     selection: Selection
     blocks: int
     pool: ExpertPool
+    modules: Mapping[str, nn.Module]
+    """The base's own modules by name."""
+
+    def adapter(self, method: FusionMethod) -> AdapterArtefact:
+        """The zoo's adapter that was trained with this method's options."""
 
     def router(self, method: str, **settings: Any) -> RouterArtefact:
         """The zoo's first router for `method` whose settings match those given (None matches all)."""
@@ -101,10 +115,12 @@ class FusionMethod(ABC):
     paper: ClassVar[str]
     version: ClassVar[str] = "1"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    fuses_experts: ClassVar[bool] = True
+    """Whether it needs experts; without any, such a method is refused."""
 
     @abstractmethod
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        """The update of each adapted module; modules left out keep the base's map."""
+        """The update of each adapted module; modules left out stay the base's."""
 
     @property
     def merge_before(self) -> bool:
@@ -119,7 +135,7 @@ class FusionMethod(ABC):
         return {}
 
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor | None:
-        """Expert index per row and block `(rows, blocks)`, or None when rows are not told apart."""
+        """Expert (or task) index per row and block `(rows, blocks)`, or None when rows are not told apart."""
         return None
 
     @classmethod

@@ -21,6 +21,7 @@ class Base(FusionMethod):
 
     name = "base"
     family = "floor"
+    fuses_experts = False
     paper = f"{RETHINKING}, section 4.2"
 
     @property

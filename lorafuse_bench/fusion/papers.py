@@ -8,3 +8,13 @@ MOA = "Feng et al. 2024, Mixture-of-LoRAs, https://aclanthology.org/2024.lrec-ma
 TIES = "Yadav et al. 2023, TIES-Merging: Resolving Interference When Merging Models, arXiv 2306.01708"
 DARE = "Yu et al. 2024, Language Models are Super Mario, arXiv 2311.03099"
 KNOTS = "Stoica et al. 2025, Model Merging with SVD to Tie the KnOTS, arXiv 2410.19735"
+LORA = "Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685"
+MOORE = "Yuan et al. 2025, MoORE: SVD-based Model MoE-ization for Multi-Task Adaptation, arXiv 2506.14436"
+LORAMOE = "Dou et al. 2024, LoRAMoE: Alleviating World Knowledge Forgetting in Large Language Models, arXiv 2312.09979"
+MIXLORA = "Li et al. 2024, MixLoRA: Enhancing Large Language Models Fine-Tuning with LoRA-based MoE, arXiv 2404.15159"
+MOSLD = "Zhao et al. 2025, MoSLD: An Extremely Parameter-Efficient Mixture-of-Shared LoRAs, arXiv 2412.08946"
+HYDRALORA = (
+    "Tian et al. 2024, HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning, arXiv 2404.19245"
+)
+MTL_LORA = "Yang et al. 2025, MTL-LoRA: Low-Rank Adaptation for Multi-Task Learning, arXiv 2410.09437"
+OMOE = "Feng et al. 2025, OMoE: Diversifying Mixture of Low-Rank Adaptation by Orthogonal Finetuning, arXiv 2501.10062"

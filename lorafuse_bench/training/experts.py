@@ -120,12 +120,15 @@ def train_expert(
     rows = training_rows(key, source, limit=settings.rows)
     work = out / ".training" / key
     with isolated_randomness():
-        tokenizer = load_tokenizer(base)
+        folder = str(local_model(Path(base), base))
+        tokenizer = load_tokenizer(folder)
         examples = [tokenize(row, tokenizer, settings.cutoff) for row in rows]
-        model = new_expert(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), key, settings)
+        model = new_expert(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), key, settings)
         initial = initial_sha256(model)
         arguments = training_arguments(work, settings, seed_of(key, settings.seed))
-        loss = train(model, examples, PadRight(pad_token(tokenizer)), arguments, Progress(key, report))
+        loss = train(
+            model, examples, PadRight(pad_token(tokenizer)), arguments, Progress(f"expert {key}", report)
+        )
     record = _identity(base, key, portable_source(source, out), settings) | {
         "rows": len(rows),
         "loss": loss,
@@ -166,12 +169,15 @@ def tokenize(row: Row, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> dict[
 
 
 class PadRight:
-    """Collates examples of different lengths into one batch; padding is neither attended to nor learnt."""
+    """Collates examples of different lengths into one batch; padding is neither attended to nor learnt.
+
+    Where examples say which task they are of, the batch does.
+    """
 
     def __init__(self, pad: int) -> None:
         self.pad = pad
 
-    def __call__(self, examples: list[dict[str, list[int]]]) -> dict[str, Tensor]:
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         width = max(len(example["input_ids"]) for example in examples)
 
         def padded(name: str, fill: int) -> Tensor:
@@ -179,18 +185,21 @@ class PadRight:
 
         ids, labels = padded("input_ids", self.pad), padded("labels", -100)
         lengths = torch.tensor([[len(example["input_ids"])] for example in examples])
-        return {"input_ids": ids, "labels": labels, "attention_mask": (torch.arange(width) < lengths).long()}
+        batch = {"input_ids": ids, "labels": labels, "attention_mask": (torch.arange(width) < lengths).long()}
+        if "task" in examples[0]:
+            batch["task"] = torch.tensor([example["task"] for example in examples])
+        return batch
 
 
 class Progress(TrainerCallback):
-    """Says about ten times per run how far an expert is."""
+    """Says about ten times per run how far `what` is."""
 
-    def __init__(self, key: str, report: Report) -> None:
-        self.key, self.report = key, report
+    def __init__(self, what: str, report: Report) -> None:
+        self.what, self.report = what, report
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % max(1, state.max_steps // 10) == 0 or state.global_step == state.max_steps:
-            self.report(f"expert {self.key}: step {state.global_step}/{state.max_steps}")
+            self.report(f"{self.what}: step {state.global_step}/{state.max_steps}")
 
 
 def relative_update_norm(model: PeftModel) -> float:
@@ -240,25 +249,26 @@ def isolated_randomness() -> Iterator[None]:
         yield
 
 
-def training_arguments(work: Path, settings: Schedule, seed: int) -> TrainingArguments:
-    """Linear warm-up and decay, a few checkpoints on the way, nothing logged or drawn."""
-    return TrainingArguments(
-        output_dir=str(work),
-        per_device_train_batch_size=settings.batch_size,
-        max_steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=round(settings.warmup_share * settings.steps),
-        save_steps=max(1, settings.steps // settings.checkpoints),
-        save_total_limit=1,
-        seed=seed,
-        data_seed=seed,
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
+def training_arguments(work: Path, settings: Schedule, seed: int, **changes: Any) -> TrainingArguments:
+    """Linear warm-up and decay, a few checkpoints on the way, nothing logged or drawn; `changes` override."""
+    arguments: dict[str, Any] = {
+        "output_dir": str(work),
+        "per_device_train_batch_size": settings.batch_size,
+        "max_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": round(settings.warmup_share * settings.steps),
+        "save_steps": max(1, settings.steps // settings.checkpoints),
+        "save_total_limit": 1,
+        "seed": seed,
+        "data_seed": seed,
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    return TrainingArguments(**(arguments | changes))
 
 
 def train(
@@ -380,6 +390,7 @@ def _write_manifest(base: str, out: Path, source: str, settings: ExpertSettings,
         init=settings.init,
         experts=entries,
         routers=kept.routers if kept else (),
+        adapters=kept.adapters if kept else (),
         data=portable_source(source, out),
         training={**(kept.training if kept else {}), "experts": records},
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from lorafuse_bench.fused import FusedModel, block_hooks
 from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
-from lorafuse_bench.layers import FusedLinear, RowUpdate
+from lorafuse_bench.layers import FusedModule, RowUpdate
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.training.experts import (
     PadRight,
@@ -39,6 +38,7 @@ from lorafuse_bench.training.routers import (
     router_accuracy,
     save_router,
 )
+from lorafuse_bench.training.trainable import PartlyTrained
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
 
 
@@ -86,7 +86,7 @@ def train_joint(
     with isolated_randomness():
         model = JointMoa(fused, settings)
         arguments = training_arguments(work, settings, settings.seed)
-        train(model, rows, _Collator(pad_token(tokenizer)), arguments, Progress(name, report))
+        train(model, rows, PadRight(pad_token(tokenizer)), arguments, Progress(f"router {name}", report))
     features = block_features(fused, held, held_tasks, settings.pool, settings.batch_size)
     accuracy = router_accuracy(model.router(), features, torch.tensor(held_tasks))
     record = {**asdict(settings), "training": "joint", **accuracy_record(accuracy, len(fused.pool))}
@@ -95,7 +95,7 @@ def train_joint(
     return saved
 
 
-class JointMoa(nn.Module):
+class JointMoa(PartlyTrained):
     """The base with trainable experts and routers; `forward` returns the joint loss."""
 
     def __init__(self, fused: FusedModel, settings: JointSettings) -> None:
@@ -108,7 +108,7 @@ class JointMoa(nn.Module):
         self.settings = settings
         self.updates: dict[str, RowUpdate] = {}
         for module, layer in fused.model.named_modules():
-            if isinstance(layer, FusedLinear):
+            if isinstance(layer, FusedModule):
                 assert isinstance(layer.update, RowUpdate)
                 self.updates[module] = layer.update
                 _make_trainable(layer.update, fused.pool, module, generator)
@@ -144,31 +144,6 @@ class JointMoa(nn.Module):
             logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
         language = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
         return {"loss": language + self.settings.eta * torch.stack(routing).mean()}
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Only what is trained: checkpoints need neither the base nor its tied weights."""
-        state = super().state_dict(*args, **kwargs)
-        trained = {key for key, parameter in self.named_parameters() if parameter.requires_grad}
-        return {key: value for key, value in state.items() if key in trained}
-
-    # The Trainer reads this when it resumes.
-    _keys_to_ignore_on_save = None
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load what `state_dict` kept; the base's own weights are in place already."""
-        del strict
-        loaded = super().load_state_dict(state_dict, strict=False, assign=assign)
-        trained = self.state_dict()
-        return type(loaded)([k for k in loaded.missing_keys if k in trained], loaded.unexpected_keys)
-
-
-class _Collator(PadRight):
-    """Pads as for experts, and keeps each row's task."""
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return super().__call__(examples) | {"task": torch.tensor([example["task"] for example in examples])}
 
 
 def _make_trainable(update: RowUpdate, pool: ExpertPool, module: str, generator: torch.Generator) -> None:

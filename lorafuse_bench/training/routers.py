@@ -108,7 +108,8 @@ def load_fused(zoo: Zoo, device: str = "cpu") -> tuple[FusedModel, PreTrainedTok
     folder = zoo.base_folder()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder).eval()
     model.to(torch.device(device))  # type: ignore[arg-type]
-    return FusedModel(model, zoo, ExpertPool.from_zoo(zoo)), AutoTokenizer.from_pretrained(folder)
+    pool = ExpertPool.from_zoo(zoo).required_by("a router")
+    return FusedModel(model, zoo, pool), AutoTokenizer.from_pretrained(folder)
 
 
 def save_router(

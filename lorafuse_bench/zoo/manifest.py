@@ -51,6 +51,21 @@ class RouterEntry(_Strict):
     )
 
 
+class AdapterEntry(_Strict):
+    """One multi-task adapter, trained on the base for all tasks of a suite at once."""
+
+    name: str = Field(description="Unique name: the folder under adapters/, such as moore/mtl7.")
+    method: str = Field(description="The method it belongs to, such as moore.")
+    options: dict[str, Any] = Field(description="The method's options that it was trained with.")
+    trained_on: str = Field(description="Name of the suite it was trained on.")
+    tasks: tuple[str, ...] = Field(description="Task keys in the order of their ids.")
+    path: str = Field(description="Folder relative to the zoo.")
+    sha256: str = Field(description="sha256 of adapter.safetensors.")
+    base_sha256: str = Field(description="The base it was trained on; loading onto another is refused.")
+    parameters: int = Field(description="Numbers trained.")
+    settings: dict[str, Any] = Field(description="What it was trained with: steps, rows, seed, ...")
+
+
 class Manifest(_Strict):
     """manifest.json of a zoo."""
 
@@ -61,8 +76,9 @@ class Manifest(_Strict):
     init: Literal["shared", "independent"] = Field(
         description="Whether the experts started from one LoRA initialisation: merge-before needs shared."
     )
-    experts: tuple[ExpertEntry, ...]
+    experts: tuple[ExpertEntry, ...] = ()
     routers: tuple[RouterEntry, ...] = ()
+    adapters: tuple[AdapterEntry, ...] = ()
     data: str = Field(description="Data source of training: hub, mini, or a folder relative to the zoo.")
     training: dict[str, Any] = Field(default_factory=dict, description="Settings the zoo was trained with.")
 
@@ -132,9 +148,11 @@ def embedded_root() -> Path:
 
 
 def local_model(folder: Path, repo: str, revision: str | None = None) -> Path:
-    """`folder` if it exists, else a local snapshot of the hub repository `repo`."""
+    """`folder` if it exists, else the embedded zoo's base for `mini`, else a snapshot of the hub's `repo`."""
     if folder.is_dir():
         return folder
+    if repo == EMBEDDED:
+        return embedded_root() / "base"
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.layers import FusedLinear
+from lorafuse_bench.layers import FusedModule
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 
 N = 4
@@ -124,7 +124,7 @@ def test_bf16_gates_follow_fp32(lm: LorafuseLM, spec: str) -> None:
     lm.use(registry.parse(spec))
     checked = 0
     for name, layer in lm.model.named_modules():
-        if not isinstance(layer, FusedLinear):
+        if not isinstance(layer, FusedModule):
             continue
         into, out = layer.update.A.shape[1], layer.update.B.shape[0]
         x = torch.randn(1, 40, into, generator=torch.Generator().manual_seed(2)).bfloat16()

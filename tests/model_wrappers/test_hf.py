@@ -13,7 +13,7 @@ from tiny import add_router, tiny_model, tiny_zoo, write_adapter
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.layers import FusedLinear
+from lorafuse_bench.layers import FusedModule
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -132,7 +132,7 @@ def test_experts_subset_and_switching_in_place(zoo: Zoo) -> None:
     assert weights.keys() == after.keys()
     assert all(torch.equal(weights[k], after[k]) for k in weights)
     lm.use(registry.parse("base"))
-    assert not any(isinstance(m, FusedLinear) for m in lm.model.modules())
+    assert not any(isinstance(m, FusedModule) for m in lm.model.modules())
     assert lm.fused.extra_parameters == 0
 
 

@@ -1,0 +1,73 @@
+"""full_finetune: every parameter of the base trained, the reference for adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lorafuse_bench.fusion.adapters.trained import Place, TrainedAdapter, TrainedUpdate
+from lorafuse_bench.fusion.base import option
+from lorafuse_bench.fusion.papers import MOORE
+from lorafuse_bench.fusion.registry import register
+from lorafuse_bench.layers import Selection
+
+
+class FullUpdate(TrainedUpdate):
+    """A module's own parameters once more, to be trained: `y = module(x; θ')`.
+
+    `made` holds what was made for other modules, so that weights that the base ties stay tied.
+    """
+
+    def __init__(self, base: nn.Module, made: dict[int, nn.Parameter]) -> None:
+        super().__init__()
+        self.borrowed: dict[str, nn.Parameter] = {}
+        for name, tensor in base.named_parameters(recurse=False):
+            if id(tensor) in made:
+                self.borrowed[name] = made[id(tensor)]
+            else:
+                wide = torch.promote_types(tensor.dtype, torch.float32)
+                made[id(tensor)] = nn.Parameter(tensor.detach().to(wide, copy=True))
+                self.register_parameter(name, made[id(tensor)])
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Nothing to do: a copy is the base."""
+
+    def output(self, base: nn.Module, x: Tensor) -> Tensor:
+        parameters = dict(self.named_parameters()) | self.borrowed
+        result: Tensor = torch.func.functional_call(base, parameters, (x,))
+        return result
+
+
+@register
+@dataclass(frozen=True)
+class FullFinetune(TrainedAdapter):
+    """Full fine-tuning: all of the base's parameters are trained on all tasks at once; a reference, no adapter.
+
+    `y = f(x; θ')`, θ' starting at the base's θ; tied weights stay tied, the zoo's base is not touched. Source:
+    the first row of MoORE's Table 5. Parameters: the base's. Cost: none beside the base's; memory twice.
+    """
+
+    targets: str | None = option(None, "not for this method: it trains everything")
+
+    name = "full_finetune"
+    family = "reference"
+    paper = f"{MOORE}, Table 5"
+
+    def __post_init__(self) -> None:
+        if self.targets is not None:
+            raise ValueError("targets cannot be chosen, every parameter is trained.")
+
+    def update(self, base: nn.Module, place: Place) -> TrainedUpdate:
+        return FullUpdate(base, {})
+
+    def attach(
+        self, modules: Mapping[str, nn.Module], blocks: int, tasks: int, selection: Selection
+    ) -> dict[str, TrainedUpdate]:
+        made: dict[int, nn.Parameter] = {}
+        owners = {
+            name: m for name, m in modules.items() if next(m.parameters(recurse=False), None) is not None
+        }
+        return {name: FullUpdate(module, made) for name, module in owners.items()}

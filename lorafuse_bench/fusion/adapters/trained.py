@@ -1,0 +1,177 @@
+"""What multi-task adapters share: how they attach to a base, know a row's task, start, load and fold."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lorafuse_bench.errors import LorafuseError, unknown
+from lorafuse_bench.fusion.base import AdapterArtefact, Family, FusionMethod, Need, Prompts, Runtime, option
+from lorafuse_bench.layers import BASE, Selection, Update, block_list, block_of, linear_shape
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an update stands: its block, how many tasks it is trained on, and what tells rows' tasks."""
+
+    block: int
+    tasks: int
+    selection: Selection
+
+    def of_task(self, table: Tensor, x: Tensor) -> Tensor:
+        """`(rows, ...)`, each row's entry of `table (tasks, ...)`; `(1, ...)` where all rows share one.
+
+        A task that was not trained on gets the mean of the trained ones' entries (MoORE, section 4.3).
+        """
+        if self.selection.index is None:
+            return table.mean(0, keepdim=True)
+        only = self.selection.uniform(self.block)
+        if only is not None:
+            return table.mean(0, keepdim=True) if only == BASE else table[only : only + 1]
+        return torch.cat([table, table.mean(0, keepdim=True)])[self.selection.rows(self.block, len(x))]
+
+
+class TrainedUpdate(Update):
+    """An update with parameters of its own, in fp32 and on the base's device when made.
+
+    As `reset` leaves it, its output is exactly the base's. The same code runs in training and after.
+    """
+
+    @abstractmethod
+    def reset(self, generator: torch.Generator) -> None:
+        """Fill in the parameters' first values."""
+
+    def gates(self, x: Tensor) -> Tensor | None:
+        """Weights of the experts `(rows or 1, tokens or 1, experts)` for the input `x`; None without experts."""
+        return None
+
+    def auxiliary(self, mask: Tensor) -> Tensor | None:
+        """What the last pass in training mode adds to the loss; `mask (rows, tokens)` is true on real tokens."""
+        return None
+
+    def fold(self) -> None:
+        """Compute once what inference would compute in every pass; parameters must not change any more."""
+
+    @property
+    def size(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+@dataclass(frozen=True)
+class TrainedAdapter(FusionMethod):
+    """A method that uses no experts: new parameters beside a frozen base, trained on all tasks at once."""
+
+    targets: str | None = option(
+        None, "adapted linear maps, such as q_proj/v_proj; by default all in the transformer blocks"
+    )
+    trained_on: str | None = option(None, "suite it was trained on; by default that of the zoo's first such")
+
+    family: ClassVar[Family] = "adapters"
+    needs: ClassVar[frozenset[Need]] = frozenset({"adapter"})
+    fuses_experts: ClassVar[bool] = False
+
+    @abstractmethod
+    def update(self, base: nn.Module, place: Place) -> TrainedUpdate:
+        """A new update for one linear map."""
+
+    @property
+    def tells_tasks_apart(self) -> bool:
+        """Whether a row's task makes a difference."""
+        return "task_id" in self.needs
+
+    def attach(
+        self, modules: Mapping[str, nn.Module], blocks: int, tasks: int, selection: Selection
+    ) -> dict[str, TrainedUpdate]:
+        """A new update for every adapted module, by name."""
+        linears = linear_maps(modules, blocks, self.targets)
+        return {
+            name: self.update(module, Place(block_of(name, blocks), tasks, selection))
+            for name, module in linears.items()
+        }
+
+    def updates(self, runtime: Runtime) -> Mapping[str, Update]:
+        artefact = runtime.adapter(self)
+        updates = self.attach(runtime.modules, runtime.blocks, len(artefact.tasks), runtime.selection)
+        load(updates, artefact)
+        for update in updates.values():
+            update.requires_grad_(False).eval().fold()
+        return updates
+
+    def select(self, runtime: Runtime, prompts: Prompts) -> Tensor | None:
+        if not self.tells_tasks_apart:
+            return None
+        tasks = runtime.adapter(self).tasks
+        index = [tasks.index(task) if task in tasks else BASE for task in prompts.tasks]
+        column = torch.tensor(index, device=prompts.input_ids.device)[:, None]
+        return column.expand(-1, runtime.blocks).clone()
+
+
+def linear_maps(
+    modules: Mapping[str, nn.Module], blocks: int, targets: str | None = None
+) -> dict[str, nn.Module]:
+    """The linear maps inside the transformer blocks, or those whose last name is among `a/b/c`, by name."""
+    prefix = block_list(modules, blocks) + "."
+    inside = {
+        name: module
+        for name, module in modules.items()
+        if name.startswith(prefix) and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+    }
+    if targets is None:
+        return inside
+    present = {name.rsplit(".", 1)[-1] for name in inside}
+    wanted = targets.split("/")
+    for name in wanted:
+        if name not in present:
+            raise unknown("linear map of the base", name, present)
+    return {name: module for name, module in inside.items() if name.rsplit(".", 1)[-1] in wanted}
+
+
+def parameter(base: nn.Module, *shape: int) -> nn.Parameter:
+    """A parameter of fp32 on the device of `base`, without values."""
+    return nn.Parameter(torch.empty(*shape, device=next(base.parameters()).device))
+
+
+def kaiming_(tensor: Tensor, generator: torch.Generator) -> None:
+    """Uniform in ±1/sqrt(in) for `tensor (..., in)`, PEFT's start of A; drawn on the CPU, so alike everywhere."""
+    drawn = torch.rand(tensor.shape, generator=generator) * 2 - 1
+    with torch.no_grad():
+        tensor.copy_(drawn * tensor.shape[-1] ** -0.5)
+
+
+def initialise(updates: Mapping[str, TrainedUpdate], seed: int) -> None:
+    """First values for all updates, in order, from one seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for update in updates.values():
+        update.reset(generator)
+
+
+def tensors_of(updates: Mapping[str, TrainedUpdate]) -> dict[str, Tensor]:
+    """All parameters by `<module>.<parameter>`."""
+    return {
+        f"{name}.{key}": tensor.detach()
+        for name, update in updates.items()
+        for key, tensor in update.named_parameters()
+    }
+
+
+def load(updates: Mapping[str, TrainedUpdate], artefact: AdapterArtefact) -> None:
+    """Copy an adapter's tensors into the updates; LorafuseError when they are not just those."""
+    wanted = tensors_of(updates)
+    for key in wanted.keys() | artefact.tensors.keys():
+        have = artefact.tensors.get(key)
+        if have is None or key not in wanted or have.shape != wanted[key].shape:
+            raise LorafuseError(
+                f"adapter '{artefact.name}': {key} does not fit the base or the method's options."
+                " Train it again with `lorafuse train adapter`."
+            )
+        wanted[key].copy_(have)
+
+
+def shape_of(base: nn.Module) -> tuple[int, int]:
+    """(out, in) of a linear map."""
+    return linear_shape(base, type(base).__name__)

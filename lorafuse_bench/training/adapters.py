@@ -1,0 +1,290 @@
+"""Training multi-task adapters: one set of new parameters beside a frozen base, on all tasks of a suite.
+
+`train_adapter` is what `lorafuse train adapter` calls. A finished adapter is never trained again; an
+interrupted one goes on from its last checkpoint to the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import sha256_file, write_bytes, write_json
+from lorafuse_bench.fused import ADAPTER_WEIGHTS
+from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, initialise, tensors_of
+from lorafuse_bench.layers import Selection, install
+from lorafuse_bench.tasks.rows import training_rows
+from lorafuse_bench.training.experts import (
+    PadRight,
+    Progress,
+    Report,
+    Schedule,
+    base_sha256,
+    isolated_randomness,
+    load_tokenizer,
+    pad_token,
+    portable_base,
+    portable_source,
+    tokenize,
+    train,
+    training_arguments,
+)
+from lorafuse_bench.training.trainable import PartlyTrained
+from lorafuse_bench.zoo.manifest import AdapterEntry, BaseEntry, Manifest, Zoo, local_model
+
+CONFIG = "adapter.json"
+
+
+@dataclass(frozen=True)
+class AdapterSettings(Schedule):
+    """How an adapter is trained: AdamW, linear warm-up, a constant rate, linear decay (MoORE, Table 7)."""
+
+    learning_rate: float = 3e-4
+    decay_share: float = 0.05
+    epochs: float | None = 2.0
+    """Passes over the rows; None to train for `steps`."""
+    accumulation: int = 1
+    """Portions a batch is computed in; the batch, the loss and the steps stay the same."""
+    bf16: bool = False
+    """Hold the base and compute in bf16; what is trained stays in fp32."""
+    rows: int | None = None
+    """Rows per task at most; all when None."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.accumulation:
+            raise LorafuseError(
+                f"a batch of {self.batch_size} rows does not divide into {self.accumulation} portions."
+                " Change the batch size or the accumulation."
+            )
+
+
+def train_adapter(
+    method: TrainedAdapter,
+    suite: str,
+    keys: Sequence[str],
+    base: str,
+    out: Path,
+    source: str,
+    settings: AdapterSettings,
+    report: Report = print,
+) -> AdapterEntry:
+    """Train an adapter on the tasks `keys`, called `suite`, and enter it into the manifest of the zoo at `out`.
+
+    base: a model folder, a hub id or `mini`. source: `hub`, `mini` or a data directory. Raises LorafuseError
+    when `out` is a zoo of another base, or holds this adapter trained otherwise.
+    """
+    zoo = _zoo(base, out, source, settings.seed)
+    name = adapter_name(method, suite)
+    record = {
+        "method": method.name,
+        "options": trained_options(method),
+        "trained_on": suite,
+        "tasks": list(keys),
+        "base_sha256": zoo.manifest.base.sha256,
+        "settings": {"source": portable_source(source, out), **asdict(settings)},
+    }
+    folder = out / "adapters" / name
+    if not _finished(folder, record):
+        work = out / ".training" / f"adapter-{_sha256(record)[:16]}"
+        described = _train(method, keys, base, source, settings, work, f"adapter {name}", report)
+        _finish(work / "finished", folder, record | described)
+        shutil.rmtree(work, ignore_errors=True)
+    else:
+        report(f"adapter {name}: already trained, kept")
+    return enter(zoo, name)
+
+
+def _train(
+    method: TrainedAdapter,
+    keys: Sequence[str],
+    base: str,
+    source: str,
+    settings: AdapterSettings,
+    work: Path,
+    what: str,
+    report: Report,
+) -> dict[str, Any]:
+    """Train into `work/finished`; what became of it."""
+    source_model = str(local_model(Path(base), base))
+    tokenizer = load_tokenizer(source_model)
+    rows = [
+        tokenize(row, tokenizer, settings.cutoff) | {"task": index}
+        for index, key in enumerate(keys)
+        for row in training_rows(key, source, limit=settings.rows)
+    ]
+    if settings.epochs is not None:
+        steps = math.ceil(settings.epochs * math.ceil(len(rows) / settings.batch_size))
+        settings = replace(settings, steps=steps)
+    with isolated_randomness():
+        model = AdapterTraining(load_base(source_model, settings.bf16), method, len(keys), settings.seed)
+        arguments = training_arguments(
+            work,
+            settings,
+            settings.seed,
+            per_device_train_batch_size=settings.batch_size // settings.accumulation,
+            gradient_accumulation_steps=settings.accumulation,
+            lr_scheduler_type="warmup_stable_decay",
+            lr_scheduler_kwargs={
+                "num_decay_steps": round(settings.decay_share * settings.steps),
+                "decay_type": "linear",
+            },
+            bf16=settings.bf16,
+            use_cpu=not torch.cuda.is_available(),
+        )
+        loss = train(model, rows, PadRight(pad_token(tokenizer)), arguments, Progress(what, report))
+    save_tensors(work / "finished", model.updates)
+    return {
+        "steps": settings.steps,
+        "rows": len(rows),
+        "loss": loss,
+        "parameters": sum(update.size for update in model.updates.values()),
+    }
+
+
+class AdapterTraining(PartlyTrained):
+    """A base with an adapter to train: `forward` returns the loss."""
+
+    # The Trainer then tells how many targets the whole batch has, and leaves the division to us.
+    accepts_loss_kwargs = True
+
+    def __init__(self, model: PreTrainedModel, method: TrainedAdapter, tasks: int, seed: int) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.selection = Selection()
+        self.blocks = int(model.config.get_text_config().num_hidden_layers)
+        modules: dict[str, nn.Module] = dict(model.named_modules())
+        self.updates: Mapping[str, TrainedUpdate] = method.attach(modules, self.blocks, tasks, self.selection)
+        initialise(self.updates, seed)
+        install(model, modules, self.updates)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        task: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> dict[str, Tensor]:
+        """Completion loss and auxiliary losses of a portion, weighted by its share of the batch's targets.
+
+        Summed over the portions this is the loss of the batch, however it is divided. Auxiliary losses are
+        averaged over the routers, so that their weight does not hang on the depth.
+        """
+        self.selection.set(task[:, None].repeat(1, self.blocks))
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        targets = labels[:, 1:].flatten()
+        language = F.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), targets, ignore_index=-100, reduction="sum"
+        )
+        own = (targets != -100).sum()
+        losses = [update.auxiliary(attention_mask.bool()) for update in self.updates.values()]
+        present = [loss for loss in losses if loss is not None]
+        if present:
+            language = language + own * torch.stack(present).mean()
+        return {"loss": language / (own if num_items_in_batch is None else num_items_in_batch)}
+
+
+def load_base(folder: str, bf16: bool) -> PreTrainedModel:
+    """The base on the accelerator, where there is one."""
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device)  # type: ignore[arg-type]
+
+
+def trained_options(method: TrainedAdapter) -> dict[str, Any]:
+    """The options that shape what is trained."""
+    return {key: value for key, value in method.options().items() if key != "trained_on"}
+
+
+def adapter_name(method: TrainedAdapter, suite: str) -> str:
+    """`moore/mtl7`, or `moore/mtl7-d_t=16-reflections=2` with the options that differ from default."""
+    changed = replace(method, trained_on=None).label().partition(":")[2]
+    return f"{method.name}/{suite}" + "".join(
+        f"-{part.replace('/', '_')}" for part in changed.split("+") if part
+    )
+
+
+def save_tensors(folder: Path, updates: Mapping[str, TrainedUpdate]) -> None:
+    """Write all parameters of an adapter."""
+    tensors = {key: value.cpu().contiguous() for key, value in tensors_of(updates).items()}
+    write_bytes(folder / ADAPTER_WEIGHTS, save(tensors))
+
+
+def enter(zoo: Zoo, name: str) -> AdapterEntry:
+    """Describe the adapter in `adapters/<name>` in the manifest, in place of one of the same name."""
+    folder = zoo.root / "adapters" / name
+    record = json.loads((folder / CONFIG).read_text())
+    described = {key: record[key] for key in ("steps", "rows", "loss")}
+    entry = AdapterEntry(
+        name=name,
+        path=f"adapters/{name}",
+        sha256=sha256_file(folder / ADAPTER_WEIGHTS),
+        settings=record["settings"] | {"trained": described},
+        **{key: record[key] for key in ("method", "options", "trained_on", "base_sha256", "parameters")},
+        tasks=tuple(record["tasks"]),
+    )
+    adapters = {old.name: old for old in zoo.manifest.adapters} | {name: entry}
+    Zoo(zoo.root, zoo.manifest.model_copy(update={"adapters": tuple(adapters.values())})).save()
+    return entry
+
+
+def _zoo(base: str, out: Path, source: str, seed: int) -> Zoo:
+    """The zoo at `out`, or a new one without experts."""
+    sha256 = base_sha256(base)
+    if (out / "manifest.json").is_file():
+        zoo = Zoo.open(out)
+        if zoo.manifest.base.sha256 != sha256:
+            raise LorafuseError(
+                f"'{base}' is not the base of zoo '{zoo.name}' ({zoo.manifest.base.path})."
+                " Leave it out, or use another --out."
+            )
+        return zoo
+    manifest = Manifest(
+        schema="lorafuse.zoo/1",
+        name=out.resolve().name,
+        seed=seed,
+        base=BaseEntry(path=portable_base(base, out), sha256=sha256),
+        init="shared",
+        data=portable_source(source, out),
+    )
+    return Zoo(out, manifest)
+
+
+def _finished(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether this adapter is there; LorafuseError when one of the same name was trained otherwise."""
+    if not (folder / CONFIG).is_file():
+        return False
+    found = json.loads((folder / CONFIG).read_text())
+    for field, value in record.items():
+        if found.get(field) != value:
+            raise LorafuseError(
+                f"{folder} was trained with another {field} than asked for now."
+                " Use another --out, or delete that folder to train it again."
+            )
+    return True
+
+
+def _finish(ready: Path, folder: Path, record: Mapping[str, Any]) -> None:
+    """Complete the folder `ready` and move it into place in one step."""
+    write_json(ready / CONFIG, record)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(ready, folder)
+
+
+def _sha256(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

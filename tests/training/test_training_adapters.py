@@ -1,0 +1,197 @@
+"""Training of multi-task adapters: the loss, the schedule, accumulation, resuming, the manifest, the refusals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapters import method_of
+from safetensors.torch import load_file
+from tiny import byte_tokenizer, tiny_model
+from torch import Tensor
+from typer.testing import CliRunner
+
+from lorafuse_bench.cli import app
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import sha256_file
+from lorafuse_bench.fused import ADAPTER_WEIGHTS
+from lorafuse_bench.training import adapters as training
+from lorafuse_bench.training.adapters import CONFIG, AdapterSettings, AdapterTraining, train_adapter
+from lorafuse_bench.zoo.manifest import Zoo, weights_sha256
+
+SETTINGS = AdapterSettings(
+    learning_rate=1e-2, epochs=None, steps=8, batch_size=4, cutoff=96, checkpoints=2, rows=3
+)
+MOORE = "moore:d_t=4+d_s=2+reflections=2"
+KEYS = ("sst2", "mnli")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("base")
+    tiny_model(layers=2).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def fit(base: str, out: Path, data: Path, spec: str = MOORE, **changes: Any) -> Path:
+    """Train, and return the adapter's folder."""
+    settings = replace(SETTINGS, **changes)
+    entry = train_adapter(method_of(spec), "two", KEYS, base, out, str(data), settings, report=lambda _: None)
+    return out / entry.path
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / ADAPTER_WEIGHTS)
+
+
+def test_an_adapter_learns_and_the_manifest_describes_it(
+    base: str, handmade_data: Path, tmp_path: Path
+) -> None:
+    quick = json.loads((fit(base, tmp_path / "quick", handmade_data, steps=2) / CONFIG).read_text())
+    folder = fit(base, tmp_path / "long", handmade_data, steps=40)
+    record = json.loads((folder / CONFIG).read_text())
+    assert record["loss"] < 0.8 * quick["loss"]
+    zoo = Zoo.open(tmp_path / "long")
+    (entry,) = zoo.manifest.adapters
+    assert (entry.name, entry.tasks, entry.trained_on) == (
+        "moore/two-d_t=4-d_s=2-reflections=2",
+        KEYS,
+        "two",
+    )
+    assert entry.sha256 == sha256_file(folder / ADAPTER_WEIGHTS)
+    assert entry.base_sha256 == zoo.manifest.base.sha256 == weights_sha256(base)
+    assert entry.parameters == sum(t.numel() for t in weights(folder).values())
+    assert entry.settings["trained"]["steps"] == 40 and zoo.manifest.experts == ()
+    assert not any((tmp_path / "long" / ".training").iterdir())
+    assert str(tmp_path) not in (tmp_path / "long" / "manifest.json").read_text()
+
+
+def test_interrupted_training_ends_with_the_same_bytes(
+    base: str, handmade_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(base, tmp_path / "whole", handmade_data)
+    forward, calls = AdapterTraining.forward, []
+
+    def dying(self: AdapterTraining, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        calls.append(1)
+        if len(calls) == 7:  # after the checkpoint of step 4
+            raise KeyboardInterrupt
+        return forward(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdapterTraining, "forward", dying)
+        with pytest.raises(KeyboardInterrupt):
+            fit(base, tmp_path / "cut", handmade_data)
+    assert not (tmp_path / "cut" / "adapters").exists()
+    counted: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            AdapterTraining, "forward", lambda self, *a, **k: counted.append(1) or forward(self, *a, **k)
+        )
+        cut = fit(base, tmp_path / "cut", handmade_data)
+    assert len(counted) == 4  # steps 5 to 8 only
+    assert (cut / ADAPTER_WEIGHTS).read_bytes() == (whole / ADAPTER_WEIGHTS).read_bytes()
+
+
+def test_seeds_decide_and_nothing_is_trained_twice(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    first = fit(base, tmp_path / "a", handmade_data, steps=2)
+    before = (first / ADAPTER_WEIGHTS).stat().st_mtime_ns
+    state = torch.get_rng_state()
+    assert fit(base, tmp_path / "a", handmade_data, steps=2) == first
+    assert (first / ADAPTER_WEIGHTS).stat().st_mtime_ns == before
+    other = fit(base, tmp_path / "b", handmade_data, steps=2, seed=1)
+    assert (other / ADAPTER_WEIGHTS).read_bytes() != (first / ADAPTER_WEIGHTS).read_bytes()
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(LorafuseError, match="was trained with another settings than asked for now"):
+        fit(base, tmp_path / "a", handmade_data, steps=3)
+    tiny_model(layers=2, seed=5).save_pretrained(tmp_path / "other")
+    with pytest.raises(LorafuseError, match="is not the base of zoo 'a'"):
+        fit(str(tmp_path / "other"), tmp_path / "a", handmade_data)
+
+
+@pytest.mark.parametrize("spec", [MOORE, "loramoe:rank=2+experts=4+balance=0"])
+def test_portions_of_a_batch_make_the_same_steps(
+    base: str, handmade_data: Path, tmp_path: Path, spec: str
+) -> None:
+    """Rows differ in the number of their targets: a mean of the portions' means would be another loss."""
+    one = weights(fit(base, tmp_path / "one", handmade_data, spec, steps=3))
+    four = weights(fit(base, tmp_path / "four", handmade_data, spec, steps=3, accumulation=4))
+    for name, tensor in one.items():
+        torch.testing.assert_close(four[name], tensor, rtol=1e-3, atol=2e-4)
+    with pytest.raises(LorafuseError, match="4 rows does not divide into 3 portions"):
+        replace(SETTINGS, accumulation=3)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_rate_warms_up_stays_and_decays(
+    base: str, handmade_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulation: int
+) -> None:
+    """5% up, 5% down, counted in optimiser steps whatever the portions."""
+    rates: list[float] = []
+    begin = training.Progress.on_step_end
+
+    def spy(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        rates.append(rest["optimizer"].param_groups[0]["lr"])
+        begin(self, args, state, control, **rest)
+
+    monkeypatch.setattr(training.Progress, "on_step_end", spy)
+    fit(base, tmp_path / "zoo", handmade_data, "lora:rank=1", steps=40, accumulation=accumulation)
+    assert len(rates) == 40
+    assert [r / 1e-2 for r in rates[:2]] == pytest.approx([0.5, 1.0])
+    assert [r / 1e-2 for r in rates[1:38]] == pytest.approx([1.0] * 37)
+    assert [r / 1e-2 for r in rates[38:]] == pytest.approx([0.5, 0.0])
+
+
+def test_epochs_make_steps(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    """Rows of both tasks, 4 a step, twice."""
+    record = json.loads(
+        (fit(base, tmp_path / "zoo", handmade_data, "lora:rank=1", epochs=2.0) / CONFIG).read_text()
+    )
+    assert record["steps"] == 2 * -(-record["rows"] // 4)
+
+
+def test_the_auxiliary_loss_counts(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    without = fit(base, tmp_path / "a", handmade_data, "loramoe:rank=2+experts=4+balance=0", steps=2)
+    with_it = fit(base, tmp_path / "b", handmade_data, "loramoe:rank=2+experts=4+balance=9", steps=2)
+    assert (
+        json.loads((with_it / CONFIG).read_text())["loss"]
+        > json.loads((without / CONFIG).read_text())["loss"]
+    )
+
+
+@pytest.mark.parametrize(
+    "spec", ["mixlora:rank=2+experts=4", "omoe:rank=2+experts=3", "full_finetune", MOORE]
+)
+def test_bf16_trains_in_fp32(base: str, handmade_data: Path, tmp_path: Path, spec: str) -> None:
+    trained = weights(fit(base, tmp_path / "zoo", handmade_data, spec, steps=2, bf16=True))
+    assert {tensor.dtype for tensor in trained.values()} == {torch.float32}
+    assert all(torch.isfinite(tensor).all() for tensor in trained.values())
+
+
+def test_the_command_trains_into_a_new_zoo_and_into_that_zoo_again(
+    base: str, handmade_data: Path, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "zoo")
+    few = ["--steps", "1", "--batch-size", "2", "--suite", "mtl5", "--out", out]
+
+    def call(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["train", "adapter", *arguments])
+
+    first = call("--method", MOORE, "--base", base, "--data", str(handmade_data), *few)
+    assert first.exit_code == 0, first.output
+    assert "Next: lorafuse run" in first.stdout
+    second = call("--method", "lora:rank=2", *few)
+    assert second.exit_code == 0, second.output
+    assert [e.method for e in Zoo.open(out).manifest.adapters] == ["moore", "lora"]
+    for arguments, message in (
+        (["--method", "svd", *few], "method 'svd' is no trained adapter. These are: full_finetune"),
+        (["--method", "lora", *few[:-1], str(tmp_path / "new")], "is no zoo yet. Name a --base"),
+        (["--method", "lora:targets=q_prj", *few], "Did you mean 'q_proj'"),
+    ):
+        done = call(*arguments)
+        assert done.exit_code == 2 and message in done.stderr, done.output
