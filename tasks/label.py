@@ -16,7 +16,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.docs import Doc
 
 
-class LabelTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
+class LabelTask(ConfigurableTask):
     """Target: a word of `doc_to_choice`; LorafuseError for a row whose label is none of them."""
 
     def __init__(self, config: dict[str, Any]) -> None:

@@ -24,7 +24,10 @@ SCIENCE: list[Doc] = [
 ]
 FACTS = [_lettered("To cut bread one needs", ["a knife", "a cup", "a bell", "a rope"], "A", "question_stem")]
 NOTIONS = [
-    {"question_concept": "bird", **_lettered("Where does a bird sleep?", ["sea", "nest", "pan", "car", "sun"], "B")}
+    {
+        "question_concept": "bird",
+        **_lettered("Where does a bird sleep?", ["sea", "nest", "pan", "car", "sun"], "B"),
+    }
 ]
 PASSAGES: list[Doc] = [
     {"question": "is ice cold", "answer": True, "passage": "Ice is cold."},
@@ -50,7 +53,12 @@ ENDINGS: list[Doc] = [
     }
 ]
 BLANKS: list[Doc] = [
-    {"sentence": "The cup broke but the pan held as the _ is iron.", "option1": "cup", "option2": "pan", "answer": "2"},
+    {
+        "sentence": "The cup broke but the pan held as the _ is iron.",
+        "option1": "cup",
+        "option2": "pan",
+        "answer": "2",
+    },
     {"sentence": "Ann, not Bea, left, so _ is here.", "option1": "Bea", "option2": "Ann", "answer": "1"},
 ]
 GRAMMAR: list[Doc] = [
@@ -65,7 +73,10 @@ def _pairs(one: str, two: str) -> list[Doc]:
     return [{one: "A rose is red.", two: f"Text {label}.", "label": label, "idx": label} for label in (0, 1)]
 
 
-TOPICS: list[Doc] = [{"text": "The team won the cup.", "label": 1}, {"text": "A new chip is fast.", "label": 3}]
+TOPICS: list[Doc] = [
+    {"text": "The team won the cup.", "label": 1},
+    {"text": "A new chip is fast.", "label": 3},
+]
 THINGS: list[Doc] = [{"label": 6, "title": "Old Mill", "content": " The Old Mill is a mill in Kent."}]
 
 # Task key -> (folder, evaluation split, rows, features), as in `handmade.DATASETS`.
@@ -89,27 +100,40 @@ LABEL_DATASETS: dict[str, tuple[str, str, list[Doc], None]] = {
 
 FIRST_LABEL_ROWS = {
     "arc_c": (
-        "Question:\nWhich is a gas?\nAnswer 1:\niron\nAnswer 2:\nsteam\nAnswer 3:\nice\nAnswer 4:\nsalt\nCorrect Answer:",
+        (
+            "Question:\nWhich is a gas?\nAnswer 1:\niron\nAnswer 2:\nsteam"
+            "\nAnswer 3:\nice\nAnswer 4:\nsalt\nCorrect Answer:"
+        ),
         " 2",
     ),
     "arc_e": (
-        "Question:\nWhich is a gas?\nAnswer 1:\niron\nAnswer 2:\nsteam\nAnswer 3:\nice\nAnswer 4:\nsalt\nCorrect Answer:",
+        (
+            "Question:\nWhich is a gas?\nAnswer 1:\niron\nAnswer 2:\nsteam"
+            "\nAnswer 3:\nice\nAnswer 4:\nsalt\nCorrect Answer:"
+        ),
         " 2",
     ),
     "boolq": ("Context:\nIce is cold.\nQuestion:\nis ice cold\nAnswer:", " yes"),
     "obqa": (
-        "Question:\nTo cut bread one needs\nAnswer 1:\na knife\nAnswer 2:\na cup\nAnswer 3:\na bell\nAnswer 4:\na rope"
-        "\nCorrect Answer:",
+        (
+            "Question:\nTo cut bread one needs\nAnswer 1:\na knife\nAnswer 2:\na cup"
+            "\nAnswer 3:\na bell\nAnswer 4:\na rope"
+            "\nCorrect Answer:"
+        ),
         " 1",
     ),
     "siqa": (
-        "Context:\nAnn won.\nQuestion:\nHow does Ann feel?\nAnswer 1:\nsad\nAnswer 2:\ntired\nAnswer 3:\nglad"
-        "\nCorrect Answer:",
+        (
+            "Context:\nAnn won.\nQuestion:\nHow does Ann feel?\nAnswer 1:\nsad\nAnswer 2:\ntired\nAnswer 3:\nglad"
+            "\nCorrect Answer:"
+        ),
         " 3",
     ),
     "hellaswag": (
-        "Context:\nShe opens the oven. \nEnding 1:\nIt sings.\nEnding 2:\nShe takes the bread out."
-        "\nEnding 3:\nIt flies.\nEnding 4:\nIt rains.\nCorrect Ending:",
+        (
+            "Context:\nShe opens the oven. \nEnding 1:\nIt sings.\nEnding 2:\nShe takes the bread out."
+            "\nEnding 3:\nIt flies.\nEnding 4:\nIt rains.\nCorrect Ending:"
+        ),
         " 2",
     ),
     "winogrande": (
@@ -117,8 +141,10 @@ FIRST_LABEL_ROWS = {
         " 2",
     ),
     "csqa": (
-        "Question:\nWhere does a bird sleep?\nAnswer 1:\nsea\nAnswer 2:\nnest\nAnswer 3:\npan\nAnswer 4:\ncar"
-        "\nAnswer 5:\nsun\nCorrect Answer:",
+        (
+            "Question:\nWhere does a bird sleep?\nAnswer 1:\nsea\nAnswer 2:\nnest\nAnswer 3:\npan\nAnswer 4:\ncar"
+            "\nAnswer 5:\nsun\nCorrect Answer:"
+        ),
         " 2",
     ),
     "cola": ("The cat sleeps.\nAcceptability:", " acceptable"),

@@ -84,7 +84,12 @@ def siqa(world: World, rng: random.Random) -> Row:
     options, right = _shuffled(rng, asked.place, [e.place for e in events if e is not asked])
     answers = dict(zip(("answerA", "answerB", "answerC"), options, strict=True))
     context = " ".join(english(e) for e in events)
-    return {"context": context, "question": f"where was the {asked.noun} ?", **answers, "label": str(right + 1)}
+    return {
+        "context": context,
+        "question": f"where was the {asked.noun} ?",
+        **answers,
+        "label": str(right + 1),
+    }
 
 
 def hellaswag(world: World, rng: random.Random) -> Row:

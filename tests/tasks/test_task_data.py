@@ -164,7 +164,9 @@ def test_the_hub_is_asked_for_the_right_split_and_renders_the_same(
 
 
 def test_rows_under_another_name_serve_where_the_datasets_own_folder_is_missing(tmp_path: Path) -> None:
-    write_split(tmp_path / "them__all" / "all", "test", [{"subject": s, "n": n} for n, s in enumerate("abab")])
+    write_split(
+        tmp_path / "them__all" / "all", "test", [{"subject": s, "n": n} for n, s in enumerate("abab")]
+    )
     named = {"hub": "us/all", "name": "b", "elsewhere": "them__all/all", "columns": ["n"]}
     splits = load({**named, "where": "subject"}, data=str(tmp_path))
     assert splits["test"]["n"] == [1, 3]
@@ -183,9 +185,13 @@ def test_a_generated_directory_writes_what_it_does_not_hold(tmp_path: Path) -> N
     splits = load(cola, data=str(tmp_path))
     assert splits["validation"].to_list() == load(cola, data="mini")["validation"].to_list()
     assert splits.provenance == {"validation": "generated, world 0"}
-    with pytest.raises(LorafuseError, match=r"no split 'test' of nyu-mll__glue/cola \(it has train, validation\)"):
+    with pytest.raises(
+        LorafuseError, match=r"no split 'test' of nyu-mll__glue/cola \(it has train, validation\)"
+    ):
         splits["test"]
-    with pytest.raises(LorafuseError, match=r"no split 'train' of no__such/default \(it has no such dataset\)"):
+    with pytest.raises(
+        LorafuseError, match=r"no split 'train' of no__such/default \(it has no such dataset\)"
+    ):
         load({"hub": "no/such"}, data="mini")["train"]
 
 

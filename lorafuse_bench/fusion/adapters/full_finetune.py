@@ -36,7 +36,7 @@ class FullUpdate(TrainedUpdate):
         """Nothing to do: a copy is the base."""
 
     def output(self, base: nn.Module, x: Tensor) -> Tensor:
-        parameters = dict(self.named_parameters()) | self.borrowed
+        parameters: dict[str, Tensor] = {**dict(self.named_parameters()), **self.borrowed}
         result: Tensor = torch.func.functional_call(base, parameters, (x,))
         return result
 
