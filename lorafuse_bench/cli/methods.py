@@ -15,6 +15,7 @@ def command(
     import inspect
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from lorafuse_bench.errors import unknown
@@ -27,7 +28,7 @@ def command(
         table.add_column("what it is, costs, and comes from", overflow="fold")
         for key, cls in known.items():
             about = f"{cls.summary()}\nCost: {cls.cost()}.\n{cls.paper}"
-            table.add_row(key, cls.family, ", ".join(sorted(cls.needs)) or "-", about)
+            table.add_row(key, cls.family, ", ".join(sorted(cls.needs)) or "-", escape(about))
         console.print(table)
         return
     if name not in known:
