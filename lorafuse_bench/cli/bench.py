@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from lorafuse_bench.bench.models import Shape
 
 app = typer.Typer(help="Measure speed and memory against the base model and PEFT.", no_args_is_help=True)
 
 Out = Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds; every alternative runs once a round.")]
+Architecture = Annotated[str, typer.Option(help="qwen2 or llama.")]
 
 
 @app.command()
@@ -20,7 +25,7 @@ def merge(
     ] = "896x896,1536x1536,4864x896",
     experts: Annotated[int, typer.Option(min=2, help="Experts to merge.")] = 8,
     rank: Annotated[int, typer.Option(min=1, help="Rank of each expert.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every alternative runs once a round.")] = 3,
+    rounds: Rounds = 3,
 ) -> None:
     """svd against PEFT's svd, knots against a dense fp64 SVD, and peak extra memory."""
     from lorafuse_bench.bench import merge as bench
@@ -33,24 +38,40 @@ def merge(
 def forward(
     out: Out = None,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG of cost against N to this file.")] = None,
-    architecture: Annotated[str, typer.Option(help="qwen2 or llama.")] = "qwen2",
+    architecture: Architecture = "qwen2",
     experts: Annotated[str, typer.Option(help="Numbers of experts to compare with PEFT at.")] = "8,32",
     sweep: Annotated[str, typer.Option(help="Numbers of experts for the cost against N.")] = "8,32,128,256",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every alternative runs once a round.")] = 9,
+    rounds: Rounds = 9,
 ) -> None:
     """Routers and one expert per row against the base and PEFT, and the cost against N."""
     from lorafuse_bench.bench import forward as bench
-    from lorafuse_bench.bench.models import Shape
     from lorafuse_bench.bench.plot import plot_sweep
-    from lorafuse_bench.errors import unknown
 
-    if architecture not in ("qwen2", "llama"):
-        raise unknown("architecture", architecture, ("qwen2", "llama"))
-    result = bench.run(Shape(architecture), _numbers(experts), sweep_experts=_numbers(sweep), rounds=rounds)
+    result = bench.run(
+        _architecture(architecture), _numbers(experts), sweep_experts=_numbers(sweep), rounds=rounds
+    )
     _report(result, out)
     if plot is not None:
         plot_sweep(result, plot)
         typer.echo(f"plot: {plot}")
+
+
+@app.command()
+def prefix(
+    out: Out = None,
+    architecture: Architecture = "qwen2",
+    documents: Annotated[int, typer.Option(min=1, help="Documents of four choices each.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Rows per batch, for both sides.")] = 16,
+    shots: Annotated[
+        int, typer.Option(min=1, help="Examples before each question of the few-shot work.")
+    ] = 5,
+    rounds: Rounds = 5,
+) -> None:
+    """Multiple choice with shared prefixes against stock lm-eval's hf model."""
+    from lorafuse_bench.bench import prefix as bench
+
+    shape = _architecture(architecture)
+    _report(bench.run(shape, documents=documents, batch=batch, shots=shots, rounds=rounds), out)
 
 
 @app.command()
@@ -67,6 +88,15 @@ def leaderboard(
     typer.echo(f"{methods} methods x {tasks} tasks x {items:,} items, {result['draws']:,} bootstrap draws")
     typer.echo(f"{result['cpu_seconds']:.1f} processor seconds")
     _report(result, out)
+
+
+def _architecture(name: str) -> Shape:
+    from lorafuse_bench.bench.models import Shape
+    from lorafuse_bench.errors import unknown
+
+    if name not in ("qwen2", "llama"):
+        raise unknown("architecture", name, ("qwen2", "llama"))
+    return Shape(name)
 
 
 def _shape(text: str) -> tuple[int, int]:

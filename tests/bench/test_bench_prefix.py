@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from itertools import groupby
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from lorafuse_bench import cli
 from lorafuse_bench.bench import prefix
 from lorafuse_bench.bench.models import Shape
 from lorafuse_bench.errors import LorafuseError
@@ -40,3 +44,14 @@ def test_scores_that_differ_are_no_comparison(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(prefix, "_AGREE", -1.0)
     with pytest.raises(LorafuseError, match="bench prefix: scores differ"):
         prefix.run(Shape(hidden_size=128, layers=1, vocabulary=64), documents=1, batch=4, shots=1, rounds=1)
+
+
+def test_the_command_prints_its_targets_and_writes_the_numbers(tmp_path: Path) -> None:
+    out = tmp_path / "prefix.json"
+    options = ["--documents", "1", "--batch", "4", "--shots", "1", "--rounds", "1", "--out", str(out)]
+    done = CliRunner().invoke(cli.app, ["bench", "prefix", *options], env={"COLUMNS": "120"})
+    assert done.exit_code == 0, done.output
+    assert "four_choice: stock hf / ours" in done.output
+    assert json.loads(out.read_text())["schema"] == "lorafuse.bench.prefix/1"
+    refused = CliRunner().invoke(cli.app, ["bench", "prefix", "--architecture", "lama"])
+    assert refused.exit_code == 2 and "llama" in refused.stderr
