@@ -1,8 +1,8 @@
-"""Prefix sharing: token sequences as a forest in which what several begin with is one node."""
+"""Prefix sharing: token sequences as a forest in which what several begin with is one node, packed into rows."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -34,11 +34,57 @@ class Node:
         """Nodes above this one."""
         return 0 if self.parent is None else 1 + self.parent.level
 
+    @property
+    def size(self) -> int:
+        """Tokens of this node and of all below it."""
+        return sum(len(node.tokens) for node in self.preorder())
+
+    def preorder(self) -> Iterator[Node]:
+        """This node and all below it, each before its children."""
+        yield self
+        for child in self.children:
+            yield from child.preorder()
+
     def sequences(self) -> Iterator[int]:
         """The sequences that run through this node."""
         yield from self.ends
         for child in self.children:
             yield from child.sequences()
+
+
+@dataclass(eq=False)
+class Row:
+    """What one row of a forward pass reads: whole trees one after another, or one node of a larger tree.
+
+    It continues row `past` of the pass before, if there is one; `after` is to be read after it.
+    """
+
+    past: int
+    nodes: list[Node] = field(default_factory=list)
+    after: list[Node] = field(default_factory=list)
+    length: int = 0
+
+
+def pack(nodes: Sequence[tuple[Node, int]], capacity: int, key: Callable[[Node], Hashable]) -> list[Row]:
+    """Rows that read the nodes, each given with its past row, and of small trees all below; longest first.
+
+    Trees of at most `capacity` tokens share a row as long as they fit together, have the same past and an
+    equal `key`. The root of a larger one has a row of its own, and its children come after it.
+    """
+    rows: list[Row] = []
+    filling: dict[Hashable, Row] = {}
+    sized = sorted(((node.size, node, past) for node, past in nodes), key=lambda item: -item[0])
+    for size, node, past in sized:
+        if size > capacity:
+            rows.append(Row(past, [node], node.children, len(node.tokens)))
+            continue
+        row = filling.get((past, key(node)))
+        if row is None or row.length + size > capacity:
+            row = filling[past, key(node)] = Row(past)
+            rows.append(row)
+        row.nodes += node.preorder()
+        row.length += size
+    return sorted(rows, key=lambda row: -row.length)
 
 
 def separate(sequences: Sequence[Tokens]) -> list[Node]:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Ensembling
-from lorafuse_bench.model_wrappers.prefix import Node, Tokens, forest, separate
+from lorafuse_bench.model_wrappers.prefix import Node, Row, Tokens, forest, pack, separate
 
 _SLOTS = 256
 """Distributions turned into log-probabilities at a time."""
+
+_PACKED = 512
+"""Tokens of a row that holds several nodes, at most: its attention is quadratic in them."""
 
 T = TypeVar("T")
 
@@ -40,17 +44,17 @@ class Scored:
 
 @dataclass(frozen=True)
 class _Target:
-    """After token `position` of a batch's node number `node`, request `row` has `token`."""
+    """At place `slot` of row `row` of a batch, request `request` has `token` next."""
 
-    node: int
-    position: int
     row: int
+    slot: int
+    request: int
     token: int
 
 
 @dataclass(frozen=True)
 class _Past:
-    """What a batch of nodes leaves to its children: which columns are real, and a cache per chunk."""
+    """What a batch of rows leaves to those after it: which columns are real, and a cache per chunk."""
 
     mask: Tensor
     caches: list[Cache] = field(default_factory=list)
@@ -59,10 +63,11 @@ class _Past:
 class Scorer:
     """Scores requests in forward passes of at most `rows` rows, or of one chunk of an ensemble's members.
 
-    The requests' inputs form a forest (prefix.py). A batch of nodes reads its tokens after the cached
-    keys and values of their parents; its children follow before the next batch, so that one batch a
-    level is held. Each node runs under its own choice of experts, or under every member of an
-    ensemble: row `n M + m` is node n under member m.
+    The requests' inputs form a forest, packed into rows (prefix.py) that are no longer than the longest input.
+    In a row of several nodes the attention mask lets each see only what it follows. A batch of rows may
+    continue cached keys and values of the batch before; what comes after it follows before the next
+    batch, so that one batch a level is held. Each row runs under one choice of experts, or under every
+    member of an ensemble: row `n M + m` is row n under member m.
     """
 
     def __init__(self, fused: FusedModel, rows: int, share: bool) -> None:
@@ -72,7 +77,6 @@ class Scorer:
         self.device = fused.model.device
         self.ensemble = fused.method if isinstance(fused.method, Ensembling) else None
         self.members = self.ensemble.members(fused) if self.ensemble else None
-        self.skips_logits = "logits_to_keep" in inspect.signature(fused.model.forward).parameters
 
     @torch.no_grad()
     def score(
@@ -86,94 +90,104 @@ class Scorer:
         `choices[i] (blocks,)` is the expert per block of request i; `report` is told of each finished one.
         """
         inputs = [request.inputs for request in requests]
-        keys = [tuple(choice.tolist()) for choice in choices] if choices else [()] * len(inputs)
-        roots = forest(inputs, keys) if self.share else separate(inputs)
         self._requests, self._choices = requests, choices
+        self._keys = [tuple(choice.tolist()) for choice in choices] if choices else [()] * len(inputs)
+        roots = forest(inputs, self._keys) if self.share else separate(inputs)
+        self._capacity = min(_PACKED, max(map(len, inputs), default=0)) if self.share else 0
         totals, greedy = [0.0] * len(requests), [True] * len(requests)
         unread = [len(request.continuation) for request in requests]
         try:
-            for row, log_probability, best in self._run([(root, 0) for root in roots], None):
-                totals[row] += log_probability
-                greedy[row] &= best
-                unread[row] -= 1
-                report(unread[row] == 0)
+            for target, log_probability, best in self._run([(root, 0) for root in roots], None):
+                i = target.request
+                totals[i] += log_probability
+                greedy[i] &= best
+                unread[i] -= 1
+                report(unread[i] == 0)
         finally:
             self.fused.selection.set(None)
         return list(zip(totals, greedy, strict=True))
 
-    def _run(self, nodes: list[tuple[Node, int]], past: _Past | None) -> Iterator[tuple[int, float, bool]]:
-        """`(request, log-probability, is it the best)` of every target of the nodes and their descendants.
+    def _run(
+        self, nodes: list[tuple[Node, int]], past: _Past | None
+    ) -> Iterator[tuple[_Target, float, bool]]:
+        """Every target of the nodes and their descendants, its log-probability, and whether it is the best.
 
-        Each node comes with its parent's place in the batch that left `past`.
+        Each node comes with the row of the batch that left `past` which it continues.
         """
-        nodes = sorted(nodes, key=lambda pair: -len(pair[0].tokens))
-        for batch in batches(nodes, max(1, self.rows // self._width())):
-            members = [node for node, _ in batch]
-            left, scores = self._read(members, [parent for _, parent in batch], past)
+        rows = pack(nodes, self._capacity, lambda node: self._keys[_first(node)])
+        for batch in batches(rows, max(1, self.rows // self._width())):
+            left, scores = self._read(batch, past)
             yield from scores
-            children = [(child, i) for i, node in enumerate(members) for child in node.children]
-            if children:
-                yield from self._run(children, left)
+            after = [(node, i) for i, row in enumerate(batch) for node in row.after]
+            if after:
+                yield from self._run(after, left)
 
     def _read(
-        self, nodes: list[Node], parents: list[int], past: _Past | None
-    ) -> tuple[_Past, list[tuple[int, float, bool]]]:
-        """Run one batch of nodes, under every member, and score what follows their tokens."""
-        left = _Past(self._mask(nodes, parents, past))
-        targets = _targets(nodes, self._requests)
-        columns = sorted({target.position for target in targets} or {0})
-        slots = sorted({(target.node, columns.index(target.position)) for target in targets})
+        self, rows: Sequence[Row], past: _Past | None
+    ) -> tuple[_Past, list[tuple[_Target, float, bool]]]:
+        """Run one batch of rows, under every member, and score what follows their tokens."""
+        parents = [row.past for row in rows]
+        lengths = torch.tensor([row.length for row in rows], device=self.device)
+        own = torch.arange(rows[0].length, device=self.device) < lengths[:, None]
+        left = _Past(own if past is None else torch.cat([past.mask[parents], own], dim=1))
+        inputs = self._inputs(rows, past.mask[parents] if past else None)
+        columns, targets = _targets(rows, self._requests)
+        kept = self._padded(columns)
+        slots = [(row, slot) for row, each in enumerate(columns) for slot in range(len(each))]
         parts = [torch.tensor(part, device=self.device).T for part in batches(slots, _SLOTS)]
         totals: list[Tensor | None] = [None] * len(parts)
         for i, chunk in enumerate(self._chunks()):
             cache = _selected(past.caches[i], parents, len(chunk), self.device) if past else None
-            logits, cache = self._forward(nodes, chunk, cache, left.mask, columns)
+            logits, cache = self._forward(rows, chunk, inputs, cache, kept)
             left.caches.append(cache)
-            for j, (node, column) in enumerate(parts):
-                totals[j] = self._add(totals[j], logits[node, :, column].transpose(0, 1).float(), chunk)
-        by_slot: dict[tuple[int, int], list[_Target]] = {slot: [] for slot in slots}
-        for target in targets:
-            by_slot[target.node, columns.index(target.position)].append(target)
-        scores: list[tuple[int, float, bool]] = []
+            for j, (row, slot) in enumerate(parts):
+                totals[j] = self._add(totals[j], logits[row, :, slot].transpose(0, 1).float(), chunk)
+        scores: list[tuple[_Target, float, bool]] = []
         for part, total in zip(batches(slots, _SLOTS), totals, strict=True):
             assert total is not None
-            scores += _scores(self._finish(total), [by_slot[slot] for slot in part])
+            scores += _scores(self._finish(total), [targets[slot] for slot in part])
         return left, scores
 
-    def _forward(
-        self, nodes: list[Node], chunk: range, cache: Cache | None, mask: Tensor, columns: list[int]
-    ) -> tuple[Tensor, Cache]:
-        """Logits `(nodes, members, columns, V)` under a chunk of members, and the cache that is left."""
-        ids = pad_sequence([torch.tensor(node.tokens) for node in nodes], batch_first=True).to(self.device)
-        inputs = {"input_ids": ids}
-        if cache is not None:
-            starts = torch.tensor([[node.start] for node in nodes], device=self.device)
-            last = torch.tensor([[len(node.tokens) - 1] for node in nodes], device=self.device)
-            # Padding repeats the last position: the next may lie beyond the model's length.
-            inputs["position_ids"] = starts + torch.arange(ids.shape[1], device=self.device).minimum(last)
-            inputs["attention_mask"] = mask.long()
-        # Without a cache no mask is needed: causal attention never looks at padding on the right.
-        kept = torch.tensor(columns, device=self.device)
-        self.fused.selection.set(self._selection(nodes, chunk))
-        output = self.fused.model(
-            **{key: value.repeat_interleave(len(chunk), 0) for key, value in inputs.items()},
-            past_key_values=cache,
-            use_cache=cache is not None or any(node.children for node in nodes),
-            **({"logits_to_keep": kept} if self.skips_logits else {}),
-        )
-        logits = output.logits if self.skips_logits else output.logits[:, kept]
-        return logits.unflatten(0, (len(nodes), len(chunk))), output.past_key_values
+    def _inputs(self, rows: Sequence[Row], past: Tensor | None) -> dict[str, Tensor]:
+        """What the model is given for the rows, after columns of which `past (rows, columns)` are real."""
+        tokens = [[token for node in row.nodes for token in node.tokens] for row in rows]
+        inputs = {"input_ids": self._padded(tokens)}
+        if past is None and all(len(row.nodes) == 1 for row in rows):
+            # Causal attention is all it takes: it never looks at padding on the right.
+            return inputs
+        positions = [[node.start + i for node in row.nodes for i in range(len(node.tokens))] for row in rows]
+        column = torch.arange(rows[0].length, device=self.device)
+        # Trees lie in preorder: a token is seen by those after it up to where what is below its node ends.
+        end = self._padded([_ends(row) for row in rows], len(column))
+        seen = (column <= column[:, None]) & (column[:, None] < end[:, None])
+        if past is not None:
+            seen = torch.cat([past[:, None].expand(-1, len(column), -1), seen], dim=2)
+        dtype = self.fused.model.dtype
+        hidden = torch.zeros(seen.shape, dtype=dtype, device=self.device)
+        hidden.masked_fill_(~seen, torch.finfo(dtype).min)
+        return inputs | {"position_ids": self._padded(positions), "attention_mask": hidden[:, None]}
 
-    def _mask(self, nodes: list[Node], parents: list[int], past: _Past | None) -> Tensor:
-        """`(nodes, columns)`, true where a node or what it follows has a token, not padding."""
-        lengths = torch.tensor([len(node.tokens) for node in nodes], device=self.device)
-        own = torch.arange(int(lengths.max()), device=self.device) < lengths[:, None]
-        return own if past is None else torch.cat([past.mask[parents], own], dim=1)
+    def _padded(self, values: Sequence[Sequence[int]], padding: int = 0) -> Tensor:
+        tensors = [torch.tensor(each, dtype=torch.long) for each in values]
+        return pad_sequence(tensors, batch_first=True, padding_value=padding).to(self.device)
+
+    def _forward(
+        self, rows: Sequence[Row], chunk: range, inputs: dict[str, Tensor], cache: Cache | None, kept: Tensor
+    ) -> tuple[Tensor, Cache]:
+        """Logits `(rows, members, slots, V)` at the columns `kept (rows, slots)`, and the cache that is left."""
+        self.fused.selection.set(self._selection(rows, chunk))
+        with logits_at(self.fused.model, kept.repeat_interleave(len(chunk), 0)):
+            output = self.fused.model(
+                **{key: value.repeat_interleave(len(chunk), 0) for key, value in inputs.items()},
+                past_key_values=cache,
+                use_cache=cache is not None or any(row.after for row in rows),
+            )
+        return output.logits.unflatten(0, (len(rows), len(chunk))), output.past_key_values
 
     # --- members --------------------------------------------------------------------------------
 
     def _width(self) -> int:
-        """Rows a node takes."""
+        """Rows of a forward pass that a row takes."""
         return 1 if self.members is None else len(self.members.weights)
 
     def _chunks(self) -> list[range]:
@@ -181,13 +195,13 @@ class Scorer:
         chunk = (self.ensemble.chunk if self.ensemble else None) or max(1, self.rows)
         return [range(self._width())[i : i + chunk] for i in range(0, self._width(), chunk)]
 
-    def _selection(self, nodes: list[Node], chunk: range) -> Tensor | None:
-        """Expert per row and block for the nodes under a chunk of members; None without row routing."""
+    def _selection(self, rows: Sequence[Row], chunk: range) -> Tensor | None:
+        """Expert per row and block for the rows under a chunk of members; None without row routing."""
         if self.members is not None:
-            return self.members.index[list(chunk)].repeat(len(nodes), 1).to(self.device)
+            return self.members.index[list(chunk)].repeat(len(rows), 1).to(self.device)
         if self._choices is None:
             return None
-        return torch.stack([self._choices[_first(node)] for node in nodes])
+        return torch.stack([self._choices[_first(row.nodes[0])] for row in rows])
 
     def _add(self, total: Tensor | None, logits: Tensor, chunk: range) -> Tensor:
         if self.ensemble is None or self.members is None:
@@ -220,28 +234,67 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def _targets(nodes: Sequence[Node], requests: Sequence[Scored]) -> list[_Target]:
-    """What the nodes' tokens have to predict, for every request that runs through them."""
-    targets = []
-    for i, node in enumerate(nodes):
-        for row in node.sequences():
-            request = requests[row]
-            first = max(node.start, len(request.context) - 1)
-            end = node.start + len(node.tokens)
-            for position in range(first, end):
-                token = request.continuation[position + 1 - len(request.context)]
-                targets.append(_Target(i, position - node.start, row, token))
-    return targets
+@contextmanager
+def logits_at(model: PreTrainedModel, columns: Tensor) -> Iterator[None]:
+    """Let the model's output layer read only `columns (rows, slots)` of each row."""
+
+    def choose(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, *others = args
+        return (hidden[torch.arange(len(columns), device=columns.device)[:, None], columns], *others)
+
+    head = model.get_output_embeddings()
+    assert isinstance(head, nn.Module)
+    handle = head.register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
-def _scores(log_probabilities: Tensor, targets: Sequence[Sequence[_Target]]) -> list[tuple[int, float, bool]]:
+def _targets(
+    rows: Sequence[Row], requests: Sequence[Scored]
+) -> tuple[list[list[int]], dict[tuple[int, int], list[_Target]]]:
+    """The columns of each row that something is read off at, and by `(row, slot)` what is read there."""
+    columns: list[list[int]] = []
+    targets: dict[tuple[int, int], list[_Target]] = {}
+    for i, row in enumerate(rows):
+        columns.append([])
+        offset = 0
+        for node in row.nodes:
+            by_position: dict[int, list[tuple[int, int]]] = {}
+            for number in node.sequences():
+                request = requests[number]
+                first = max(node.start, len(request.context) - 1)
+                for position in range(first, node.start + len(node.tokens)):
+                    token = request.continuation[position + 1 - len(request.context)]
+                    by_position.setdefault(position, []).append((number, token))
+            for position in sorted(by_position):
+                slot = len(columns[i])
+                columns[i].append(offset + position - node.start)
+                targets[i, slot] = [_Target(i, slot, *pair) for pair in by_position[position]]
+            offset += len(node.tokens)
+    return columns, targets
+
+
+def _ends(row: Row) -> list[int]:
+    """For each token of the row, the column after the last one below its node."""
+    ends: list[int] = []
+    for node in row.nodes:
+        reach = len(node.tokens) if row.after else node.size
+        ends += [len(ends) + reach] * len(node.tokens)
+    return ends
+
+
+def _scores(
+    log_probabilities: Tensor, targets: Sequence[Sequence[_Target]]
+) -> list[tuple[_Target, float, bool]]:
     """Read the targets of each slot off its distribution: `log_probabilities (slots, V)`."""
     flat = [(i, target) for i, slot in enumerate(targets) for target in slot]
     slot = torch.tensor([i for i, _ in flat], device=log_probabilities.device)
     token = torch.tensor([target.token for _, target in flat], device=log_probabilities.device)
     values = log_probabilities[slot, token].tolist()
     best = (log_probabilities.argmax(-1)[slot] == token).tolist()
-    return [(target.row, value, top) for (_, target), value, top in zip(flat, values, best, strict=True)]
+    return [(target, value, top) for (_, target), value, top in zip(flat, values, best, strict=True)]
 
 
 def _selected(cache: Cache, parents: Sequence[int], members: int, device: torch.device) -> Cache:
