@@ -210,5 +210,10 @@ def read_leaderboard(path: str | Path) -> Leaderboard:
         return Leaderboard.model_validate_json(content)
     except ValidationError as error:
         raise invalid(path, error) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise LorafuseError(
+            f"{path}: cannot be read: {error.strerror}."
+            " Give the file that `lorafuse leaderboard build --out` wrote."
+        ) from error
+    except ValueError as error:
         raise LorafuseError(f"{path}: cannot be read as JSON: {error}. Build it again.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from lorafuse_bench.leaderboards.board import Board, Leaderboard, Row
@@ -12,26 +13,33 @@ if TYPE_CHECKING:
 WIDE, ROOM_FOR_COSTS = 160, 100
 
 
+def console() -> Console:
+    """The terminal; a file or a pipe has no edge to fold at."""
+    from rich.console import Console
+
+    found = Console(highlight=False)
+    if not found.is_terminal:
+        found.width = max(found.width, WIDE)
+    return found
+
+
 def print_boards(leaderboard: Leaderboard) -> None:
     """Every board as a table with its caption, on the terminal."""
-    from rich.console import Console
     from rich.text import Text
 
     from lorafuse_bench.leaderboards import text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, WIDE)  # a file or a pipe has no edge to fold at
+    screen = console()
     for board in leaderboard.boards:
-        console.print(_table(board, costs=console.width >= ROOM_FOR_COSTS))
+        screen.print(_table(board, costs=screen.width >= ROOM_FOR_COSTS))
         # Text, not markup: captions and labels come from files.
-        console.print(Text(text.printable(board.caption), style="dim"))
+        screen.print(Text(text.printable(board.caption), style="dim"))
         for column in board.columns:
             if column.reason:
-                console.print(Text(f"{column.task} does not count: {column.reason}.", style="dim"))
+                screen.print(Text(f"{column.task} does not count: {column.reason}.", style="dim"))
         for source, name in _papers(board).items():
-            console.print(Text(f"{name}: {source}.", style="dim"))
-        console.print()
+            screen.print(Text(f"{name}: {source}.", style="dim"))
+        screen.print()
 
 
 def _table(board: Board, costs: bool) -> Table:

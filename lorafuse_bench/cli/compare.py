@@ -29,16 +29,25 @@ def command(
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
-
+    from lorafuse_bench.cli._boards import console
     from lorafuse_bench.leaderboards import compare
 
-    paths = [Path(x) if results is None else compare.result_of(results, x) for x in (a, b)]
+    paths = [_file(x) if results is None else compare.result_of(results, x) for x in (a, b)]
     found = compare.compare(*paths)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1))
     else:
-        Console(highlight=False).print(_table(found))
+        console().print(_table(found))
+
+
+def _file(name: str) -> Path:
+    from lorafuse_bench.errors import LorafuseError
+
+    if not Path(name).is_file():
+        raise LorafuseError(
+            f"{name}: no such file. Name result files, or methods of a folder: --results DIR."
+        )
+    return Path(name)
 
 
 def _table(found: Comparison) -> Table:
@@ -51,8 +60,10 @@ def _table(found: Comparison) -> Table:
     title = Text(f"{printable(found.a)} minus {printable(found.b)}", style="bold")
     title.append(f"  {printable(found.suite)} on {printable(found.zoo)}, seed {found.seed}")
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
-    for heading in ("task", "metric", "n", "A", "B", "A − B", "95%", "p", "Holm", "A wins", "B wins"):
-        table.add_column(heading, justify="left" if heading in ("task", "metric") else "right")
+    table.add_column("task", overflow="fold")
+    table.add_column("metric", overflow="fold")
+    for heading in ("n", "A", "B", "A − B", "95%", "p", "Holm", "A wins", "B"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for task in found.tasks:
         table.add_row(*(Text(cell) for cell in _cells(task)))
     return table
@@ -71,7 +82,7 @@ def _cells(task: TaskComparison) -> list[str]:
         str(task.n),
         *(number(value) for value in (task.a, task.b, task.difference)),
         ends,
-        *("–" if p is None else f"{p:.2g}" for p in (task.p, task.p_holm)),
+        *("–" if p is None else "<.001" if p < 0.001 else f"{p:.3f}" for p in (task.p, task.p_holm)),
         str(task.a_better),
         str(task.b_better),
     ]

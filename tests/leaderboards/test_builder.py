@@ -324,6 +324,12 @@ def test_a_stray_json_file_is_refused(tmp_path: Path) -> None:
         build([tmp_path])
 
 
+@pytest.mark.parametrize(("name", "reason"), [("absent.json", "No such file"), ("", "Is a directory")])
+def test_what_is_no_file_is_no_leaderboard(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(LorafuseError, match=rf"cannot be read: {reason}.*Give the file that"):
+        read_leaderboard(tmp_path / name)
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"schema": "lorafuse.leaderboard/9"}'])
 def test_a_broken_leaderboard_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "leaderboard.json"

@@ -82,6 +82,24 @@ def test_methods_are_found_by_name(tmp_path: Path) -> None:
         result_of(tmp_path, "moa:pool=mean")
 
 
+def test_the_table_is_whole_at_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorafuse_bench.cli._boards.WIDE", 80)
+    monkeypatch.setenv("COLUMNS", "80")
+    paths = [str(write(tmp_path, name, {"cnn_dailymail": A * 50})) for name in "ab"]
+    found = CliRunner().invoke(cli.app, ["compare", *paths]).output
+    assert "…" not in found and max(map(len, found.splitlines())) <= 80
+    (line,) = (line.split() for line in found.splitlines() if "0.000 to 0.000" in line)
+    assert line[-4:] == ["1.000", "1.000", "0", "0"]
+
+
+def test_a_method_without_its_folder_is_told_what_to_do(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli.app, ["compare", "moa", "svd"])
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == [
+        "lorafuse: moa: no such file. Name result files, or methods of a folder: --results DIR."
+    ]
+
+
 def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
     a = write(tmp_path, "[red]a\x1b[31m", {"one": A})
     b = write(tmp_path, "b", {"one": B})

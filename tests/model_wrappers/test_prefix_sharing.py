@@ -131,7 +131,7 @@ def test_rows_of_a_forward_pass_are_bounded_and_only_scored_columns_have_logits(
     score(lm, 3, share=True)
     handle.remove()
     assert max(rows) <= 3
-    # Padded to the row that scores most; the rows read 536 columns in all.
+    # Padded to the row that scores most; rows read up to 200 columns.
     scored = sum(len(lm.tok_encode(continuation)) for _, _, continuation in ROWS)
     assert sum(row * column for row, column in zip(rows, columns, strict=True)) < 2 * scored
 
