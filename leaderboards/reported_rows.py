@@ -9,16 +9,15 @@ import numpy as np
 from lorafuse_bench.leaderboards import reported, stats
 from lorafuse_bench.leaderboards.board import Row, Score, TaskScores
 from lorafuse_bench.leaderboards.stats import Estimate, Statistic
-from lorafuse_bench.tasks.suites import OBLIVION
 
 
-def reported_rows(suite: str) -> list[Row]:
+def reported_rows(suite: str, oblivion: bool) -> list[Row]:
     """The papers' rows on the same tasks and metrics.
 
-    Normalised by the papers' own oracles; on a suite of oblivion, minus the papers' own bases. Where a
+    Normalised by the papers' own oracles; on a board of oblivion, minus the papers' own bases. Where a
     table prints no oracle, its rows stand raw and have no ability.
     """
-    make = _changed if suite in OBLIVION else _normalised
+    make = _changed if oblivion else _normalised
     return [make(table, row) for table in reported.tables_of(suite) for row in table.rows]
 
 
