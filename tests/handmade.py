@@ -126,7 +126,10 @@ DATASETS: dict[str, tuple[str, str, list[Doc], Features | None]] = {
         None,
     ),
     **LABEL_DATASETS,
-    **{key: (f"mini__text/{key.removeprefix('text_')}", "validation", TEXTS, None) for key in SUITES["mini_text"]},
+    **{
+        key: (f"mini__text/{key.removeprefix('text_')}", "validation", TEXTS, None)
+        for key in SUITES["mini_text"]
+    },
 }
 
 

@@ -23,7 +23,9 @@ def conflict(boards: Sequence[Board], suite: str) -> dict[str, Any]:
     """
     own = sorted((b for b in boards if _belongs(b, suite)), key=lambda board: len(board.columns))
     if not own:
-        raise LorafuseError(f"no results of adapters on {suite}. Train some with `lorafuse analyze conflict --base`.")
+        raise LorafuseError(
+            f"no results of adapters on {suite}. Train some with `lorafuse analyze conflict --base`."
+        )
     methods: dict[str, list[dict[str, Any]]] = {}
     for board in own:
         for row in _measured(board):
@@ -45,7 +47,9 @@ def easiest_first(boards: Sequence[Board], suite: str) -> tuple[str, ...]:
     """
     whole = [board for board in boards if board.suite == suite]
     if len(whole) != 1:
-        raise LorafuseError(f"{len(whole)} boards of the whole of {suite}, where the order of its tasks needs one.")
+        raise LorafuseError(
+            f"{len(whole)} boards of the whole of {suite}, where the order of its tasks needs one."
+        )
     scores = difficulty(whole[0])
     return tuple(sorted(suite_tasks(suite), key=lambda key: -scores[key]))
 
@@ -63,7 +67,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
         counts = [point["tasks"] for point in points]
         style = {"linestyle": "--", "color": "grey"} if label == BASE else {"color": colour}
         errors = [point["sd"] or 0.0 for point in points]
-        axes.errorbar(counts, [p["score"] for p in points], errors, marker="o", capsize=3, label=label, **style)
+        axes.errorbar(
+            counts, [p["score"] for p in points], errors, marker="o", capsize=3, label=label, **style
+        )
     axes.set_xticks(sorted({p["tasks"] for points in result["methods"].values() for p in points}))
     axes.set_xlabel("tasks trained on together, easiest first")
     axes.set_ylabel("mean score over these tasks")

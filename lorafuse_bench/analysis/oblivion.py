@@ -21,7 +21,9 @@ def oblivion(boards: Sequence[Board], suite: str) -> dict[str, Any]:
     """
     own = [board for board in boards if board.suite == suite and board.oblivion]
     if len(own) != 1:
-        raise LorafuseError(f"{len(own)} boards of what {suite} lost, where one is needed. Give its results only.")
+        raise LorafuseError(
+            f"{len(own)} boards of what {suite} lost, where one is needed. Give its results only."
+        )
     (board,) = own
     rows = {row.label: row for row in board.rows if row.origin == "measured"}
     metric = {column.task: column.metric for column in board.columns}
@@ -53,7 +55,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 
 def _entry(row: Row, metric: dict[str, str]) -> dict[str, Any]:
-    after = {task: _value(row.tasks[task].metrics[name]) for task, name in metric.items() if task in row.tasks}
+    after = {
+        task: _value(row.tasks[task].metrics[name]) for task, name in metric.items() if task in row.tasks
+    }
     delta = {task: _score(row.tasks[task].change) for task in metric if task in row.tasks}
     return {
         "after": {**after, "overall": _value(row.overall)},

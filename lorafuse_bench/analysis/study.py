@@ -1,7 +1,7 @@
 """What conflict and oblivion are read from: adapters trained on the first K tasks of a suite, and their results.
 
-    out/zoos/<seed>/<suite>-<K>/   one zoo per training seed and number of tasks
-    out/results/                   their cells, as `lorafuse run` writes them
+out/zoos/<seed>/<suite>-<K>/   one zoo per training seed and number of tasks
+out/results/                   their cells, as `lorafuse run` writes them
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Study:
     def __post_init__(self) -> None:
         keys = suite_tasks(self.suite)
         if not all(1 <= count <= len(keys) for count in self.counts):
-            raise LorafuseError(f"suite '{self.suite}' has {len(keys)} tasks. Ask for 1 to {len(keys)} of them.")
+            raise LorafuseError(
+                f"suite '{self.suite}' has {len(keys)} tasks. Ask for 1 to {len(keys)} of them."
+            )
         if self.order is not None and sorted(self.order) != sorted(keys):
             raise LorafuseError(f"the order must name each task of '{self.suite}' once: {', '.join(keys)}.")
 
