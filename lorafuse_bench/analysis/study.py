@@ -61,7 +61,7 @@ def complete(study: Study, report: Callable[[str], None]) -> Path:
     if len(keys) in study.counts or study.order is None:
         for seed in study.seeds:
             _stage(study, seed, keys, report)
-    smaller = sorted((count for count in study.counts if count < len(keys)), reverse=True)
+    smaller = sorted(count for count in study.counts if count < len(keys))
     if smaller:
         order = study.order or easiest_first(build([study.out / RESULTS]).boards, study.suite)
         report(f"easiest first: {', '.join(order)}")
