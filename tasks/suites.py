@@ -53,7 +53,9 @@ def suite_tasks(suite: str) -> tuple[str, ...]:
     keys = tuple(suite.split("/"))
     for key in keys:
         if key not in REPRESENTATIVE:
-            raise unknown("suite" if len(keys) == 1 else "task", key, SUITES if len(keys) == 1 else REPRESENTATIVE)
+            raise unknown(
+                "suite" if len(keys) == 1 else "task", key, SUITES if len(keys) == 1 else REPRESENTATIVE
+            )
     if len(set(keys)) < len(keys):
         raise LorafuseError(f"suite '{suite}' names a task twice. Name each once.")
     return keys
