@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +101,49 @@ def test_interrupted_training_ends_with_the_same_bytes(
         cut = fit(base, tmp_path / "cut", handmade_data)
     assert len(counted) == 4  # steps 5 to 8 only
     assert (cut / ADAPTER_WEIGHTS).read_bytes() == (whole / ADAPTER_WEIGHTS).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("spec", [MOORE, "loramoe:rank=2+experts=4"])
+def test_a_killed_process_is_continued_by_the_same_command(
+    base: str, handmade_data: Path, tmp_path: Path, spec: str
+) -> None:
+    """kill -9 in the middle of training: no adapter is left behind, and the second run ends with the same bytes."""
+    few = ["--suite", "sst2/mnli", "--base", base, "--data", str(handmade_data), "--steps", "200"]
+
+    def command(out: str) -> list[str]:
+        code = "from lorafuse_bench.cli import main; main()"
+        arguments = [
+            "--method",
+            spec,
+            *few,
+            "--batch-size",
+            "4",
+            "--cutoff",
+            "96",
+            "--out",
+            str(tmp_path / out),
+        ]
+        return [sys.executable, "-c", code, "train", "adapter", *arguments]
+
+    whole = subprocess.run(command("whole"), check=True, capture_output=True, text=True)
+    process = subprocess.Popen(command("cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while not list((tmp_path / "cut").glob(".training/*/checkpoint-100/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "cut" / "adapters").exists()
+    again = subprocess.run(command("cut"), check=True, capture_output=True, text=True)
+    steps = [int(step) for step in re.findall(r"step (\d+)/200", again.stdout)]
+    assert steps and min(steps) > 50, "it began where the last checkpoint was, not at the start"
+    assert min(int(step) for step in re.findall(r"step (\d+)/200", whole.stdout)) <= 50
+    made = [
+        next((tmp_path / out / "adapters").rglob(ADAPTER_WEIGHTS)).read_bytes() for out in ("whole", "cut")
+    ]
+    assert made[0] == made[1]
 
 
 def test_seeds_decide_and_nothing_is_trained_twice(base: str, handmade_data: Path, tmp_path: Path) -> None:
