@@ -20,6 +20,7 @@ from tiny import byte_tokenizer, tiny_model
 from torch import Tensor
 from typer.testing import CliRunner
 
+from lorafuse_bench.analysis.prompts import without_experts
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
@@ -160,6 +161,30 @@ def test_seeds_decide_and_nothing_is_trained_twice(base: str, handmade_data: Pat
     tiny_model(layers=2, seed=5).save_pretrained(tmp_path / "other")
     with pytest.raises(LorafuseError, match="is not the base of zoo 'a'"):
         fit(str(tmp_path / "other"), tmp_path / "a", handmade_data)
+
+
+def test_a_slow_decomposition_is_saved_with_the_adapter(
+    base: str, handmade_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It scores the same, and no SVD is computed when it is loaded."""
+    plain = fit(base, tmp_path / "plain", handmade_data, steps=2)
+    monkeypatch.setattr(training, "SLOW_OPERATIONS", 1)
+    kept = fit(base, tmp_path / "kept", handmade_data, steps=2)
+    more = weights(kept).keys() - weights(plain).keys()
+    assert {key.rpartition(".")[2] for key in more} == {"U", "sigma", "Vh"}
+    (entry,) = Zoo.open(tmp_path / "kept").manifest.adapters
+    assert entry.parameters == sum(t.numel() for t in weights(plain).values())
+    logits = []
+    for name in ("plain", "kept"):
+        fused = without_experts(Zoo.open(tmp_path / name))
+        with monkeypatch.context() as patch:
+            if name == "kept":
+                patch.setattr(torch.linalg, "svd", None)
+            fused.use(method_of(MOORE))
+            fused.use(method_of(MOORE))  # folded twice from the same file
+        assert fused.extra_parameters == entry.parameters
+        logits.append(fused.model(input_ids=torch.arange(8)[None]).logits)
+    torch.testing.assert_close(logits[0], logits[1])
 
 
 @pytest.mark.parametrize("spec", [MOORE, "loramoe:rank=2+experts=4+balance=0"])
