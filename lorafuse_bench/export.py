@@ -50,6 +50,7 @@ def export_merge(method: FusionMethod, zoo: Zoo, out: Path, names: Sequence[str]
     with new_folder(out) as folder:
         warn_of_shrinking(method, zoo)
         pool, skeleton = _open(zoo, names)
+        method.check(pool)
         with torch.no_grad():
             adapter = method.fuse(pool)
         whole = bool(adapter.dense) or _adapts_tied_head(skeleton, adapter.factors)

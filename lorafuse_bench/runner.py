@@ -38,11 +38,12 @@ _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 class Plan:
     """What to run: every method on every suite, with the experts of one zoo.
 
+    `methods=None` takes all that the zoo can do, and leaves out with a word those that do not fit its experts.
     `experts=None` takes, for each suite, the zoo's experts of that suite's tasks: as in the papers, five
     experts are fused for five tasks.
     """
 
-    methods: Sequence[FusionMethod]
+    methods: Sequence[FusionMethod] | None
     suites: Sequence[str]
     out: Path
     zoo: str | Path = EMBEDDED
@@ -82,11 +83,16 @@ def run(plan: Plan, report: Callable[[str], None] = _LOGGER.info) -> list[Path]:
     """
     zoo = Zoo.open(plan.zoo)
     source = resolve_source(plan.data, str(plan.zoo))
-    for method in plan.methods:
-        if "adapter" in method.needs:
-            adapter_entry(zoo, method)
-    pools = {suite: ExpertPool.from_zoo(zoo, _experts(plan, zoo, suite)) for suite in plan.suites}
-    cells = [(method, suite) for suite in plan.suites for method in plan.methods]
+    methods = all_methods(zoo) if plan.methods is None else plan.methods
+    names = {suite: _experts(plan, zoo, suite, methods) for suite in plan.suites}
+    pools = {suite: ExpertPool.from_zoo(zoo, names[suite]) for suite in plan.suites}
+    cells = [(method, suite) for suite in plan.suites for method in methods]
+    misfits = {cell: error for cell in cells if (error := _misfit(zoo, cell[0], pools[cell[1]]))}
+    if plan.methods is not None and misfits:
+        raise LorafuseError("\n".join(dict.fromkeys(misfits.values())))
+    for (method, suite), error in misfits.items():
+        report(f"{suite} {method.label()}: left out, {error}")
+    cells = [cell for cell in cells if cell not in misfits]
     paths = [_path(plan, zoo, method, suite) for method, suite in cells]
     pending = []
     for (method, suite), path in zip(cells, paths, strict=True):
@@ -161,12 +167,23 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
     return schema.write_cell(plan.out, result, items)
 
 
-def _experts(plan: Plan, zoo: Zoo, suite: str) -> Sequence[str]:
+def _misfit(zoo: Zoo, method: FusionMethod, pool: ExpertPool) -> str | None:
+    """Why a method cannot run with these experts, None where it can."""
+    try:
+        method.check(pool)
+        if "adapter" in method.needs:
+            adapter_entry(zoo, method)
+    except LorafuseError as error:
+        return str(error)
+    return None
+
+
+def _experts(plan: Plan, zoo: Zoo, suite: str, methods: Sequence[FusionMethod]) -> Sequence[str]:
     leaf_tasks(suite)
     if plan.experts is not None:
         return plan.experts
     names = [entry.name for entry in zoo.manifest.experts if entry.task in SUITES[suite]]
-    if not names and any(method.fuses_experts for method in plan.methods):
+    if not names and any(method.fuses_experts for method in methods):
         tasks = ", ".join(entry.task for entry in zoo.manifest.experts)
         raise LorafuseError(
             f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks or 'none'}). Name --experts."

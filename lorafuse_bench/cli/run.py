@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -43,15 +43,10 @@ def command(
 
     from lorafuse_bench import runner
     from lorafuse_bench.fusion import registry
-    from lorafuse_bench.zoo.manifest import Zoo
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if methods == "all":
-        chosen: list[Any] = runner.all_methods(Zoo.open(zoo))
-    else:
-        chosen = [registry.parse(spec.strip()) for spec in methods.split(",")]
     plan = runner.Plan(
-        methods=chosen,
+        methods=None if methods == "all" else registry.parse_all(methods),
         suites=[suite.strip() for suite in suites.split(",")],
         out=out,
         zoo=zoo,

@@ -38,17 +38,22 @@ class SvdMerge(Merge):
     def laws_broken(self) -> dict[Law, str]:
         return {} if self.rank is None else {"one expert is itself": "its rank may exceed the one asked for"}
 
+    def check(self, pool: ExpertPool) -> None:
+        super().check(pool)
+        for module, stack in pool.modules.items():
+            full = min(len(pool) * stack.A.shape[1], *stack.shape)
+            if self.rank is not None and self.rank > full:
+                raise LorafuseError(
+                    f"method 'svd': rank={self.rank} exceeds {full}, the largest possible rank at {module}. Lower it."
+                )
+
     def fuse(self, pool: ExpertPool) -> Adapter:
         factors = {}
         for module, stack in pool.modules.items():
-            rank = self.rank or max(stack.ranks)
-            full = min(len(pool) * stack.A.shape[1], *stack.shape)
-            if rank > full:
-                raise LorafuseError(
-                    f"method 'svd': rank={rank} exceeds {full}, the largest possible rank at {module}. Lower it."
-                )
             factors[module] = truncated_svd(
-                stack.A.flatten(0, 1), stack.B.transpose(0, 1).flatten(1) / len(pool), rank
+                stack.A.flatten(0, 1),
+                stack.B.transpose(0, 1).flatten(1) / len(pool),
+                self.rank or max(stack.ranks),
             )
         return Adapter(factors)
 
