@@ -132,9 +132,9 @@ class JoinedRows(Mapping[str, Dataset]):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Split to what served it; several sources are listed."""
+        """Split to what served it, `*` standing for a part's name; several sources are listed."""
         found: dict[str, dict[str, None]] = {}
-        for part in self.parts.values():
+        for name, part in self.parts.items():
             for split, source in part.dataset.provenance.items():
-                found.setdefault(split, {})[source] = None
+                found.setdefault(split, {})[source.replace(name, "*")] = None
         return {split: ", ".join(sources) for split, sources in found.items()}

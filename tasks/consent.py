@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.suites import CODE, PREFIX, SUITES, task_key
@@ -16,21 +17,24 @@ VARIABLE = "HF_ALLOW_CODE_EVAL"
 FLAG = "--confirm_run_unsafe_code"
 
 
-def ask(names: Iterable[str], confirmed: bool) -> None:
-    """LorafuseError where suites or tasks among `names` run code and one of the two signs is missing."""
-    names = set(names)
-    wanted = {key for name in names for key in SUITES.get(name, (task_key(name),)) if name_runs(name, key)}
+def ask(tasks: Iterable[Any], confirmed: bool) -> None:
+    """LorafuseError where suites or tasks of ours run code and one of the two signs is missing.
+
+    `tasks` are names, or anything else that lm-eval takes for a task.
+    """
+    keys = {key for task in tasks for key in _keys(task) if key in CODE}
     missing = ([] if confirmed else [FLAG]) + ([] if allowed() else [f"{VARIABLE}=1"])
-    if wanted and missing:
+    if keys and missing:
         raise LorafuseError(
-            f"{' and '.join(sorted(wanted))} run code that the model writes, on this machine. To allow it, give"
-            f" {' and set '.join(missing)}; for the other tasks of or_mtl, ask for or_mtl_no_code."
+            f"{', '.join(sorted(keys))}: code that the model writes would run on this machine. To allow it, give"
+            f" {' and set '.join(missing)}; for the rest of or_mtl, ask for or_mtl_no_code."
         )
 
 
-def name_runs(name: str, key: str) -> bool:
-    """Whether `key` of the suite or task `name` runs code; lm-eval's own tasks of that name ask by themselves."""
-    return key in CODE and (name in SUITES or name.startswith(PREFIX))
+def _keys(task: Any) -> tuple[str, ...]:
+    """Task keys of ours behind a suite, a leaf or a loaded task; lm-eval's own tasks ask by themselves."""
+    name = str(getattr(task, "task_name", task))
+    return SUITES.get(name) or ((task_key(name),) if name.startswith(PREFIX) else ())
 
 
 def allowed() -> bool:

@@ -7,7 +7,7 @@ prompt-level one, whether all were followed. `loose` forgives a first or last li
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from io import StringIO
 from typing import Any
@@ -41,7 +41,8 @@ def score_instructions(doc: Doc, results: list[str]) -> dict[str, Any]:
         counts = [sum(followed), len(followed)]
         found |= {f"inst_level_{level}_acc": counts, f"inst_level_{level}_acc_stderr": counts}
         found[f"prompt_level_{level}_acc"] = float(all(followed))
-    return {**found, "score_stderr": found["inst_level_strict_acc"]}
+    main = found["inst_level_strict_acc"]
+    return {**found, "score": main, "score_stderr": main}
 
 
 def prompt(doc: Doc) -> str:
@@ -68,10 +69,10 @@ def _punkt() -> bool:
 
 @cache
 def _checks() -> Callable[[Doc, list[str]], dict[str, Any]]:
-    """lm-eval's checks; importing them says that punkt_tab was downloaded even where it was not."""
+    """lm-eval's checks; importing them tries to fetch punkt_tab again, and says that it did even where not."""
     from langdetect import DetectorFactory
 
-    with redirect_stdout(StringIO()):
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         from lm_eval.tasks.ifeval import utils
 
     DetectorFactory.seed = 0  # otherwise it draws anew for every text
