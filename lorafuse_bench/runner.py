@@ -28,7 +28,7 @@ from lorafuse_bench.memory import peak_bytes, reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.tasks import consent
 from lorafuse_bench.tasks.data import resolve_source
-from lorafuse_bench.tasks.suites import OBLIVION, OPTIONS, REPRESENTATIVE, SUITES, leaf_tasks, task_key
+from lorafuse_bench.tasks.suites import OBLIVION, OPTIONS, SUITES, leaf_tasks, representative, task_key
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _LOGGER = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
             "extra_parameters": lm.fused.extra_parameters,
         },
         environment=environment(device),
-        tasks={key: task_of(key, output, items.root[key], revisions[key]) for key in SUITES[suite]},
+        tasks={key: task_of(suite, key, output, items.root[key], revisions[key]) for key in SUITES[suite]},
     )
     write_samples(_path(plan, zoo, method, suite), _texts(suite, samples))
     return schema.write_cell(plan.out, result, items)
@@ -242,7 +242,7 @@ def _texts(suite: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
         for key in SUITES[suite]
         for name in samples
         if task_key(name) == key and not name.endswith(OPTIONS)
-        for row in of_lm_eval(key, samples[name], REPRESENTATIVE[key])
+        for row in of_lm_eval(key, samples[name], representative(suite, key))
     ]
 
 

@@ -55,6 +55,14 @@ REPRESENTATIVE: dict[str, str] = {
     "gsm8k_cot": "exact_match",
 }
 
+# Where a suite's paper scores a task otherwise: SpectR has accuracy throughout.
+_IN_SUITE = {("spectr9", "cola"): "acc"}
+
+
+def representative(suite: str, key: str) -> str:
+    """The metric that stands for a task in a suite's mean."""
+    return _IN_SUITE.get((suite, key), REPRESENTATIVE[key])
+
 
 def leaf_tasks(suite: str) -> tuple[str, ...]:
     """The lm-eval task names of a suite, each `_options` leaf right after its generation leaf."""
