@@ -11,15 +11,30 @@ from lorafuse_bench.leaderboards.board import Row, Score, TaskScores
 from lorafuse_bench.leaderboards.stats import Estimate, Statistic
 from lorafuse_bench.tasks.suites import OBLIVION
 
+OVER_ORACLE = "score over oracle"
+"""The quantity of a table that prints no raw scores."""
+
 
 def reported_rows(suite: str) -> list[Row]:
     """The papers' rows on the same tasks and metrics.
 
     Normalised by the papers' own oracles; on a suite of oblivion, minus the papers' own bases. Where a
-    table prints no oracle, its rows stand raw and have no ability.
+    table prints no oracle, its rows stand raw and have no ability. A table of scores over the oracle is taken
+    as it is printed.
     """
-    make = _changed if suite in OBLIVION else _normalised
-    return [make(table, row) for table in reported.tables_of(suite) for row in table.rows]
+    return [_made(table, row) for table in reported.tables_of(suite) for row in table.rows]
+
+
+def _made(table: reported.Reported, row: reported.ReportedRow) -> Row:
+    if table.suite in OBLIVION:
+        return _changed(table, row)
+    return _printed_ratios(table, row) if table.quantity == OVER_ORACLE else _normalised(table, row)
+
+
+def _printed_ratios(table: reported.Reported, row: reported.ReportedRow) -> Row:
+    ratios = {key: held.estimate() for key, held in _printed(table, row).items()}
+    tasks = {key: TaskScores(metrics={}, normalised=_score(ratio)) for key, ratio in ratios.items()}
+    return _row(table, row, tasks, ability=_mean(ratios.values()))
 
 
 def _normalised(table: reported.Reported, row: reported.ReportedRow) -> Row:

@@ -26,8 +26,9 @@ from lorafuse_bench.leaderboards.lm_eval_results import items_of, seeds_of, task
 from lorafuse_bench.leaderboards.samples import Sample, of_lm_eval, write_samples
 from lorafuse_bench.memory import peak_bytes, reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
+from lorafuse_bench.tasks import consent
 from lorafuse_bench.tasks.data import resolve_source
-from lorafuse_bench.tasks.suites import OPTIONS, REPRESENTATIVE, SUITES, leaf_tasks, task_key
+from lorafuse_bench.tasks.suites import OBLIVION, OPTIONS, SUITES, leaf_tasks, representative, task_key
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Plan:
 
     `methods=None` takes all that the zoo can do, and leaves out with a word those that do not fit its experts.
     `experts=None` takes, for each suite, the zoo's experts of that suite's tasks: as in the papers, five
-    experts are fused for five tasks.
+    experts are fused for five tasks. For a suite of oblivion, which no expert was trained for, it takes all.
     """
 
     methods: Sequence[FusionMethod] | None
@@ -54,6 +55,8 @@ class Plan:
     batch_size: int = 32
     dtype: str = "float32"
     device: str = "cuda"
+    run_code: bool = False
+    """Consent to run the code that models write, where a suite has such tasks."""
 
 
 def all_methods(zoo: Zoo) -> list[FusionMethod]:
@@ -81,6 +84,7 @@ def run(plan: Plan, report: Callable[[str], None] = _LOGGER.info) -> list[Path]:
     A finished cell is kept and not run again; one whose inputs differ from the plan's is refused
     before anything runs. Raises LorafuseError for bad input.
     """
+    consent.ask(plan.suites, plan.run_code)
     zoo = Zoo.open(plan.zoo)
     source = resolve_source(plan.data, str(plan.zoo))
     methods = all_methods(zoo) if plan.methods is None else plan.methods
@@ -137,6 +141,7 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
         limit=plan.limit,
         log_samples=True,
         bootstrap_iters=0,
+        confirm_run_unsafe_code=plan.run_code,
     )
     seconds = time.perf_counter() - start
     if output is None:
@@ -161,7 +166,7 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
             "extra_parameters": lm.fused.extra_parameters,
         },
         environment=environment(device),
-        tasks={key: task_of(key, output, items.root[key], revisions[key]) for key in SUITES[suite]},
+        tasks={key: task_of(suite, key, output, items.root[key], revisions[key]) for key in SUITES[suite]},
     )
     write_samples(_path(plan, zoo, method, suite), _texts(suite, samples))
     return schema.write_cell(plan.out, result, items)
@@ -182,7 +187,8 @@ def _experts(plan: Plan, zoo: Zoo, suite: str, methods: Sequence[FusionMethod]) 
     leaf_tasks(suite)
     if plan.experts is not None:
         return plan.experts
-    names = [entry.name for entry in zoo.manifest.experts if entry.task in SUITES[suite]]
+    wanted = SUITES[suite]
+    names = [entry.name for entry in zoo.manifest.experts if suite in OBLIVION or entry.task in wanted]
     if not names and any(method.fuses_experts for method in methods):
         tasks = ", ".join(entry.task for entry in zoo.manifest.experts)
         raise LorafuseError(
@@ -253,7 +259,7 @@ def _texts(suite: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
         for key in SUITES[suite]
         for name in samples
         if task_key(name) == key and not name.endswith(OPTIONS)
-        for row in of_lm_eval(key, samples[name], REPRESENTATIVE[key])
+        for row in of_lm_eval(key, samples[name], representative(suite, key))
     ]
 
 

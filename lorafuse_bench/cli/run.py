@@ -34,6 +34,14 @@ def command(
     device: Annotated[
         str, typer.Option(help="Where the model runs; the CPU where there is no such device.")
     ] = "cuda",
+    run_code: Annotated[
+        bool,
+        typer.Option(
+            "--confirm-run-unsafe-code",
+            "--confirm_run_unsafe_code",
+            help="Consent to run the code that models write (or_mtl), together with HF_ALLOW_CODE_EVAL=1.",
+        ),
+    ] = False,
 ) -> None:
     """Evaluate fusion methods on suites and keep every finished cell.
 
@@ -41,13 +49,18 @@ def command(
     """
     from rich.console import Console
 
+    from lorafuse_bench.tasks import consent
+
+    names = [suite.strip() for suite in suites.split(",")]
+    consent.ask(names, run_code)  # before the seconds that importing what follows takes
+
     from lorafuse_bench import runner
     from lorafuse_bench.fusion import registry
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     plan = runner.Plan(
         methods=None if methods == "all" else registry.parse_all(methods),
-        suites=[suite.strip() for suite in suites.split(",")],
+        suites=names,
         out=out,
         zoo=zoo,
         experts=[name.strip() for name in experts.split(",")] if experts else None,
@@ -57,6 +70,7 @@ def command(
         batch_size=batch_size,
         dtype=dtype,
         device=device,
+        run_code=run_code,
     )
     paths = runner.run(plan, report=lambda text: console.print(text, markup=False))
     typer.echo(

@@ -72,6 +72,18 @@ def test_normalised_base_of_spectr_follows_from_its_raw_table() -> None:
             assert 100 * ratio.value == pytest.approx(printed, abs=0.0501)
 
 
+def test_printed_ratios_stand_beside_measured_ones() -> None:
+    """Table 2 has ratios and no raw scores, Table 3 raw scores of the base and the oracle."""
+    ratios, raw = (rows_of(f"spectr_table{name}", "gemma-2b") for name in ("2_normalised_accuracy", "3_raw_accuracy"))
+    spectr = ratios["spectr"]
+    assert spectr.tasks["cola"].metrics == {}
+    assert spectr.tasks["cola"].normalised and spectr.tasks["cola"].normalised.value == pytest.approx(0.913)
+    assert spectr.ability and spectr.ability.value == pytest.approx(0.799, abs=0.0005)
+    assert raw["base"].tasks["cola"].metrics["acc"].value == pytest.approx(0.79)
+    assert raw["base"].ability and ratios["base"].ability
+    assert raw["base"].ability.value == pytest.approx(ratios["base"].ability.value, abs=0.0005)
+
+
 def test_deltas_of_moore_are_differences_from_the_base() -> None:
     base, *rows = reported.load("moore_table12_oblivion").rows
     assert base.role == "floor"
