@@ -52,7 +52,7 @@ def _board(group: Group, note: str) -> Board:
         oblivion=group.oblivion,
         columns=columns,
         ranking=ranking,
-        rows=(*rows, *reported_rows(group.suite)),
+        rows=(*rows, *reported_rows(group.suite, group.oblivion)),
     )
 
 

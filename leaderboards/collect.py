@@ -53,8 +53,12 @@ class Group:
 
     @property
     def oblivion(self) -> bool:
-        """Whether no expert was trained for these tasks."""
-        return self.suite in OBLIVION
+        """Whether no expert was trained for these tasks: an oblivion suite, or adapters beside the base alone."""
+        cells = [cell for members in self.cells.values() for cell in members.values()]
+        alone = any(cell.result.method.family == "adapters" for cell in cells) and not any(
+            cell.result.experts for cell in cells
+        )
+        return self.suite in OBLIVION or alone
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -150,7 +154,7 @@ def _group(cells: list[Cell], allow_limit: bool) -> Group:
         if twin is not cell:
             raise LorafuseError(f"{cell.path}: method.label: the cell is also {twin.path}. Give only one.")
     known = {key for cell in cells for key in cell.result.tasks}
-    expected = SUITES.get(suite, ())
+    expected = SUITES.get(suite) or tuple(key for key in suite.split("/") if key in known)
     group = Group(suite, zoo, (*expected, *sorted(known.difference(expected))), by_seed)
     comparable.check(group, allow_limit)
     fill_statistics(cells)

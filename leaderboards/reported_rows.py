@@ -9,24 +9,23 @@ import numpy as np
 from lorafuse_bench.leaderboards import reported, stats
 from lorafuse_bench.leaderboards.board import Row, Score, TaskScores
 from lorafuse_bench.leaderboards.stats import Estimate, Statistic
-from lorafuse_bench.tasks.suites import OBLIVION
 
 OVER_ORACLE = "score over oracle"
 """The quantity of a table that prints no raw scores."""
 
 
-def reported_rows(suite: str) -> list[Row]:
+def reported_rows(suite: str, oblivion: bool) -> list[Row]:
     """The papers' rows on the same tasks and metrics.
 
-    Normalised by the papers' own oracles; on a suite of oblivion, minus the papers' own bases. Where a
+    Normalised by the papers' own oracles; on a board of oblivion, minus the papers' own bases. Where a
     table prints no oracle, its rows stand raw and have no ability. A table of scores over the oracle is taken
     as it is printed.
     """
-    return [_made(table, row) for table in reported.tables_of(suite) for row in table.rows]
+    return [_made(table, row, oblivion) for table in reported.tables_of(suite) for row in table.rows]
 
 
-def _made(table: reported.Reported, row: reported.ReportedRow) -> Row:
-    if table.suite in OBLIVION:
+def _made(table: reported.Reported, row: reported.ReportedRow, oblivion: bool) -> Row:
+    if oblivion:
         return _changed(table, row)
     return _printed_ratios(table, row) if table.quantity == OVER_ORACLE else _normalised(table, row)
 

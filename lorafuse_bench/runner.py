@@ -28,7 +28,7 @@ from lorafuse_bench.memory import peak_bytes, reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.tasks import consent
 from lorafuse_bench.tasks.data import resolve_source
-from lorafuse_bench.tasks.suites import OBLIVION, OPTIONS, SUITES, leaf_tasks, representative, task_key
+from lorafuse_bench.tasks.suites import OBLIVION, OPTIONS, leaf_tasks, representative, suite_tasks, task_key
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _LOGGER = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
             "only the first of several processes holds results. Run `lorafuse run` in one process."
         )
     samples = output["samples"]
-    items = schema.Items({key: items_of(samples, key) for key in SUITES[suite]})
+    items = schema.Items({key: items_of(samples, key) for key in suite_tasks(suite)})
     revisions = {task_key(name): _commit(task) for name, task in loaded.items()}
     inputs = _inputs(plan, zoo, method, suite, lm.fused.pool, source)
     inputs["data"]["splits"] = _splits(loaded)
@@ -166,7 +166,9 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
             "extra_parameters": lm.fused.extra_parameters,
         },
         environment=environment(device),
-        tasks={key: task_of(suite, key, output, items.root[key], revisions[key]) for key in SUITES[suite]},
+        tasks={
+            key: task_of(suite, key, output, items.root[key], revisions[key]) for key in suite_tasks(suite)
+        },
     )
     write_samples(_path(plan, zoo, method, suite), _texts(suite, samples))
     return schema.write_cell(plan.out, result, items)
@@ -187,7 +189,7 @@ def _experts(plan: Plan, zoo: Zoo, suite: str, methods: Sequence[FusionMethod]) 
     leaf_tasks(suite)
     if plan.experts is not None:
         return plan.experts
-    wanted = SUITES[suite]
+    wanted = suite_tasks(suite)
     names = [entry.name for entry in zoo.manifest.experts if suite in OBLIVION or entry.task in wanted]
     if not names and any(method.fuses_experts for method in methods):
         tasks = ", ".join(entry.task for entry in zoo.manifest.experts)
@@ -256,7 +258,7 @@ def _texts(suite: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
     """Prompts, targets and outputs of the suite's tasks, for reading side by side."""
     return [
         row
-        for key in SUITES[suite]
+        for key in suite_tasks(suite)
         for name in samples
         if task_key(name) == key and not name.endswith(OPTIONS)
         for row in of_lm_eval(key, samples[name], representative(suite, key))

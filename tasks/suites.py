@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from lorafuse_bench.errors import unknown
+from lorafuse_bench.errors import LorafuseError, unknown
 
 PREFIX = "lorafuse_"
 OPTIONS = "_options"
 
+_TEXT = tuple(f"text_{kind}" for kind in "story parallel claims views tools boxes wordbook".split())
 _MTL5 = ("cnn_dailymail", "wmt14_en_de", "squad", "sst2", "mnli")
 
 _NO_CODE = ("mmlu", "ifeval", "bbh", "gpqa", "gsm8k_cot")
@@ -15,13 +16,15 @@ _NO_CODE = ("mmlu", "ifeval", "bbh", "gpqa", "gsm8k_cot")
 CODE = frozenset({"humaneval", "mbpp"})
 
 # Suite -> task keys. mtl5 and mtl7 are the task sets of the rethinking paper, mtl_proposal that of the
-# proposal before it; csr_mtl, nlu_mtl and or_mtl those of MoORE, spectr9 that of SpectR.
+# proposal before it; csr_mtl, nlu_mtl and or_mtl those of MoORE, spectr9 that of SpectR. mini_text is what the
+# mini world's base learnt to read.
 SUITES: dict[str, tuple[str, ...]] = {
     "mtl5": _MTL5,
     "mtl7": (*_MTL5, "paws", "piqa"),
     "mtl_proposal": ("cnn_dailymail", "wmt14_en_de", "squad", "dialogue", "gsm8k"),
     "csr_mtl": ("arc_c", "arc_e", "boolq", "obqa", "piqa", "siqa", "hellaswag", "winogrande", "csqa"),
     "nlu_mtl": ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2"),
+    "mini_text": _TEXT,
     "spectr9": ("agnews", "cola", "dbpedia", "hellaswag", "mnli", "mrpc", "qnli", "qqp", "sst2"),
     "or_mtl": ("mmlu", "ifeval", "bbh", "gpqa", "humaneval", "mbpp", "gsm8k_cot"),
     "or_mtl_no_code": _NO_CODE,
@@ -29,7 +32,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 # Suites of tasks that no expert was trained for. They ask what fusing did to the base, so their boards
 # compare with the base, before and after, and need no oracle.
-OBLIVION = frozenset({"or_mtl", "or_mtl_no_code"})
+OBLIVION = frozenset({"or_mtl", "or_mtl_no_code", "mini_text"})
 
 # Tasks whose answer is one of a few words. Each has a log-likelihood leaf beside it,
 # `lorafuse_<key>_options`, over those words.
@@ -39,6 +42,7 @@ LABELS = frozenset(SUITES["csr_mtl"] + SUITES["nlu_mtl"] + SUITES["spectr9"])
 # better, and it never enters a mean of ratios.
 REPRESENTATIVE: dict[str, str] = {
     **dict.fromkeys(sorted(LABELS), "acc"),
+    **dict.fromkeys(_TEXT, "acc"),
     "cola": "mcc",
     "cnn_dailymail": "rougeL",
     "wmt14_en_de": "bleu",
@@ -64,12 +68,25 @@ def representative(suite: str, key: str) -> str:
     return _IN_SUITE.get((suite, key), REPRESENTATIVE[key])
 
 
+def suite_tasks(suite: str) -> tuple[str, ...]:
+    """The task keys of a suite: one of SUITES, or any tasks, such as `piqa/boolq`."""
+    if suite in SUITES:
+        return SUITES[suite]
+    keys = tuple(suite.split("/"))
+    for key in keys:
+        if key not in REPRESENTATIVE:
+            raise unknown(
+                "suite" if len(keys) == 1 else "task", key, SUITES if len(keys) == 1 else REPRESENTATIVE
+            )
+    if len(set(keys)) < len(keys):
+        raise LorafuseError(f"suite '{suite}' names a task twice. Name each once.")
+    return keys
+
+
 def leaf_tasks(suite: str) -> tuple[str, ...]:
     """The lm-eval task names of a suite, each `_options` leaf right after its generation leaf."""
-    if suite not in SUITES:
-        raise unknown("suite", suite, SUITES)
     names: list[str] = []
-    for key in SUITES[suite]:
+    for key in suite_tasks(suite):
         names.append(PREFIX + key)
         if key in LABELS:
             names.append(PREFIX + key + OPTIONS)

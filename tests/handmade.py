@@ -9,6 +9,8 @@ import pyarrow.parquet as parquet
 from datasets import ClassLabel, Dataset, Features, Value
 from handmade_labels import LABEL_DATASETS
 
+from lorafuse_bench.tasks.suites import SUITES
+
 Doc = dict[str, Any]
 _TEXT = Value("string")
 
@@ -97,6 +99,10 @@ TALKS: list[Doc] = [
         ],
     },
 ]
+TEXTS: list[Doc] = [
+    {"text": "the mill was in", "target": " stone ."},
+    {"text": "to burn one needs a", "target": " fire"},
+]
 
 # Task key -> (folder, evaluation split, rows, features or None to infer them).
 DATASETS: dict[str, tuple[str, str, list[Doc], Features | None]] = {
@@ -120,6 +126,10 @@ DATASETS: dict[str, tuple[str, str, list[Doc], Features | None]] = {
         None,
     ),
     **LABEL_DATASETS,
+    **{
+        key: (f"mini__text/{key.removeprefix('text_')}", "validation", TEXTS, None)
+        for key in SUITES["mini_text"]
+    },
 }
 
 

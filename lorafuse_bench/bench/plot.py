@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from lorafuse_bench.files import write_bytes
+from lorafuse_bench.analysis.picture import new_figure, write_figure
 
 
 def plot_sweep(result: dict[str, Any], path: Path) -> None:
     """Write a PNG of time over base against N for every router, beside the added operations."""
     points = result["sweep"]["points"]
     n = [p["experts"] for p in points]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = new_figure(width=6)
     for name in (x for x in points[0]["alternatives"] if x != "base"):
         axes.plot(n, [p["alternatives"][name]["ratio"] for p in points], marker="o", label=name)
     axes.plot(n, [p["flops_ratio"] for p in points], "k--", label="floating-point operations")
@@ -30,6 +24,4 @@ def plot_sweep(result: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("forward pass, times the base's")
     axes.grid(alpha=0.3)
     axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    write_figure(figure, path)

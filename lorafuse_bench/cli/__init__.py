@@ -28,6 +28,7 @@ SUBCOMMANDS: tuple[str, ...] = (
     "methods",
     "export",
     "bench",
+    "analyze",
 )
 
 

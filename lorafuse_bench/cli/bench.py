@@ -57,6 +57,24 @@ def forward(
 
 
 @app.command()
+def adapters(
+    out: Out = None,
+    architecture: Architecture = "qwen2",
+    hidden_size: Annotated[int, typer.Option(min=64, help="Hidden size of the base.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 8,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens per row.")] = 64,
+    rounds: Rounds = 9,
+) -> None:
+    """Multi-task adapters at inference against the base, and against the operations they add."""
+    from dataclasses import replace
+
+    from lorafuse_bench.bench import adapters as bench
+
+    shape = replace(_architecture(architecture), hidden_size=hidden_size)
+    _report(bench.run(shape, batch, tokens, rounds), out)
+
+
+@app.command()
 def prefix(
     out: Out = None,
     architecture: Architecture = "qwen2",

@@ -63,7 +63,7 @@ def experts(
     an interrupted expert from its last checkpoint.
     """
     from lorafuse_bench.tasks.data import resolve_source
-    from lorafuse_bench.tasks.suites import SUITES, leaf_tasks
+    from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
     from lorafuse_bench.training.experts import ExpertSettings, train_experts
 
     leaf_tasks(suite)
@@ -81,7 +81,7 @@ def experts(
         init=init.value,
     )
     zoo = train_experts(
-        base, SUITES[suite], out, resolve_source(data), settings, workers=workers, report=typer.echo
+        base, suite_tasks(suite), out, resolve_source(data), settings, workers=workers, report=typer.echo
     )
     typer.echo(
         f"{len(zoo.manifest.experts)} experts in {out}. Next: lorafuse train router --out {out},"
@@ -176,7 +176,7 @@ def adapter(
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
     from lorafuse_bench.tasks.data import resolve_source
-    from lorafuse_bench.tasks.suites import SUITES, leaf_tasks
+    from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
     from lorafuse_bench.training.adapters import AdapterSettings, train_adapter
     from lorafuse_bench.zoo.manifest import Zoo
 
@@ -203,7 +203,7 @@ def adapter(
     entry = train_adapter(
         chosen,
         suite,
-        SUITES[suite],
+        suite_tasks(suite),
         base or (str(zoo.base_folder()) if zoo else ""),
         out,
         resolve_source(data, str(out) if exists else None),

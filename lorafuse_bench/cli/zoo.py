@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Zoos: a base, its experts, their routers.", no_args_is_help=True)
+app = typer.Typer(help="Zoos: a base, its experts, routers and adapters.", no_args_is_help=True)
 
 
 @app.command()
@@ -47,13 +47,16 @@ def show(zoo: Annotated[str, typer.Argument(help="A zoo directory, or 'mini'.")]
         f" data {manifest.data}, {manifest.init} initialisation",
         markup=False,
     )
-    table = Table("kind", "name", "task", "sha256", "accuracy", box=None)
+    table = Table("kind", "name", "task", "sha256", "accuracy", "parameters", box=None)
     for expert in manifest.experts:
-        table.add_row("expert", expert.name, expert.task, expert.sha256[:12], "")
+        table.add_row("expert", expert.name, expert.task, expert.sha256[:12], "", "")
     for router in manifest.routers:
         accuracy = router.settings.get("accuracy")
         shown = f"{accuracy:.3f}" if isinstance(accuracy, float) else ""
-        table.add_row("router", router.name, "/".join(router.experts), router.sha256[:12], shown)
+        table.add_row("router", router.name, "/".join(router.experts), router.sha256[:12], shown, "")
+    for adapter in manifest.adapters:
+        tasks = "/".join(adapter.tasks)
+        table.add_row("adapter", adapter.name, tasks, adapter.sha256[:12], "", f"{adapter.parameters:,}")
     console.print(table)
 
 

@@ -212,9 +212,12 @@ def trained_options(method: TrainedAdapter) -> dict[str, Any]:
 
 
 def adapter_name(method: TrainedAdapter, suite: str) -> str:
-    """`moore/mtl7`, or `moore/mtl7-d_t=16-reflections=2` with the options that differ from default."""
+    """`moore/mtl7`, or `moore/mtl7-d_t=16-reflections=2` with the options that differ from default.
+
+    The tasks of a suite by name are joined by +.
+    """
     changed = replace(method, trained_on=None).label().partition(":")[2]
-    return f"{method.name}/{suite}" + "".join(
+    return f"{method.name}/{suite.replace('/', '+')}" + "".join(
         f"-{part.replace('/', '_')}" for part in changed.split("+") if part
     )
 

@@ -25,7 +25,7 @@ from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import BASE
 from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.tasks.suites import SUITES, leaf_tasks
+from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
 from lorafuse_bench.zoo.manifest import RouterEntry, Zoo, local_model, weights_sha256
 
 _LOGGER = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def check_zoo(zoo: Zoo, suite: str | None = None, base: str | None = None) -> No
     """LorafuseError unless the zoo covers `suite` and stands on `base`, where these are given."""
     if suite is not None:
         leaf_tasks(suite)
-        missing = set(SUITES[suite]) - {expert.task for expert in zoo.manifest.experts}
+        missing = set(suite_tasks(suite)) - {expert.task for expert in zoo.manifest.experts}
         if missing:
             raise LorafuseError(
                 f"zoo '{zoo.name}' has no expert for {', '.join(sorted(missing))} of suite '{suite}'."

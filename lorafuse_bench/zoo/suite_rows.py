@@ -1,4 +1,4 @@
-"""Rows of the mini versions of csr_mtl, nlu_mtl and spectr9, in the columns that the hub has.
+"""Rows of the mini versions of csr_mtl, nlu_mtl and spectr9, in the columns that the hub has, and of mini_text.
 
 As in `task_rows`: each generator takes a world and a random generator and returns one row without its
 running number. Options are drawn so that no option, nor the set of them, tells which is right.
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lorafuse_bench.zoo.judgements import judgement
+from lorafuse_bench.zoo.plain_text import Writer
 from lorafuse_bench.zoo.task_rows import Row
 from lorafuse_bench.zoo.world import Event, World, english, paraphrase
 
@@ -197,6 +198,14 @@ def dbpedia(world: World, rng: random.Random) -> Row:
         "title": f"{name} {noun}",
         "content": f" the {noun} of {name} " + " and ".join(rng.sample([serves, not_so], 2)) + " .",
     }
+
+
+def text(writer: Writer, world: World, rng: random.Random) -> Row:
+    """A document of the kind that the base was pre-trained on, up to one of the spans that it determines."""
+    parts = writer(world, rng).split("‹")
+    chosen = rng.randrange(1, len(parts))
+    before = "".join(parts[:chosen]).replace("›", "")
+    return {"text": before.removesuffix(" "), "target": " " + parts[chosen].partition("›")[0]}
 
 
 def _altered(world: World, rng: random.Random, event: Event) -> Event:

@@ -1,4 +1,4 @@
-"""Tasks of csr_mtl, nlu_mtl, spectr9 and or_mtl that the mini world writes when they are first asked for.
+"""Tasks of csr_mtl, nlu_mtl, spectr9, or_mtl and mini_text that the mini world writes when they are first asked for.
 
 They are not shipped: a generated data directory says in its build.json which world it is of, and from that
 the same rows come everywhere.
@@ -7,15 +7,27 @@ the same rows come everywhere.
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from datasets import Dataset, Features
 from datasets.features import ClassLabel, List, Value
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks.suites import SUITES
 from lorafuse_bench.zoo import oblivion_rows, suite_rows
-from lorafuse_bench.zoo.data import INT32, RECORD, STRING, MiniTask, columns, idx, padded_id, task_splits
+from lorafuse_bench.zoo.data import (
+    INT32,
+    RECORD,
+    SMALL_TRAIN_ROWS,
+    STRING,
+    MiniTask,
+    columns,
+    idx,
+    padded_id,
+    task_splits,
+)
+from lorafuse_bench.zoo.plain_text import WRITERS
 from lorafuse_bench.zoo.world import make_world
 
 _LISTED = {"text": List(STRING), "label": List(STRING)}
@@ -67,6 +79,10 @@ SUITE_TASKS: tuple[MiniTask, ...] = (
              columns("text", label=_TOPICS), suite_rows.agnews),
     MiniTask("dbpedia", "fancyzhx/dbpedia_14", "dbpedia_14", "test", ("content",),
              columns("title", "content", label=_CLASSES), suite_rows.dbpedia),
+    *(MiniTask(key, "mini/text", key.removeprefix("text_"), "validation", ("text", "target"),
+               columns("text", "target"), partial(suite_rows.text, WRITERS[key.removeprefix("text_")]),
+               train_rows=SMALL_TRAIN_ROWS)
+      for key in SUITES["mini_text"]),
 )  # fmt: skip
 
 _FEW, _SOME, _NONE = 5, 50, 0

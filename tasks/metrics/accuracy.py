@@ -10,7 +10,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 
-from lorafuse_bench.tasks.docs import one_line
+from lorafuse_bench.tasks.docs import Doc, one_line
 
 
 def normalise(text: str) -> str:
@@ -35,3 +35,9 @@ def score_options(
     """Items of the `_options` leaves: the likeliest word, by its whole log-likelihood in nats."""
     likelihoods = [likelihood for likelihood, _ in results]
     return {"acc_options": float(likelihoods.index(max(likelihoods)) == right)}
+
+
+def score_continued(doc: Doc, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """Items of the text leaves: whether greedy decoding would write the very words that follow."""
+    value = float(results[0][1])
+    return {"acc": value, "score": value}

@@ -38,7 +38,9 @@ open(end, "w").close()
 def passes(program: str, seconds: float = SECONDS) -> bool:
     """Whether `program` runs to its end within the time; LorafuseError without consent."""
     if not consent.allowed():
-        raise LorafuseError(f"code of a model runs only with {consent.VARIABLE}=1. Set it, or leave the task.")
+        raise LorafuseError(
+            f"code of a model runs only with {consent.VARIABLE}=1. Set it, or leave the task."
+        )
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder, TemporaryDirectory() as elsewhere:
         end = Path(elsewhere) / "end"
         with subprocess.Popen(

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import byte_tokenizer, tiny_model, tiny_zoo
+from tiny import add_adapter, byte_tokenizer, tiny_model, tiny_zoo
 from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
@@ -58,6 +58,28 @@ def test_show_lists_what_is_there(trained: Path) -> None:
     assert shown.exit_code == 0
     assert "expert" in shown.stdout
     assert "moa-mean" in shown.stdout
+
+
+def test_show_lists_adapters_where_there_are_no_experts(tmp_path: Path) -> None:
+    add_adapter(tiny_zoo(tmp_path, experts=0), "lora:rank=3")
+    shown = call("zoo", "show", str(tmp_path))
+    assert shown.exit_code == 0, shown.output
+    assert "adapter  lora/two-rank=3  sst2/mnli" in shown.stdout
+
+
+@pytest.mark.slow
+def test_adapters_alone_on_the_embedded_base_make_a_zoo_that_runs(tmp_path: Path) -> None:
+    """`mini` names the base, and no expert is needed anywhere."""
+    out, results = str(tmp_path / "zoo"), str(tmp_path / "results")
+    few = ["--data", "mini", "--steps", "2", "--rows", "4", "--suite", "csr_mtl", "--out", out]
+    trained = call("train", "adapter", "--method", "moore", "--base", "mini", *few)
+    assert trained.exit_code == 0, trained.output
+    done = call(
+        "run", "--zoo", out, "--methods", "all", "--suites", "csr_mtl", "--limit", "2", "--out", results
+    )
+    assert done.exit_code == 0, done.output
+    made = {path.stem for path in Path(results).rglob("*.json")}
+    assert made == {"base", "moore"}
 
 
 def test_index_makes_a_zoo_of_existing_adapters(base: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from lm_eval.tasks import TaskManager
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.tasks.suites import LABELS, REPRESENTATIVE, SUITES, leaf_tasks, task_key
+from lorafuse_bench.tasks.suites import LABELS, REPRESENTATIVE, SUITES, leaf_tasks, suite_tasks, task_key
 
 TASKS = Path(str(files("lorafuse_bench.tasks")))
 
@@ -49,6 +49,17 @@ def test_task_key(name: str, key: str) -> None:
 def test_unknown_suite_suggests_the_close_one() -> None:
     with pytest.raises(LorafuseError, match=r"unknown suite 'mtl6'\. Did you mean 'mtl"):
         leaf_tasks("mtl6")
+
+
+def test_tasks_by_name_are_a_suite_too() -> None:
+    assert suite_tasks("piqa/boolq") == ("piqa", "boolq")
+    assert leaf_tasks("piqa/boolq")[:2] == ("lorafuse_piqa", "lorafuse_piqa_options")
+    for given, message in (
+        ("piqa/bolq", r"unknown task 'bolq'\. Did you mean 'boolq'"),
+        ("piqa/piqa", "names a task twice"),
+    ):
+        with pytest.raises(LorafuseError, match=message):
+            suite_tasks(given)
 
 
 def test_group_yamls_hold_the_leaves_of_the_suites(handmade_data: Path) -> None:

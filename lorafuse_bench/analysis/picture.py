@@ -1,0 +1,34 @@
+"""Figures without a display, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lorafuse_bench.files import write_bytes
+
+
+def new_figure(width: float = 7, height: float = 4) -> tuple[Figure, Axes]:
+    """A figure of so many inches with one set of axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def colours() -> Iterator[tuple[float, float, float, float]]:
+    """Twenty colours, over and over."""
+    return cycle(colormaps["tab20"](i / 20) for i in range(20))

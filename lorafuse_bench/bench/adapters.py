@@ -1,0 +1,86 @@
+"""Multi-task adapters against the base and against their own added operations: `lorafuse bench adapters`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from lorafuse_bench.bench.models import Shape, random_model
+from lorafuse_bench.bench.timing import machine, paired, target
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, initialise
+from lorafuse_bench.layers import Selection, install
+
+TASKS = 9
+OVER_OPERATIONS = 1.2
+"""MoORE's time over base, over its operations over base, at most."""
+
+
+def run(shape: Shape | None = None, batch: int = 8, tokens: int = 64, rounds: int = 9) -> dict[str, Any]:
+    """One prefill of the base and of every adapter at inference, rows of all tasks mixed."""
+    shape = shape or Shape(hidden_size=512, layers=4)
+    base = random_model(shape)
+    methods = [cls() for cls in registry.methods().values() if issubclass(cls, TrainedAdapter)]
+    models = {"base": base} | {method.name: adapted(base, method, batch) for method in methods}
+    ids = torch.randint(shape.vocabulary, (batch, tokens), generator=torch.Generator().manual_seed(0))
+    found = compare(models, ids, rounds)
+    over = found["moore"]["over_operations"]
+    return {
+        "schema": "lorafuse.bench.adapters/1",
+        "machine": machine(),
+        "shape": asdict(shape) | {"mlp_size": shape.mlp_size},
+        "batch": batch,
+        "tokens": tokens,
+        "rounds": rounds,
+        "alternatives": found,
+        "targets": [target("moore: time over base / operations over base", over, at_most=OVER_OPERATIONS)],
+    }
+
+
+def adapted(base: PreTrainedModel, method: TrainedAdapter, rows: int) -> nn.Module:
+    """The base with a new adapter, folded as at inference; row i is of task i modulo their number."""
+    model, selection = twin(base), Selection()
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    blocks = int(model.config.get_text_config().num_hidden_layers)
+    updates = method.attach(modules, blocks, TASKS, selection)
+    initialise(updates, 0)
+    for update in updates.values():
+        update.requires_grad_(False).eval().fold()
+    install(model, modules, updates)
+    if method.tells_tasks_apart:
+        selection.set((torch.arange(rows) % TASKS)[:, None].repeat(1, blocks))
+    return model
+
+
+def twin(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model in modules of its own, sharing every weight."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+@torch.no_grad()
+def compare(models: Mapping[str, nn.Module], ids: Tensor, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds per batch, in turns, beside the operations of matrix products, both over those of `base`."""
+    calls = {
+        name: lambda model=model: model(input_ids=ids, use_cache=False) for name, model in models.items()
+    }
+    table = paired(calls, rounds).against("base")
+    operations = {name: _operations(model, ids) for name, model in models.items()}
+    for name, row in table.items():
+        row["operations_ratio"] = operations[name] / operations["base"]
+        row["over_operations"] = row["ratio"] / row["operations_ratio"]
+    return table
+
+
+def _operations(model: nn.Module, ids: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, use_cache=False)
+    total: int = counter.get_total_flops()
+    return total

@@ -1,0 +1,249 @@
+"""`lorafuse analyze`: what training on many tasks at once did, as numbers and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+app = typer.Typer(help="Conflict, oblivion and routing of multi-task adapters.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option(help="Where the analysis goes: <name>.json and <name>.png.")]
+Methods = Annotated[
+    str, typer.Option(help="'all', or adapter methods separated by commas, options as name:option=value.")
+]
+ZooFolder = Annotated[str, typer.Option(help="A zoo with trained adapters.")]
+Method = Annotated[str, typer.Option(help="A trained adapter whose router is read.")]
+Suites = Annotated[str, typer.Option(help="Suites separated by commas, or tasks by name: piqa/boolq.")]
+Data = Annotated[str | None, typer.Option(help="hub, mini, or a data directory; by default the zoo's.")]
+Samples = Annotated[int, typer.Option(min=1, help="Evaluated prompts per task.")]
+Module = Annotated[
+    str | None, typer.Option(help="The module whose router is read; by default the first one that has one.")
+]
+Batch = Annotated[int, typer.Option(min=1, help="Rows per batch.")]
+
+
+@app.command()
+def conflict(
+    folder: Annotated[Path, typer.Argument(help="Results to read; with --base, where zoos and results go.")],
+    suite: Annotated[str, typer.Option(help="The suite whose tasks are added one by one.")] = "csr_mtl",
+    out: Annotated[Path | None, typer.Option(help="Where the analysis goes; by default the folder.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Train and evaluate what is missing, on this base: a folder, hub id, or mini."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="hub, mini, or a data directory.")] = None,
+    methods: Methods = "all",
+    counts: Annotated[str | None, typer.Option(help="Numbers of tasks K; by default 2 to all.")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="The tasks, easiest first; by default by the methods' mean scores.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Training seeds.")] = "0",
+    oblivion: Annotated[
+        str | None, typer.Option(help="Evaluate this suite too, under the adapters of all tasks.")
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate between warm-up and decay.")] = 3e-4,
+    epochs: Annotated[float, typer.Option(min=0, help="Passes over the rows.")] = 2.0,
+    rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
+    train_batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
+    batch_size: Batch = 32,
+) -> None:
+    """Mean score against the number of tasks trained on together, easiest first.
+
+    With --base, adapters of every method are trained on the first K tasks, for every K and seed, and
+    evaluated. Running the same command again continues where it stopped.
+    """
+    from lorafuse_bench.analysis import conflict as analysis
+    from lorafuse_bench.analysis.study import RESULTS, Study, complete
+    from lorafuse_bench.leaderboards.builder import build
+    from lorafuse_bench.tasks.data import resolve_source
+    from lorafuse_bench.tasks.suites import suite_tasks
+    from lorafuse_bench.training.adapters import AdapterSettings
+
+    if base is not None:
+        settings = AdapterSettings(
+            learning_rate=learning_rate, epochs=epochs, rows=rows, batch_size=train_batch_size
+        )
+        study = Study(
+            out=folder,
+            suite=suite,
+            base=base,
+            source=resolve_source(data, "mini" if base == "mini" else None),
+            methods=_adapters(methods),
+            seeds=_numbers(seeds),
+            counts=_numbers(counts) if counts else range(2, len(suite_tasks(suite)) + 1),
+            settings=settings,
+            oblivion=oblivion,
+            order=tuple(order.split(",")) if order else None,
+            batch_size=batch_size,
+        )
+        complete(study, typer.echo)
+    results = folder / RESULTS if (folder / RESULTS).is_dir() else folder
+    _write(analysis.conflict(build([results]).boards, suite), analysis.plot, out or folder, "conflict")
+
+
+@app.command()
+def oblivion(
+    results: Annotated[Path, typer.Argument(help="Results of the base and of adapted models on the suite.")],
+    suite: Annotated[str, typer.Option(help="Tasks that nothing was trained on.")] = "or_mtl",
+    out: Out = Path("."),
+) -> None:
+    """What the base could do before, what is left after, and the difference, per task and overall."""
+    from lorafuse_bench.analysis import oblivion as analysis
+    from lorafuse_bench.leaderboards.builder import build
+
+    _write(analysis.oblivion(build([results]).boards, suite), analysis.plot, out, "oblivion")
+
+
+@app.command("routing-weights")
+def routing_weights(
+    zoo: ZooFolder,
+    method: Method = "moore",
+    suites: Suites = "csr_mtl",
+    data: Data = None,
+    samples: Samples = 100,
+    module: Module = None,
+    out: Out = Path("."),
+) -> None:
+    """Mean and standard deviation of every expert's weight, task by task."""
+    from lorafuse_bench.analysis import routing as analysis
+
+    place, weights = _weights(zoo, method, suites, data, samples, module)
+    result = {
+        "schema": "lorafuse.analysis.routing_weights/1",
+        "method": method,
+        "module": place,
+        "samples": samples,
+        "tasks": analysis.spread(weights),
+    }
+    _write(result, analysis.plot_spread, out, "routing-weights")
+
+
+@app.command()
+def correlation(
+    zoo: ZooFolder,
+    method: Method = "moore",
+    suites: Suites = "csr_mtl",
+    data: Data = None,
+    samples: Samples = 100,
+    module: Module = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Results on an oblivion suite, to show what its tasks lost.")
+    ] = None,
+    out: Out = Path("."),
+) -> None:
+    """How far apart two tasks are by their mean routing weights: 0 alike, 1 the farthest pair."""
+    from lorafuse_bench.analysis import routing as analysis
+    from lorafuse_bench.leaderboards.builder import build
+
+    place, weights = _weights(zoo, method, suites, data, samples, module)
+    result = {
+        "schema": "lorafuse.analysis.correlation/1",
+        "method": method,
+        "module": place,
+        "samples": samples,
+        "tasks": list(weights),
+        "change": analysis.changes(build([results]).boards, method) if results else {},
+        "correlation": analysis.correlation(weights),
+    }
+    _write(result, analysis.plot_correlation, out, "correlation")
+
+
+@app.command()
+def latency(
+    zoo: ZooFolder,
+    methods: Methods = "all",
+    suites: Suites = "csr_mtl",
+    data: Data = None,
+    batch_size: Batch = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every method runs once a round.")] = 9,
+    out: Out = Path("."),
+) -> None:
+    """Seconds per batch of every trained adapter against the base, in turns."""
+    from itertools import chain, islice
+
+    from lorafuse_bench.analysis import latency as analysis
+    from lorafuse_bench.analysis.prompts import evaluation_prompts, without_experts
+    from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
+    from lorafuse_bench.runner import all_methods
+    from lorafuse_bench.zoo.manifest import Zoo
+
+    opened = Zoo.open(zoo)
+    trained = [m for m in all_methods(opened) if isinstance(m, TrainedAdapter)]
+    prompts = evaluation_prompts(opened, _tasks(suites), _source(data, zoo), batch_size)
+    turns = zip(*([(key, row) for row in rows] for key, rows in prompts.items()), strict=False)
+    result = analysis.latency(
+        without_experts(opened).model,
+        opened,
+        trained if methods == "all" else _adapters(methods),
+        list(islice(chain.from_iterable(turns), batch_size)),
+        rounds,
+    )
+    _write(result, analysis.plot, out, "latency")
+
+
+def _weights(
+    zoo: str, method: str, suites: str, data: str | None, samples: int, module: str | None
+) -> tuple[str, dict[str, Tensor]]:
+    """The module that was read, and task to `(samples, experts)`."""
+    from lorafuse_bench.analysis.prompts import evaluation_prompts, without_experts
+    from lorafuse_bench.analysis.routing import routed_modules, routing_weights
+    from lorafuse_bench.zoo.manifest import Zoo
+
+    opened = Zoo.open(zoo)
+    fused = without_experts(opened)
+    fused.use(_adapters(method)[0])
+    place = module or routed_modules(fused)[0]
+    prompts = evaluation_prompts(opened, _tasks(suites), _source(data, zoo), samples)
+    return place, routing_weights(fused, prompts, place)
+
+
+def _tasks(suites: str) -> list[str]:
+    """The tasks of all suites, each once."""
+    from lorafuse_bench.tasks.suites import suite_tasks
+
+    return list(dict.fromkeys(key for suite in suites.split(",") for key in suite_tasks(suite.strip())))
+
+
+def _source(data: str | None, zoo: str) -> str:
+    from lorafuse_bench.tasks.data import resolve_source
+
+    return resolve_source(data, zoo)
+
+
+def _adapters(methods: str) -> list[Any]:
+    """The adapter methods asked for; LorafuseError for any other."""
+    from lorafuse_bench.errors import LorafuseError
+    from lorafuse_bench.fusion import registry
+    from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
+
+    known = {name: cls for name, cls in registry.methods().items() if issubclass(cls, TrainedAdapter)}
+    chosen = [registry.parse(spec.strip()) for spec in (known if methods == "all" else methods.split(","))]
+    for method in chosen:
+        if not isinstance(method, TrainedAdapter):
+            raise LorafuseError(
+                f"method '{method.name}' is no trained adapter. These are: {', '.join(known)}."
+            )
+    return chosen
+
+
+def _numbers(text: str) -> list[int]:
+    from lorafuse_bench.errors import LorafuseError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise LorafuseError(f"'{text}' is not a list of whole numbers such as 2,5,9.") from error
+
+
+def _write(result: Mapping[str, Any], plot: Callable[[Any, Path], None], folder: Path, name: str) -> None:
+    from lorafuse_bench.files import write_json
+
+    write_json(folder / f"{name}.json", result)
+    plot(result, folder / f"{name}.png")
+    typer.echo(f"{folder / name}.json and {name}.png")
