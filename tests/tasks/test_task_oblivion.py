@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,23 @@ def _consent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LORAFUSE_DATA", raising=False)
 
 
-def evaluate(model: Knowing, source: str, tasks: list[str], **kwargs: Any) -> dict[str, Any]:
-    manager = TaskManager(
+@cache
+def manager(source: str = "mini") -> TaskManager:
+    return TaskManager(
         include_defaults=False, include_path=str(files("lorafuse_bench.tasks")), metadata={"data": source}
     )
+
+
+@cache
+def loaded(name: str, source: str = "mini") -> Any:
+    """A task or group, read once for all tests."""
+    found = manager(source).load([name])
+    return found["groups"][name] if found["groups"] else found["tasks"][name]
+
+
+def evaluate(model: Knowing, tasks: list[Any], **kwargs: Any) -> dict[str, Any]:
     found = lm_eval.simple_evaluate(
-        model, tasks=tasks, task_manager=manager, confirm_run_unsafe_code=True, bootstrap_iters=0, **kwargs
+        model, tasks=tasks, task_manager=manager(), confirm_run_unsafe_code=True, bootstrap_iters=0, **kwargs
     )
     assert found is not None
     return found
@@ -55,44 +67,54 @@ def scores(found: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def test_right_answers_score_one_and_wrong_ones_zero_on_the_mini_world() -> None:
-    right = evaluate(Knowing(), "mini", ["or_mtl"])
+# One document of each of BBH's forms, and some of the others.
+SOME = dict.fromkeys(LEAVES, [0, 1, 2]) | {
+    "lorafuse_bbh": list(range(0, 135, 5)),
+    "lorafuse_mmlu": [0, 141, 284],
+    "lorafuse_ifeval": list(range(12)),
+}
+
+
+@pytest.mark.parametrize("samples", [SOME, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_right_answers_score_one_and_wrong_ones_zero_on_the_mini_world(samples: Any) -> None:
+    right = evaluate(Knowing(), [loaded("or_mtl")], samples=samples)
     assert scores(right) == dict.fromkeys(SUITES["or_mtl"], 1.0)
     assert right["results"]["or_mtl"]["score,none"] == 1.0
-    # The last words are of no option, list, number, bracket or program, and longer than any bound.
-    wrong = evaluate(Knowing(lambda text: "", shift=1), "mini", ["or_mtl"])
+    wrong = evaluate(Knowing(lambda text: "", shift=1), [loaded("or_mtl")], samples=samples)
     assert scores(wrong) == dict.fromkeys(SUITES["or_mtl"], 0.0)
     assert wrong["results"]["or_mtl"]["score,none"] == 0.0
 
 
 def test_prompts_are_lm_evals_own() -> None:
-    """Shots, description and stops of two parts of each joined task, against their own files."""
+    """Description, shots and stops of two parts of each joined task, against their own files."""
     model = Knowing()
-    evaluate(model, "mini", ["lorafuse_mmlu", "lorafuse_bbh"])
-    for folder, part in (
-        ("mmlu/default/mmlu_", "virology"),
-        ("mmlu/default/mmlu_", "us_foreign_policy"),
-        ("bbh/zeroshot/", "word_sorting"),
-        ("bbh/zeroshot/", "snarks"),
+    evaluate(model, [loaded("or_mtl")], samples={leaf: SOME[leaf] for leaf in LEAVES})
+    for file, questions in (
+        ("mmlu/default/mmlu_abstract_algebra.yaml", "Answer:"),
+        ("mmlu/default/mmlu_world_religions.yaml", "Answer:"),
+        ("bbh/zeroshot/word_sorting.yaml", "Q:"),
+        ("bbh/zeroshot/snarks.yaml", "Q:"),
     ):
-        theirs = load_yaml(THEIRS / f"{folder}{part}.yaml", resolve_func=False)
-        asked = [r for r in model.asked if r.doc[PART] == part]
-        assert asked
+        theirs = load_yaml(THEIRS / file, resolve_func=False)
+        asked = [r for r in model.asked if r.doc.get(PART) == theirs["dataset_name"]]
+        shots = 5 if file.startswith("mmlu") else 0
         for request in asked:
             assert request.args[0].startswith(theirs["description"])
-            assert request.args[0].count("Answer:" if "mmlu" in folder else "Q:") == (6 if "mmlu" in folder else 1)
-            if "bbh" in folder:
+            assert request.args[0].count(questions) == shots + 1
+            if shots == 0:
                 assert request.args[1]["until"] == theirs["generation_kwargs"]["until"]
+        assert asked
 
 
 def test_shots_are_those_of_the_paper() -> None:
-    shots = {leaf: load_task(leaf, "mini").config.num_fewshot for leaf in LEAVES}
-    assert [shots[leaf] for leaf in LEAVES] == [5, 0, 0, 0, 0, 3, 8]
+    tasks = {task.task_name: task for task in loaded("or_mtl").get_all_tasks()}
+    assert [tasks[leaf].config.num_fewshot for leaf in LEAVES] == [5, 0, 0, 0, 0, 3, 8]
 
 
 def test_joined_tasks_have_all_of_their_parts() -> None:
-    assert len(load_task("lorafuse_mmlu", "mini").parts) == 57
-    assert len(load_task("lorafuse_bbh", "mini").parts) == 27
+    tasks = {task.task_name: task for task in loaded("or_mtl").get_all_tasks()}
+    assert len(tasks["lorafuse_mmlu"].parts) == 57
+    assert len(tasks["lorafuse_bbh"].parts) == 27
 
 
 def test_results_carry_lm_evals_version_of_the_task() -> None:
@@ -211,23 +233,24 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_right_answers_to_real_rows_score_one(directory: Path) -> None:
     model = Knowing()
-    found = evaluate(model, str(directory), [leaf for leaf in LEAVES if "ifeval" not in leaf], limit=3)
+    tasks = [loaded(leaf, str(directory)) for leaf in LEAVES if "ifeval" not in leaf]
+    found = evaluate(model, tasks, limit=3)
     assert scores(found) == dict.fromkeys((key for key in SUITES["or_mtl"] if key != "ifeval"), 1.0)
 
 
 def test_real_instructions(directory: Path) -> None:
-    rows = load_task("lorafuse_ifeval", str(directory)).eval_docs
+    rows = loaded("lorafuse_ifeval", str(directory)).eval_docs
     assert sum(map(len, rows["instruction_id_list"])) == 834
     checked = ifeval.score_instructions(rows[0], ["no comma, here"])
     assert checked["inst_level_strict_acc"] == [0, 3]
 
 
 def test_a_subject_reads_its_own_rows(directory: Path) -> None:
-    task = load_task("lorafuse_mmlu", str(directory))
+    task = loaded("lorafuse_mmlu", str(directory))
     assert task.dataset.provenance == {"dev": "cais__mmlu/all/dev.parquet", "test": "cais__mmlu/all/test.parquet"}
     for doc in task.eval_docs:
         assert doc[PART] == doc["subject"]
-    bbh = load_task("lorafuse_bbh", str(directory))
+    bbh = loaded("lorafuse_bbh", str(directory))
     assert bbh.dataset.provenance == {"test": "lukaemon__bbh/*/test.parquet"}
     assert len(bbh.eval_docs) == 6511
 
@@ -238,7 +261,7 @@ def test_the_examples_of_mbpp_are_those_that_lm_eval_shows(directory: Path) -> N
     function = next(node for node in module.body if getattr(node, "name", "") == "list_fewshot_samples")
     assert isinstance(function, ast.FunctionDef) and isinstance(function.body[0], ast.Return)
     theirs = ast.literal_eval(function.body[0].value)  # type: ignore[arg-type]
-    task = load_task("lorafuse_mbpp", str(directory))
+    task = loaded("lorafuse_mbpp", str(directory))
     ours = task.fewshot_docs()
     assert [task.doc_to_text(doc) + task.doc_to_target(doc) for doc in ours] == [
         task.doc_to_text(doc) + task.doc_to_target(doc) for doc in theirs
