@@ -123,7 +123,7 @@ class Splits(Mapping[str, Dataset]):
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise LorafuseError(
                 f"cannot load dataset '{hub}' ({name or 'default'}, split {split}) from the hub: {reason}."
-                f" Check the connection, or set data= or {VARIABLE} to '{MINI}' or a directory."
+                f" {_advice(hub, reason)}, or set data= or {VARIABLE} to '{MINI}' or a directory."
             ) from error
         return rows, f"{hub}@{revision or 'main'}"
 
@@ -138,6 +138,13 @@ class Splits(Mapping[str, Dataset]):
         if len(rows) == 0:
             raise LorafuseError(f"{where}: no rows. Replace the file, or choose another data source.")
         return rows
+
+
+def _advice(hub: str, reason: str) -> str:
+    """What helps where the hub did not give a dataset."""
+    if "gated" in reason.lower():
+        return f"Accept its conditions at https://huggingface.co/datasets/{hub} and log in (hf auth login)"
+    return "Check the connection"
 
 
 def served_by(folder: Path, split: str) -> list[Path]:
