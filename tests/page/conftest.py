@@ -1,12 +1,9 @@
-"""Tests of the page use the toy results of the leaderboard's tests, and one browser for them all."""
+"""One browser and one small site for all tests of the page."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "leaderboards"))
 
 from browser import Browser
 from site_of_toys import TOY, write_site

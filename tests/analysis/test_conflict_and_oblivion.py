@@ -1,0 +1,141 @@
+"""The conflict curve and the oblivion table by hand, from small results; their commands; what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_cells import write
+from typer.testing import CliRunner
+
+from lorafuse_bench.analysis.conflict import conflict, easiest_first
+from lorafuse_bench.analysis.oblivion import oblivion
+from lorafuse_bench.cli import app
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.tasks.suites import SUITES
+
+NLU, TEXT = SUITES["nlu_mtl"], SUITES["mini_text"]
+RIGHT, HALF, WRONG = [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]
+SEEDS = {0: "1" * 64, 1: "2" * 64}
+
+
+def put(out: Path, label: str, suite: str, scores: dict[str, list[float]], seed: int = 0) -> None:
+    """A cell of an adapter (or of the base) in a zoo that holds no experts."""
+    family = "reference" if label == "base" else "adapters"
+    zoo = {"name": f"nlu_mtl-{len(scores)}", "seed": seed, "sha256": SEEDS[seed]}
+    write(out, label, scores, suite=suite, method={"family": family}, experts=[], zoo=zoo)
+
+
+def grid(out: Path) -> Path:
+    """`moore` and `lora` on all seven tasks and on two, two seeds: rte is easy, cola half, the others hard."""
+    hard = dict.fromkeys(NLU, WRONG)
+    for seed in SEEDS:
+        put(out, "base", "nlu_mtl", hard, seed)
+        put(out, "moore", "nlu_mtl", hard | {"rte": RIGHT, "cola": RIGHT}, seed)
+        put(out, "lora", "nlu_mtl", hard | {"rte": RIGHT}, seed)
+        put(out, "base", "rte/cola", {"rte": WRONG, "cola": WRONG}, seed)
+        put(out, "moore", "rte/cola", {"rte": RIGHT, "cola": RIGHT if seed else HALF}, seed)
+        put(out, "lora", "rte/cola", {"rte": RIGHT, "cola": RIGHT}, seed)
+    return out
+
+
+def test_the_curve_by_hand(tmp_path: Path) -> None:
+    boards = build([grid(tmp_path)]).boards
+    assert all(board.oblivion for board in boards)
+    result = conflict(boards, "nlu_mtl")
+    assert [len(tasks) for tasks in result["tasks"]] == [2, 7]
+    two, seven = result["methods"]["moore"]
+    assert (two["tasks"], two["by_seed"]) == (2, {"0": 0.75, "1": 1.0})
+    assert (two["score"], two["sd"]) == (0.875, pytest.approx(0.25 / 2**0.5))
+    assert (seven["tasks"], seven["score"], seven["sd"]) == (7, pytest.approx(2 / 7), 0)
+    assert result["methods"]["lora"][1]["score"] == pytest.approx(1 / 7)
+    assert [point["score"] for point in result["methods"]["base"]] == [0, 0]
+
+
+def test_the_easiest_is_what_methods_do_best_without_the_base(tmp_path: Path) -> None:
+    boards = build([grid(tmp_path)]).boards
+    scores = conflict(boards, "nlu_mtl")["scores_by_task"]
+    assert (scores["rte"], scores["cola"], scores["mnli"]) == (1.0, 0.5, 0.0)
+    assert easiest_first(boards, "nlu_mtl") == ("rte", "cola", "mnli", "mrpc", "qnli", "qqp", "sst2")
+    with pytest.raises(LorafuseError, match="0 boards of the whole of spectr9"):
+        easiest_first(boards, "spectr9")
+    with pytest.raises(LorafuseError, match="no results of adapters on spectr9"):
+        conflict(boards, "spectr9")
+
+
+def test_the_table_by_hand(tmp_path: Path) -> None:
+    put(tmp_path, "base", "mini_text", dict.fromkeys(TEXT, HALF))
+    put(tmp_path, "moore", "mini_text", dict.fromkeys(TEXT, HALF) | {TEXT[0]: WRONG})
+    result = oblivion(build([tmp_path]).boards, "mini_text")
+    assert result["before"] == {**dict.fromkeys(TEXT, 0.5), "overall": 0.5}
+    entry = result["methods"]["moore"]
+    assert entry["after"][TEXT[0]] == 0 and entry["after"]["overall"] == pytest.approx(3 / 7)
+    assert entry["delta"][TEXT[0]]["value"] == -0.5
+    # paired differences -1 and 0 of one task in seven: SE 1/2, over 7
+    assert entry["delta"]["overall"] == {
+        "value": pytest.approx(-1 / 14),
+        "se": pytest.approx(1 / 14),
+        "sd": None,
+    }
+    assert "base" not in result["methods"]
+    with pytest.raises(LorafuseError, match="0 boards of what or_mtl lost"):
+        oblivion(build([tmp_path]).boards, "or_mtl")
+
+
+def test_both_are_written_with_a_picture(tmp_path: Path) -> None:
+    results, out = grid(tmp_path / "results"), tmp_path / "out"
+    put(results, "base", "mini_text", dict.fromkeys(TEXT, HALF))
+    put(results, "moore", "mini_text", dict.fromkeys(TEXT, WRONG))
+    for name, suite in (("conflict", "nlu_mtl"), ("oblivion", "mini_text")):
+        done = call(name, str(results), "--suite", suite, "--out", str(out))
+        assert done.exit_code == 0, done.output
+        assert json.loads((out / f"{name}.json").read_text())["schema"] == f"lorafuse.analysis.{name}/1"
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--counts", "2,x"], "'2,x' is not a list of whole numbers"),
+        (["--counts", "2,8"], "suite 'nlu_mtl' has 7 tasks"),
+        (["--order", "rte,cola"], "the order must name each task of 'nlu_mtl' once: cola, mnli"),
+        (["--methods", "svd"], "method 'svd' is no trained adapter. These are: full_finetune"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_before_training(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    few = ["--base", "mini", "--suite", "nlu_mtl", "--methods", "lora"]
+    done = call("conflict", str(tmp_path / "study"), *few, *arguments)
+    assert done.exit_code == 2 and message in done.stderr, done.output
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.slow
+def test_a_study_trains_what_is_missing_and_nothing_twice(tmp_path: Path) -> None:
+    """One method on all seven tasks of the mini world, then on the two easiest."""
+    few = ["--base", "mini", "--suite", "nlu_mtl", "--methods", "lora:rank=1", "--rows", "4", "--epochs", "1"]
+    more = ["--counts", "2,7", "--seeds", "0,1", "--oblivion", "mini_text", "--batch-size", "64"]
+    first = call("conflict", str(tmp_path), *few, *more)
+    assert first.exit_code == 0, first.output
+    result = json.loads((tmp_path / "conflict.json").read_text())
+    order = first.stdout.partition("easiest first: ")[2].partition("\n")[0].split(", ")
+    assert sorted(order) == sorted(NLU)
+    assert result["tasks"][0] == order[:2]
+    assert {point["tasks"] for point in result["methods"]["lora:rank=1"]} == {2, 7}
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
+    assert len(made) == 2 * 2 * 3  # base and lora, two seeds: seven tasks, two tasks, the texts
+    again = call("conflict", str(tmp_path), *few, *more)
+    assert again.exit_code == 0 and "step" not in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    table = call("oblivion", str(tmp_path / "results"), "--suite", "mini_text", "--out", str(tmp_path))
+    assert table.exit_code == 0, table.output
+    before: dict[str, Any] = json.loads((tmp_path / "oblivion.json").read_text())["before"]
+    assert before["text_wordbook"] > 0.9  # what the mini base can do
+
+
+def call(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["analyze", *arguments])

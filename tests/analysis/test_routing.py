@@ -1,0 +1,152 @@
+"""Routing weights of trained adapters: what is read, whose rows, padding, the two statistics, the commands."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import add_adapter, tiny_zoo
+from torch import Tensor
+from typer.testing import CliRunner
+
+from lorafuse_bench.analysis.prompts import without_experts
+from lorafuse_bench.analysis.routing import correlation, routed_modules, routing_weights, spread
+from lorafuse_bench.cli import app
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.zoo.manifest import Zoo
+
+MOORE, LORAMOE = "moore:d_t=5+d_s=3+reflections=4", "loramoe:rank=2+experts=4"
+PROMPTS = {"sst2": [[5, 6, 7], [9, 8]], "mnli": [[5, 6, 7]], "squad": [[4]]}  # squad was not trained on
+MODULE = "model.layers.1.self_attn.q_proj"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    zoo = tiny_zoo(tmp_path_factory.mktemp("zoo"), experts=0)
+    for spec in (MOORE, LORAMOE, "lora:rank=3", "mixlora:rank=3+experts=4", "mtl_lora:rank=2"):
+        zoo = add_adapter(zoo, spec)
+    return zoo
+
+
+def fused(zoo: Zoo, spec: str) -> FusedModel:
+    model = without_experts(zoo)
+    model.use(registry.parse(spec))
+    return model
+
+
+def test_weights_are_those_of_the_formula(zoo: Zoo) -> None:
+    """MoORE at one map: the mean over a prompt's tokens of P t_k + Q Γ x, with x as the base's map gets it."""
+    model = fused(zoo, MOORE)
+    held: list[Tensor] = []
+    place = model.model.get_submodule(MODULE)
+    handle = place.register_forward_pre_hook(lambda _, args: held.append(args[0]))
+    found = routing_weights(model, PROMPTS, MODULE)
+    handle.remove()
+    update = place.update
+    assert list(found) == list(PROMPTS)
+    for x, (task, rows), t in zip(
+        held, PROMPTS.items(), (update.T[0], update.T[1], update.T.mean(0)), strict=True
+    ):
+        for row, tokens in enumerate(rows):
+            own = x[row, : len(tokens)]
+            expected = (update.P @ t + own @ update.Gamma.T @ update.Q.T).mean(0)
+            torch.testing.assert_close(found[task][row], expected, rtol=1e-5, atol=1e-6)
+    assert model.selection.index is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "experts"),
+    [(MOORE, None), (LORAMOE, 4), ("mixlora:rank=3+experts=4", 4), ("mtl_lora:rank=2", 3)],
+)
+def test_batches_and_padding_change_nothing(zoo: Zoo, spec: str, experts: int | None) -> None:
+    model = fused(zoo, spec)
+    module = routed_modules(model)[-1]
+    together, apart = (routing_weights(model, PROMPTS, module, batch) for batch in (8, 1))
+    for task, weights in together.items():
+        torch.testing.assert_close(apart[task], weights, rtol=1e-4, atol=1e-4)
+        if experts:  # the others' weights are of sum 1
+            assert weights.shape == (len(PROMPTS[task]), experts)
+            torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
+
+
+def test_what_has_no_router_is_refused(zoo: Zoo) -> None:
+    with pytest.raises(LorafuseError, match="method 'lora:rank=3' weighs no experts"):
+        routing_weights(fused(zoo, "lora:rank=3"), PROMPTS, MODULE)
+    with pytest.raises(
+        LorafuseError, match="unknown module with experts .*Did you mean 'model.layers.1.self_attn"
+    ):
+        routing_weights(fused(zoo, MOORE), PROMPTS, MODULE + "s")
+
+
+def test_both_statistics_by_hand() -> None:
+    weights = {
+        "a": torch.tensor([[0.0, 1.0], [2.0, 1.0]]),  # mean 1 1
+        "b": torch.tensor([[1.0, 4.0]]),  # 3 away
+        "c": torch.tensor([[5.0, 1.0]]),  # 4 from a, 5 from b
+    }
+    assert spread(weights)["a"] == {"mean": [1.0, 1.0], "sd": [1.0, 0.0]}
+    expected = [[0, 0.6, 0.8], [0.6, 0, 1], [0.8, 1, 0]]
+    assert all(
+        math.isclose(x, y, abs_tol=1e-12)
+        for row, wanted in zip(correlation(weights), expected, strict=True)
+        for x, y in zip(row, wanted, strict=True)
+    )
+    assert correlation({"a": weights["a"], "b": weights["a"]}) == [[0, 0], [0, 0]]
+
+
+def test_the_commands_write_numbers_and_pictures(zoo: Zoo, handmade_data: Path, tmp_path: Path) -> None:
+    common = [
+        "--zoo",
+        str(zoo.root),
+        "--data",
+        str(handmade_data),
+        "--suites",
+        "sst2/mnli",
+        "--out",
+        str(tmp_path),
+    ]
+    routed = ["--method", MOORE, "--samples", "2"]
+    for name, arguments in (
+        ("routing-weights", routed),
+        ("correlation", [*routed, "--module", MODULE]),
+        ("latency", ["--rounds", "2", "--batch-size", "3"]),
+    ):
+        done = CliRunner().invoke(app, ["analyze", name, *common, *arguments])
+        assert done.exit_code == 0, done.output
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    weights, matrix, latency = (
+        json.loads((tmp_path / f"{name}.json").read_text())
+        for name in ("routing-weights", "correlation", "latency")
+    )
+    assert weights["module"] == "model.layers.0.self_attn.q_proj" and set(weights["tasks"]) == {
+        "sst2",
+        "mnli",
+    }
+    assert (matrix["module"], matrix["tasks"]) == (MODULE, ["sst2", "mnli"])
+    assert matrix["correlation"] == [[0, 1], [1, 0]]
+    check_latency(latency)
+
+
+def check_latency(result: dict[str, Any]) -> None:
+    methods = result["methods"]
+    assert result["rows"] == 3
+    assert set(methods) == {
+        "base",
+        MOORE,
+        LORAMOE,
+        "lora:rank=3",
+        "mixlora:rank=3+experts=4",
+        "mtl_lora:rank=2",
+    }
+    assert methods["base"]["ratio"] == methods["base"]["operations_ratio"] == 1
+    for label, row in methods.items():
+        assert row["seconds"] > 0 and row["over_operations"] == pytest.approx(
+            row["ratio"] / row["operations_ratio"]
+        )
+        assert label == "base" or row["operations_ratio"] > 1
