@@ -121,6 +121,12 @@ class Cost(Strict):
         " was allocated there; null when not measured.",
     )
     extra_parameters: int = Field(ge=0, description="Parameters kept at inference beyond the base model.")
+    route_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds of eval_seconds that went into choosing experts before anything was served; null when"
+        " not measured apart.",
+    )
 
 
 class Environment(Strict):

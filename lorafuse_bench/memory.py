@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -28,9 +30,25 @@ def peak_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    if not _STATUS.exists():
+    return (_peak_of(os.getpid()) or None) if _STATUS.exists() else None
+
+
+def tree_peak_bytes() -> int | None:
+    """Most resident bytes of this process and of its descendants that still run, added up; None where not told."""
+    try:
+        return sum(_peak_of(process) for process in _tree(os.getpid()))
+    except OSError:
         return None
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
+
+
+def _tree(process: int) -> Iterator[int]:
+    """A process and its descendants; Linux lists children under each thread."""
+    yield process
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from _tree(int(child))
+
+
+def _peak_of(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.export import export_experts
-from lorafuse_bench.model_wrappers.heads import Widening, head_size, widen_adapter, widen_model
+from lorafuse_bench.heads import Widening, head_size, widen_adapter, widen_model
 
 IDS = torch.randint(256, (2, 60), generator=torch.Generator().manual_seed(0))
 
