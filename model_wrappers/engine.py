@@ -25,7 +25,7 @@ _IN_FLIGHT = 1024
 """Requests handed over at a time; more than any engine runs at once, few enough to keep memory bounded."""
 
 
-class EngineDied(LorafuseError):
+class EngineDiedError(LorafuseError):
     """The engine's processes ended while requests were open."""
 
 
@@ -128,7 +128,7 @@ class Engine:
         """Answers in the order of `asks`, at most `in_flight` at a time in one continuous batch.
 
         `report(position, answer)` is told of each as it is finished; with `stream` every token's arrival is
-        noted. EngineDied where its processes end.
+        noted. EngineDiedError where its processes end.
         """
         return self._loop.run_until_complete(self._run(asks, report, in_flight, stream))
 
@@ -152,7 +152,7 @@ class Engine:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(i, ask)) for i, ask in enumerate(asks)]
         except* EngineDeadError as dead:
-            raise EngineDied(
+            raise EngineDiedError(
                 f"vLLM's engine died after {finished} of {len(asks)} requests"
                 f" ({root_cause(self.log) or 'its process was killed, or ran out of memory'})."
             ) from dead

@@ -25,7 +25,7 @@ from lorafuse_bench.model_wrappers.engine import (
     Answer,
     Ask,
     Engine,
-    EngineDied,
+    EngineDiedError,
     Settings,
     engine_options,
     require_vllm,
@@ -48,9 +48,9 @@ class LorafuseVLLM(LorafuseLM):
     or added to the base where it is full-rank or over `max_lora_rank`; `oracle` and `moa` choose an adapter for
     each request, all in one continuous batch. Methods of more than one adapter per sequence are refused.
     `moa` first runs the Hugging Face base over all prompts, in batches, to route them: `route_seconds` of the
-    results. Finished answers are appended to the file `keep` and taken from there when the run is repeated; without
-    it they are written down when the engine dies. Every other option of vLLM's engine passes through (`tensor_parallel_size`, `data_parallel_size`,
-    `distributed_executor_backend=ray`, `gpu_memory_utilization`, ...).
+    results. Finished answers are appended to the file `keep`, and taken from there when the run is repeated;
+    without it they are written down when the engine dies. Every other option of vLLM's engine passes through
+    (`tensor_parallel_size`, `data_parallel_size`, `distributed_executor_backend=ray`, ...).
     """
 
     def __init__(
@@ -219,19 +219,19 @@ class LorafuseVLLM(LorafuseLM):
 
             try:
                 new = self._engine.run([asks[i] for i in open_], report)
-            except EngineDied as death:
+            except EngineDiedError as death:
                 raise self._with_rescue(death) from death
         for i, answer in zip(open_, new, strict=True):
             known[i] = answer
         return [answer for answer in known if answer is not None]
 
-    def _with_rescue(self, death: EngineDied) -> EngineDied:
+    def _with_rescue(self, death: EngineDiedError) -> EngineDiedError:
         """The error that says where the finished answers are, after writing them."""
         if not len(self._kept):
-            return EngineDied(f"{death} Run the same command again.")
+            return EngineDiedError(f"{death} Run the same command again.")
         path = self._kept.save(Path(f"lorafuse-vllm-{self._kept.identity[:12]}.jsonl"))
         again = "Run the same command again" if self._keep else f"Add keep={path} to --model_args"
-        return EngineDied(
+        return EngineDiedError(
             f"{death} {len(self._kept)} answers are kept in {path}. {again} to go on from there."
         )
 
