@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,20 +33,24 @@ def peak_bytes(device: torch.device) -> int | None:
     return (_peak_of(os.getpid()) or None) if _STATUS.exists() else None
 
 
-def tree_peak_bytes() -> int | None:
-    """Most resident bytes of this process and of its descendants that still run, added up; None where not told."""
+def tree_peak_bytes(ids: Sequence[int] | None = None) -> int | None:
+    """Most resident bytes of some processes, added up; by default of this one and its running descendants.
+
+    None where the system does not tell.
+    """
     try:
-        return sum(_peak_of(process) for process in _tree(os.getpid()))
+        return sum(_peak_of(process) for process in (processes() if ids is None else ids)) or None
     except OSError:
         return None
 
 
-def _tree(process: int) -> Iterator[int]:
-    """A process and its descendants; Linux lists children under each thread."""
-    yield process
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield from _tree(int(child))
+def processes(root: int | None = None) -> list[int]:
+    """Ids of a process, this one by default, and of all its running descendants; Linux only."""
+    found = [os.getpid() if root is None else root]
+    for process in found:  # grows while it is walked
+        for children in Path(f"/proc/{process}/task").glob("*/children"):
+            found += map(int, children.read_text().split())
+    return found
 
 
 def _peak_of(process: int) -> int:

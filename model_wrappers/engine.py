@@ -190,6 +190,10 @@ class Engine:
             lora_request=lora,
         )
 
+    def forget(self) -> None:
+        """Drop the keys and values of earlier prompts, which new ones would start from."""
+        self._loop.run_until_complete(self._engine.reset_prefix_cache())
+
     def close(self) -> None:
         """Stop the engine's processes; does nothing twice."""
         atexit.unregister(self.close)

@@ -120,6 +120,12 @@ class LorafuseVLLM(LorafuseLM):
         )
         self._engine = Engine(settings, folder / "vllm.log")
 
+    @property
+    def engine(self) -> Engine:
+        """The running engine."""
+        assert self._engine is not None
+        return self._engine
+
     def close(self) -> None:
         """Stop the engine."""
         if self._engine is not None:
@@ -207,7 +213,6 @@ class LorafuseVLLM(LorafuseLM):
 
     def _run(self, asks: Sequence[Ask], disable_tqdm: bool, what: str) -> list[Answer]:
         """Answers in the order of `asks`, from those kept where they are."""
-        assert self._engine is not None
         known = [self._kept.get(ask) for ask in asks]
         open_ = [i for i, answer in enumerate(known) if answer is None]
         silent = disable_tqdm or self.rank != 0
@@ -218,7 +223,7 @@ class LorafuseVLLM(LorafuseLM):
                 progress.update()
 
             try:
-                new = self._engine.run([asks[i] for i in open_], report)
+                new = self.engine.run([asks[i] for i in open_], report)
             except EngineDiedError as death:
                 raise self._with_rescue(death) from death
         for i, answer in zip(open_, new, strict=True):

@@ -1,4 +1,4 @@
-"""The plot of cost against the number of experts."""
+"""The plots of cost against the number of experts, and of serving."""
 
 from __future__ import annotations
 
@@ -30,6 +30,43 @@ def plot_sweep(result: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("forward pass, times the base's")
     axes.grid(alpha=0.3)
     axes.legend()
+    _write(figure, path)
+
+
+def plot_serve(result: dict[str, Any], path: Path) -> None:
+    """Write a PNG of tokens per second and time to the first token against concurrency, of the first mix."""
+    mix = result["points"][0]["mix"]
+    points = [point for point in result["points"] if point["mix"] == mix]
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for point in sorted(points, key=lambda point: point["concurrency"]):
+        lines.setdefault((point["backend"], point["method"]), []).append(point)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    rate, first = figure.subplots(1, 2)
+    colours = {method: f"C{i}" for i, method in enumerate(dict.fromkeys(method for _, method in lines))}
+    styles = {"vllm": "-o", "hf": "--s", "peft": ":^"}
+    for (backend, method), line in lines.items():
+        n = [point["concurrency"] for point in line]
+        look = {"label": f"{backend} {method}", "color": colours[method]}
+        rate.plot(n, [point["tokens_per_second"] for point in line], styles[backend], **look)
+        first.plot(n, [1000 * point["first_token_seconds"]["p50"] for point in line], styles[backend], **look)
+    for axes, title in (
+        (rate, "generated tokens per second"),
+        (first, "time to the first token, median, ms"),
+    ):
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        ticks = sorted({point["concurrency"] for point in points})
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel(f"requests at a time (mix: {mix})")
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+    rate.legend(fontsize="small")
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
