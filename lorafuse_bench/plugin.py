@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 OPT_OUT = "LORAFUSE_NO_PLUGIN"
-MODELS = {"lorafuse": "lorafuse_bench.model_wrappers.hf:LorafuseLM"}
+MODELS = {
+    "lorafuse": "lorafuse_bench.model_wrappers.hf:LorafuseLM",
+    "lorafuse-vllm": "lorafuse_bench.model_wrappers.vllm:LorafuseVLLM",
+}
 
 
 def install() -> None:

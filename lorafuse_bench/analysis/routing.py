@@ -53,6 +53,7 @@ def routing_weights(
 
     def note(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         gates = update.gates(args[0])
+        assert gates is not None
         held.append(gates.float().expand(*args[0].shape[:2], -1))
 
     handle = place.register_forward_pre_hook(note)

@@ -194,6 +194,11 @@ class RowRouting(FusionMethod):
 
     family: ClassVar[Family] = "routing"
 
+    @property
+    def one_expert_per_sequence(self) -> bool:
+        """Whether a row's expert is the same in all blocks, so that a server can apply it as one adapter."""
+        return True
+
     def experts(self, runtime: Runtime) -> ExpertPool:
         """The experts to choose among, in the pool's order."""
         return runtime.pool

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from browser import Browser
 from site_of_toys import TOY, write_site
 
