@@ -84,7 +84,7 @@ def run(plan: Plan, report: Callable[[str], None] = _LOGGER.info) -> list[Path]:
     A finished cell is kept and not run again; one whose inputs differ from the plan's is refused
     before anything runs. Raises LorafuseError for bad input.
     """
-    consent.ask(plan.suites, plan.run_code)
+    consent.ask((leaf for suite in plan.suites for leaf in leaf_tasks(suite)), plan.run_code)
     zoo = Zoo.open(plan.zoo)
     source = resolve_source(plan.data, str(plan.zoo))
     methods = all_methods(zoo) if plan.methods is None else plan.methods

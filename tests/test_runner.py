@@ -241,6 +241,7 @@ def test_a_suite_without_experts_is_refused(tmp_path: Path, handmade_data: Path)
         (["--data", "nowhere"], "data source 'nowhere' is not a directory"),
         (["--methods", "moa:pool=last"], "no router for method 'moa' with pool=last"),
         (["--out", "/proc/nowhere"], "cannot write"),
+        (["--suites", "sst2/humaneval"], "humaneval: code that the model writes would run on this machine"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -50,9 +50,11 @@ def command(
     from rich.console import Console
 
     from lorafuse_bench.tasks import consent
+    from lorafuse_bench.tasks.suites import leaf_tasks
 
     names = [suite.strip() for suite in suites.split(",")]
-    consent.ask(names, run_code)  # before the seconds that importing what follows takes
+    leaves = (leaf for name in names for leaf in leaf_tasks(name))
+    consent.ask(leaves, run_code)  # before the seconds that importing what follows takes
 
     from lorafuse_bench import runner
     from lorafuse_bench.fusion import registry
