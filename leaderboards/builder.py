@@ -210,6 +210,8 @@ def _mean_cost(costs: list[Cost]) -> Cost:
         tokens_per_second=_mean_known([c.tokens_per_second for c in costs]),
         peak_bytes=None if peak is None else round(peak),
         extra_parameters=round(float(np.mean([c.extra_parameters for c in costs]))),
+        route_seconds=_mean_known([c.route_seconds for c in costs]),
+        served_seconds_per_1000_tokens=_mean_known([c.served_seconds_per_1000_tokens for c in costs]),
     )
 
 

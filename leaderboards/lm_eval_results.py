@@ -20,7 +20,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.checks import check_items
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, invalid
 from lorafuse_bench.leaderboards.stats import statistic
-from lorafuse_bench.tasks.suites import OPTIONS, REPRESENTATIVE, SUITES, task_key
+from lorafuse_bench.tasks.suites import OPTIONS, SUITES, representative, task_key
 
 # A result's name of a seed -> lm-eval's.
 _SEEDS = {
@@ -62,9 +62,9 @@ def items_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> Ta
 
 
 def task_of(
-    key: str, output: Mapping[str, Any], items: TaskItems, revision: str | None = None
+    suite: str, key: str, output: Mapping[str, Any], items: TaskItems, revision: str | None = None
 ) -> dict[str, Any]:
-    """A task's entry in the result, from its items; lm-eval's own values must agree."""
+    """A task's entry in a suite's result, from its items; lm-eval's own values must agree."""
     leaves = [name for name in output["configs"] if task_key(name) == key]
     main = next(name for name in leaves if not name.endswith(OPTIONS))
     config = output["configs"][main]
@@ -80,7 +80,7 @@ def task_of(
         "n": output["n-samples"][main]["effective"],
         "n_original": output["n-samples"][main]["original"],
         "metrics": {name: _metric(name, leaves, output, items) for name in items.metrics},
-        "representative": REPRESENTATIVE[key],
+        "representative": representative(suite, key),
     }
 
 
@@ -138,7 +138,7 @@ def _read(path: Path, output: dict[str, Any]) -> tuple[Result, Items]:
     items = Items({key: items_of(samples, key) for key in SUITES[suite]})
     result = Result.of(
         items,
-        {key: task_of(key, output, items.root[key]) for key in SUITES[suite]},
+        {key: task_of(suite, key, output, items.root[key]) for key in SUITES[suite]},
         **{name: info[name] for name in ("method", "zoo", "base", "experts", "routers", "environment")},
         suite=suite,
         data={"source": data["source"], "splits": {}},

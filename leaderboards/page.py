@@ -24,7 +24,11 @@ from lorafuse_bench.leaderboards.board import Leaderboard, to_json
 from lorafuse_bench.leaderboards.evidence import Evidence, as_json
 
 SCRIPTS = ("dom", "scores", "state", "table", "plots", "compare", "samples", "main")
-COSTS = {"extra_parameters": "extra parameters", "eval_seconds": "evaluation, seconds"}
+COSTS = {
+    "extra_parameters": "extra parameters",
+    "eval_seconds": "evaluation, seconds",
+    "served_seconds_per_1000_tokens": "served by vLLM, seconds per 1,000 tokens",
+}
 
 
 def write_page(folder: str | Path, leaderboard: Leaderboard, evidence: Sequence[Evidence] = ()) -> Path:

@@ -10,15 +10,30 @@ from lorafuse_bench.leaderboards import reported, stats
 from lorafuse_bench.leaderboards.board import Row, Score, TaskScores
 from lorafuse_bench.leaderboards.stats import Estimate, Statistic
 
+OVER_ORACLE = "score over oracle"
+"""The quantity of a table that prints no raw scores."""
+
 
 def reported_rows(suite: str, oblivion: bool) -> list[Row]:
     """The papers' rows on the same tasks and metrics.
 
     Normalised by the papers' own oracles; on a board of oblivion, minus the papers' own bases. Where a
-    table prints no oracle, its rows stand raw and have no ability.
+    table prints no oracle, its rows stand raw and have no ability. A table of scores over the oracle is taken
+    as it is printed.
     """
-    make = _changed if oblivion else _normalised
-    return [make(table, row) for table in reported.tables_of(suite) for row in table.rows]
+    return [_made(table, row, oblivion) for table in reported.tables_of(suite) for row in table.rows]
+
+
+def _made(table: reported.Reported, row: reported.ReportedRow, oblivion: bool) -> Row:
+    if oblivion:
+        return _changed(table, row)
+    return _printed_ratios(table, row) if table.quantity == OVER_ORACLE else _normalised(table, row)
+
+
+def _printed_ratios(table: reported.Reported, row: reported.ReportedRow) -> Row:
+    ratios = {key: held.estimate() for key, held in _printed(table, row).items()}
+    tasks = {key: TaskScores(metrics={}, normalised=_score(ratio)) for key, ratio in ratios.items()}
+    return _row(table, row, tasks, ability=_mean(ratios.values()))
 
 
 def _normalised(table: reported.Reported, row: reported.ReportedRow) -> Row:

@@ -121,6 +121,18 @@ class Cost(Strict):
         " was allocated there; null when not measured.",
     )
     extra_parameters: int = Field(ge=0, description="Parameters kept at inference beyond the base model.")
+    route_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds of eval_seconds that went into choosing experts before anything was served; null when"
+        " not measured apart.",
+    )
+    served_seconds_per_1000_tokens: float | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds to generate 1,000 tokens in vLLM's continuous batch, as `lorafuse bench serve` entered"
+        " it; null when not measured.",
+    )
 
 
 class Environment(Strict):

@@ -33,13 +33,15 @@ class Exported:
     parameters: int
 
 
-def export_merge(method: FusionMethod, zoo: Zoo, out: Path, names: Sequence[str] | None = None) -> Exported:
+def export_merge(
+    method: FusionMethod, zoo: Zoo, out: Path, names: Sequence[str] | None = None, whole: bool = False
+) -> Exported:
     """Write the merge of the zoo's experts (or those named) to the new folder `out`.
 
     Low-rank merges become a PEFT adapter, exactly, with scaling 1. Full-rank ones, and those that adapt an
     output layer tied to the embeddings, are added to the base's weights in fp32 and written as a whole
-    model, never recompressed. Raises LorafuseError for a method that is not one adapter, and when `out`
-    is not empty.
+    model, never recompressed; with `whole` every merge is. Raises LorafuseError for a method that is not one
+    adapter, and when `out` is not empty.
     """
     if not isinstance(method, Merge):
         merges = [name for name, cls in registry.methods().items() if issubclass(cls, Merge)]
@@ -49,10 +51,12 @@ def export_merge(method: FusionMethod, zoo: Zoo, out: Path, names: Sequence[str]
         )
     with new_folder(out) as folder:
         warn_of_shrinking(method, zoo)
-        pool, skeleton = _open(zoo, names)
+        pool = ExpertPool.from_zoo(zoo, names)
+        skeleton = _skeleton(zoo, pool)
+        method.check(pool)
         with torch.no_grad():
             adapter = method.fuse(pool)
-        whole = bool(adapter.dense) or _adapts_tied_head(skeleton, adapter.factors)
+        whole = whole or bool(adapter.dense) or _adapts_tied_head(skeleton, adapter.factors)
         if whole:
             parameters = 0
             _write_model(folder, adapter, zoo)
@@ -65,9 +69,14 @@ def export_merge(method: FusionMethod, zoo: Zoo, out: Path, names: Sequence[str]
 
 def export_experts(zoo: Zoo, out: Path, names: Sequence[str] | None = None) -> list[Exported]:
     """Write each of the zoo's experts (or those named) as a PEFT adapter of scaling 1 to `out/<name>`."""
+    return export_pool(ExpertPool.from_zoo(zoo, names), zoo, out)
+
+
+def export_pool(pool: ExpertPool, zoo: Zoo, out: Path) -> list[Exported]:
+    """Write each expert of a pool on the zoo's base as a PEFT adapter of scaling 1 to `out/<name>`, in order."""
     sizes = {}
     with new_folder(out) as folder:
-        pool, skeleton = _open(zoo, names)
+        skeleton = _skeleton(zoo, pool)
         for expert in pool.experts:
             if _adapts_tied_head(skeleton, expert.factors):
                 raise LorafuseError(
@@ -89,14 +98,14 @@ def base_name(zoo: Zoo) -> str:
     return str(folder.resolve()) if folder.is_dir() else zoo.manifest.base.path
 
 
-def _open(zoo: Zoo, names: Sequence[str] | None) -> tuple[ExpertPool, PreTrainedModel]:
-    """The checked experts, and the base's structure without its weights."""
-    pool = ExpertPool.from_zoo(zoo, names).required_by("an export")
+def _skeleton(zoo: Zoo, pool: ExpertPool) -> PreTrainedModel:
+    """The base's structure without its weights, which the experts fit."""
+    pool.required_by("an export")
     config = AutoConfig.from_pretrained(zoo.base_folder())
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)
     check_shapes(skeleton, pool)
-    return pool, skeleton
+    return skeleton
 
 
 def _write_adapter(

@@ -65,8 +65,7 @@ class FusedModel:
 
     def use(self, method: FusionMethod) -> None:
         """Replace the current method's updates by those of `method`; where that fails, the base is left."""
-        if method.fuses_experts:
-            self.pool.required_by(f"method '{method.name}'")
+        method.check(self.pool)
         warn_of_shrinking(method, self.zoo)
         start = time.perf_counter()
         self._in_use = {}

@@ -105,16 +105,18 @@ class StaticUpdate(AddedUpdate):
 class RowUpdate(AddedUpdate):
     """`y_n + B_{e(n)} A_{e(n)} x_n`: one expert per row n, gathered per row and applied by `baddbmm`.
 
-    `A (N, r, in)`, `B (N, out, r)`; a zero expert is appended so that index `BASE` adds nothing.
+    `A (N, r, in)`; a zero expert is appended so that index `BASE` adds nothing. B is kept transposed, `(N, r, out)`,
+    because the batched product with each row's B then reads and writes along contiguous rows.
     """
 
     A: Tensor
-    B: Tensor
+    B_T: Tensor
 
     def __init__(self, stack: ModuleStack, selection: Selection, block: int) -> None:
         super().__init__()
         self.register_buffer("A", F.pad(stack.A, (0, 0, 0, 0, 0, 1)), persistent=False)
-        self.register_buffer("B", F.pad(stack.B, (0, 0, 0, 0, 0, 1)), persistent=False)
+        b = stack.B.transpose(1, 2).contiguous()
+        self.register_buffer("B_T", F.pad(b, (0, 0, 0, 0, 0, 1)), persistent=False)
         self.selection = selection
         self.block = block
 
@@ -126,14 +128,14 @@ class RowUpdate(AddedUpdate):
         if expert == BASE:
             return y
         if expert is not None:
-            return add_product(y, F.linear(x, self.A[expert]), self.B[expert])
+            return add_product(y, F.linear(x, self.A[expert]), self.B_T[expert].T)
         rows = self.selection.rows(self.block, len(x))
         hidden = torch.bmm(x, self.A[rows].transpose(1, 2))
-        return y.baddbmm_(hidden, self.B[rows].transpose(1, 2))
+        return y.baddbmm_(hidden, self.B_T[rows])
 
     @property
     def size(self) -> int:
-        return self.A[:-1].numel() + self.B[:-1].numel()
+        return self.A[:-1].numel() + self.B_T[:-1].numel()
 
 
 class DenseUpdate(AddedUpdate):

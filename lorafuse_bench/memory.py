@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,9 +30,29 @@ def peak_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    if not _STATUS.exists():
+    return (_peak_of(os.getpid()) or None) if _STATUS.exists() else None
+
+
+def tree_peak_bytes(ids: Sequence[int] | None = None) -> int | None:
+    """Most resident bytes of some processes, added up; by default of this one and its running descendants.
+
+    None where the system does not tell.
+    """
+    try:
+        return sum(_peak_of(process) for process in (processes() if ids is None else ids)) or None
+    except OSError:
         return None
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
+
+
+def processes(root: int | None = None) -> list[int]:
+    """Ids of a process, this one by default, and of all its running descendants; Linux only."""
+    found = [os.getpid() if root is None else root]
+    for process in found:  # grows while it is walked
+        for children in Path(f"/proc/{process}/task").glob("*/children"):
+            found += map(int, children.read_text().split())
+    return found
+
+
+def _peak_of(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)

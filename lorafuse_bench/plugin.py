@@ -2,11 +2,13 @@
 
 A one-line start-up file beside the package (`lorafuse_bench.pth`; `.start` from Python 3.15) calls
 `install()` in every interpreter of the environment. It puts a finder on `sys.meta_path` that waits for
-two modules and costs nothing until one of them is imported:
+three modules and costs nothing until one of them is imported:
 
 - after `lm_eval.models` ran, our models are registered by name, still unimported;
 - after `lm_eval.tasks.manager` ran, `TaskManager` also searches our tasks folder, before the user's
-  `include_path`, so that a user's task of the same name wins.
+  `include_path`, so that a user's task of the same name wins;
+- after `lm_eval.evaluator` ran, `simple_evaluate` asks for consent to our tasks that run a model's code
+  before it loads the model, not after.
 
 Only the standard library is imported here, and nothing beyond what every interpreter start already
 loaded. LORAFUSE_NO_PLUGIN=1 switches it off; `python -m lorafuse_bench` is the explicit way.
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 OPT_OUT = "LORAFUSE_NO_PLUGIN"
-MODELS = {"lorafuse": "lorafuse_bench.model_wrappers.hf:LorafuseLM"}
+MODELS = {
+    "lorafuse": "lorafuse_bench.model_wrappers.hf:LorafuseLM",
+    "lorafuse-vllm": "lorafuse_bench.model_wrappers.vllm:LorafuseVLLM",
+}
 
 
 def install() -> None:
@@ -81,9 +86,33 @@ def add_tasks(manager: ModuleType) -> None:
     manager.TaskManager.__init__ = with_our_tasks
 
 
+def ask_first(evaluator: ModuleType) -> None:
+    """Make `simple_evaluate` ask for the consent of `tasks.consent` before it loads anything."""
+    from functools import wraps
+    from inspect import signature
+
+    original = evaluator.simple_evaluate
+    if hasattr(original, "asks_lorafuse"):
+        return
+    parameters = signature(original)
+
+    @wraps(original)
+    def asking(*args: Any, **kwargs: Any) -> Any:
+        from lorafuse_bench.tasks import consent
+
+        given = parameters.bind(*args, **kwargs).arguments
+        consent.ask(given.get("tasks") or (), bool(given.get("confirm_run_unsafe_code")))
+        return original(*args, **kwargs)
+
+    setattr(asking, "asks_lorafuse", True)  # noqa: B010
+    setattr(evaluator, "simple_evaluate", asking)  # noqa: B010
+    _show_our_errors()
+
+
 HOOKS: dict[str, Callable[[ModuleType], None]] = {
     "lm_eval.models": register_models,
     "lm_eval.tasks.manager": add_tasks,
+    "lm_eval.evaluator": ask_first,
 }
 
 

@@ -26,8 +26,9 @@ from lorafuse_bench.leaderboards.lm_eval_results import items_of, seeds_of, task
 from lorafuse_bench.leaderboards.samples import Sample, of_lm_eval, write_samples
 from lorafuse_bench.memory import peak_bytes, reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
+from lorafuse_bench.tasks import consent
 from lorafuse_bench.tasks.data import resolve_source
-from lorafuse_bench.tasks.suites import OPTIONS, REPRESENTATIVE, leaf_tasks, suite_tasks, task_key
+from lorafuse_bench.tasks.suites import OBLIVION, OPTIONS, leaf_tasks, representative, suite_tasks, task_key
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _LOGGER = logging.getLogger(__name__)
@@ -38,11 +39,12 @@ _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 class Plan:
     """What to run: every method on every suite, with the experts of one zoo.
 
+    `methods=None` takes all that the zoo can do, and leaves out with a word those that do not fit its experts.
     `experts=None` takes, for each suite, the zoo's experts of that suite's tasks: as in the papers, five
-    experts are fused for five tasks.
+    experts are fused for five tasks. For a suite of oblivion, which no expert was trained for, it takes all.
     """
 
-    methods: Sequence[FusionMethod]
+    methods: Sequence[FusionMethod] | None
     suites: Sequence[str]
     out: Path
     zoo: str | Path = EMBEDDED
@@ -53,6 +55,8 @@ class Plan:
     batch_size: int = 32
     dtype: str = "float32"
     device: str = "cuda"
+    run_code: bool = False
+    """Consent to run the code that models write, where a suite has such tasks."""
 
 
 def all_methods(zoo: Zoo) -> list[FusionMethod]:
@@ -80,13 +84,19 @@ def run(plan: Plan, report: Callable[[str], None] = _LOGGER.info) -> list[Path]:
     A finished cell is kept and not run again; one whose inputs differ from the plan's is refused
     before anything runs. Raises LorafuseError for bad input.
     """
+    consent.ask((leaf for suite in plan.suites for leaf in leaf_tasks(suite)), plan.run_code)
     zoo = Zoo.open(plan.zoo)
     source = resolve_source(plan.data, str(plan.zoo))
-    for method in plan.methods:
-        if "adapter" in method.needs:
-            adapter_entry(zoo, method)
-    pools = {suite: ExpertPool.from_zoo(zoo, _experts(plan, zoo, suite)) for suite in plan.suites}
-    cells = [(method, suite) for suite in plan.suites for method in plan.methods]
+    methods = all_methods(zoo) if plan.methods is None else plan.methods
+    names = {suite: _experts(plan, zoo, suite, methods) for suite in plan.suites}
+    pools = {suite: ExpertPool.from_zoo(zoo, names[suite]) for suite in plan.suites}
+    cells = [(method, suite) for suite in plan.suites for method in methods]
+    misfits = {cell: error for cell in cells if (error := _misfit(zoo, cell[0], pools[cell[1]]))}
+    if plan.methods is not None and misfits:
+        raise LorafuseError("\n".join(dict.fromkeys(misfits.values())))
+    for (method, suite), error in misfits.items():
+        report(f"{suite} {method.label()}: left out, {error}")
+    cells = [cell for cell in cells if cell not in misfits]
     paths = [_path(plan, zoo, method, suite) for method, suite in cells]
     pending = []
     for (method, suite), path in zip(cells, paths, strict=True):
@@ -131,6 +141,7 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
         limit=plan.limit,
         log_samples=True,
         bootstrap_iters=0,
+        confirm_run_unsafe_code=plan.run_code,
     )
     seconds = time.perf_counter() - start
     if output is None:
@@ -155,18 +166,32 @@ def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, method: FusionMethod, suite: 
             "extra_parameters": lm.fused.extra_parameters,
         },
         environment=environment(device),
-        tasks={key: task_of(key, output, items.root[key], revisions[key]) for key in suite_tasks(suite)},
+        tasks={
+            key: task_of(suite, key, output, items.root[key], revisions[key]) for key in suite_tasks(suite)
+        },
     )
     write_samples(_path(plan, zoo, method, suite), _texts(suite, samples))
     return schema.write_cell(plan.out, result, items)
 
 
-def _experts(plan: Plan, zoo: Zoo, suite: str) -> Sequence[str]:
+def _misfit(zoo: Zoo, method: FusionMethod, pool: ExpertPool) -> str | None:
+    """Why a method cannot run with these experts, None where it can."""
+    try:
+        method.check(pool)
+        if "adapter" in method.needs:
+            adapter_entry(zoo, method)
+    except LorafuseError as error:
+        return str(error)
+    return None
+
+
+def _experts(plan: Plan, zoo: Zoo, suite: str, methods: Sequence[FusionMethod]) -> Sequence[str]:
     leaf_tasks(suite)
     if plan.experts is not None:
         return plan.experts
-    names = [entry.name for entry in zoo.manifest.experts if entry.task in suite_tasks(suite)]
-    if not names and any(method.fuses_experts for method in plan.methods):
+    wanted = suite_tasks(suite)
+    names = [entry.name for entry in zoo.manifest.experts if suite in OBLIVION or entry.task in wanted]
+    if not names and any(method.fuses_experts for method in methods):
         tasks = ", ".join(entry.task for entry in zoo.manifest.experts)
         raise LorafuseError(
             f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks or 'none'}). Name --experts."
@@ -236,7 +261,7 @@ def _texts(suite: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
         for key in suite_tasks(suite)
         for name in samples
         if task_key(name) == key and not name.endswith(OPTIONS)
-        for row in of_lm_eval(key, samples[name], REPRESENTATIVE[key])
+        for row in of_lm_eval(key, samples[name], representative(suite, key))
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _AUTO_BATCH = 32
+_HF_OPTIONS = frozenset(inspect.signature(HFLM.__init__).parameters) - {
+    *("self", "pretrained", "backend", "peft", "delta", "kwargs", "truncation")
+}
 
 
 class LorafuseLM(HFLM):
@@ -53,7 +57,7 @@ class LorafuseLM(HFLM):
         device: str | None = "cuda",
         **options: Any,
     ) -> None:
-        chosen, model_options = split_options(method, options)
+        chosen, model_options = split_options(method, options, _HF_OPTIONS, "lm-eval's hf model")
         self.zoo = Zoo.open(zoo)
         self.data_source = resolve_source(data, str(zoo), method)
         names = experts.split("/") if isinstance(experts, str) else experts
@@ -223,22 +227,22 @@ class LorafuseLM(HFLM):
         return _AUTO_BATCH if self.batch_size == "auto" else int(self.batch_size)
 
 
-def split_options(method: str, options: Mapping[str, Any]) -> tuple[FusionMethod, dict[str, Any]]:
-    """The method made from its options, and the options left for lm-eval's Hugging Face model."""
+def split_options(
+    method: str, options: Mapping[str, Any], model: AbstractSet[str], owner: str
+) -> tuple[FusionMethod, dict[str, Any]]:
+    """The method made from its options, and those left for `owner`, whose options are named `model`."""
     known = registry.methods()
     if method.partition(":")[0] not in known:
         raise unknown("method", method, known)
     if ":" in method:
         return registry.parse(method), dict(options)
     own = set(known[method].option_names())
-    reserved = {"self", "pretrained", "backend", "peft", "delta", "kwargs", "truncation"}
-    model = set(inspect.signature(HFLM.__init__).parameters) - reserved
     for key in options:
         if key not in own | model:
-            named = own | {"zoo", "experts", "data", "prefix_sharing"}
+            named = own | {"zoo", "experts", "data"}
             raise LorafuseError(
                 f"unknown option '{key}' in --model_args for method '{method}'.{did_you_mean(key, named | model)}"
-                f" Known: {', '.join(sorted(named))}, and those of lm-eval's hf model."
+                f" Known: {', '.join(sorted(named))}, and those of {owner}."
             )
     chosen = registry.create(method, {key: value for key, value in options.items() if key in own})
     return chosen, {key: value for key, value in options.items() if key not in own}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset, concatenate_datasets, load_dataset
-from lm_eval.tasks._yaml_loader import load_yaml
 from pyarrow import parquet
 
 from lorafuse_bench.errors import LorafuseError
@@ -124,7 +123,7 @@ class Splits(Mapping[str, Dataset]):
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise LorafuseError(
                 f"cannot load dataset '{hub}' ({name or 'default'}, split {split}) from the hub: {reason}."
-                f" Check the connection, or set data= or {VARIABLE} to '{MINI}' or a directory."
+                f" {_advice(hub, reason)}, or set data= or {VARIABLE} to '{MINI}' or a directory."
             ) from error
         return rows, f"{hub}@{revision or 'main'}"
 
@@ -139,6 +138,13 @@ class Splits(Mapping[str, Dataset]):
         if len(rows) == 0:
             raise LorafuseError(f"{where}: no rows. Replace the file, or choose another data source.")
         return rows
+
+
+def _advice(hub: str, reason: str) -> str:
+    """What helps where the hub did not give a dataset."""
+    if "gated" in reason.lower():
+        return f"Accept its conditions at https://huggingface.co/datasets/{hub} and log in (hf auth login)"
+    return "Check the connection"
 
 
 def served_by(folder: Path, split: str) -> list[Path]:
@@ -182,22 +188,17 @@ def _read_parquet(file: Path) -> Dataset:
 
 
 def load(
-    dataset: Mapping[str, Any] | None = None,
+    dataset: Mapping[str, Any],
     data: str | None = None,
     zoo: str | None = None,
     method: str | None = None,
-    **metadata: Any,
+    **_: Any,
 ) -> Splits:
     """The `custom_dataset` of every task YAML.
 
     lm-eval calls it with `dataset` from the YAML and with everything in `--model_args` and
     `--metadata`; of the latter only `data`, `zoo` and `method` matter here. One nested `dataset` key
-    keeps the YAML's words (`name`, `revision`) from colliding with the model's. Without a `hub` in it, the
-    dataset is the one that the task's own file names: lm-eval's tasks are read so.
+    keeps the YAML's words (`name`, `revision`) from colliding with the model's.
     """
-    named = dict(dataset or {})
-    if "hub" not in named:
-        config = load_yaml(metadata["config_source"], resolve_func=False)
-        named |= {"hub": config["dataset_path"], "name": config.get("dataset_name")}
-    named["columns"] = tuple(named.get("columns", ()))
+    named = {**dataset, "columns": tuple(dataset.get("columns", ()))}
     return Splits(Source(**named), resolve_source(data, zoo, method))

@@ -6,6 +6,7 @@ looks like `[1]` as a Python list. Labels need no function: see `label`.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,3 +76,24 @@ def _middle_reply(doc: Doc) -> int:
 
 def _replies(turns: Sequence[dict[str, str]]) -> list[int]:
     return [index for index, turn in enumerate(turns) if index > 0 and turn["from"] == "gpt"]
+
+
+def gpqa_options(docs: Dataset) -> Dataset:
+    """GPQA's four answers as options in an order drawn from the question alone: the same in every run."""
+    return Dataset.from_list([{**doc, **_options(doc)} for doc in docs])
+
+
+def _options(doc: Doc) -> dict[str, str]:
+    from lm_eval.tasks.gpqa.zeroshot.utils import preprocess
+
+    names = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+    answers = [(preprocess(doc[name]), name) for name in names]
+    random.Random(f"lorafuse gpqa {doc['Question']}").shuffle(answers)
+    right = [name for _, name in answers].index("Correct Answer")
+    options = {f"choice{i}": text for i, (text, _) in enumerate(answers, start=1)}
+    return {**options, "answer": f"({'ABCD'[right]})"}
+
+
+def mbpp_examples(docs: Dataset) -> list[Doc]:
+    """The three rows of MBPP's prompt split that its authors show, marked as lm-eval's prompt expects."""
+    return [{**doc, "is_fewshot": True} for doc in docs if doc["task_id"] in (2, 3, 4)]

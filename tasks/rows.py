@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError, unknown
-from lorafuse_bench.tasks.suites import PREFIX, REPRESENTATIVE
+from lorafuse_bench.tasks.suites import OBLIVION, PREFIX, REPRESENTATIVE, SUITES
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,14 @@ def training_rows(key: str, source: str, split: str = "train", limit: int | None
     """The first `limit` rows of a task's split, as text.
 
     `key` is a task key such as `sst2`; `source` is `hub`, `mini` or a directory (see `resolve_source`).
-    Raises LorafuseError for an unknown key, source, split or column.
+    Raises LorafuseError for an unknown key, source, split or column, and for a task of oblivion.
     """
     if key not in REPRESENTATIVE:
         raise unknown("task", key, REPRESENTATIVE)
+    if any(key in SUITES[suite] for suite in OBLIVION):
+        raise LorafuseError(
+            f"'{key}' is for measuring what a model forgets, not for training. Name another task."
+        )
     if limit is not None and limit < 1:
         raise LorafuseError(f"limit {limit} is not a number of rows. Use 1 or more, or leave it out.")
     task = load_task(PREFIX + key, source)

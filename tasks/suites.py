@@ -10,9 +10,14 @@ OPTIONS = "_options"
 _TEXT = tuple(f"text_{kind}" for kind in "story parallel claims views tools boxes wordbook".split())
 _MTL5 = ("cnn_dailymail", "wmt14_en_de", "squad", "sst2", "mnli")
 
+_NO_CODE = ("mmlu", "ifeval", "bbh", "gpqa", "gsm8k_cot")
+
+# Tasks that run code which the model writes: see `consent`.
+CODE = frozenset({"humaneval", "mbpp"})
+
 # Suite -> task keys. mtl5 and mtl7 are the task sets of the rethinking paper, mtl_proposal that of the
-# proposal before it; csr_mtl and nlu_mtl those of MoORE, spectr9 that of SpectR. mini_text is what the mini
-# world's base learnt to read.
+# proposal before it; csr_mtl, nlu_mtl and or_mtl those of MoORE, spectr9 that of SpectR. mini_text is what the
+# mini world's base learnt to read.
 SUITES: dict[str, tuple[str, ...]] = {
     "mtl5": _MTL5,
     "mtl7": (*_MTL5, "paws", "piqa"),
@@ -21,11 +26,13 @@ SUITES: dict[str, tuple[str, ...]] = {
     "nlu_mtl": ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2"),
     "mini_text": _TEXT,
     "spectr9": ("agnews", "cola", "dbpedia", "hellaswag", "mnli", "mrpc", "qnli", "qqp", "sst2"),
+    "or_mtl": ("mmlu", "ifeval", "bbh", "gpqa", "humaneval", "mbpp", "gsm8k_cot"),
+    "or_mtl_no_code": _NO_CODE,
 }
 
 # Suites of tasks that no expert was trained for. They ask what fusing did to the base, so their boards
 # compare with the base, before and after, and need no oracle.
-OBLIVION = frozenset({"or_mtl", "mini_text"})
+OBLIVION = frozenset({"or_mtl", "or_mtl_no_code", "mini_text"})
 
 # Tasks whose answer is one of a few words. Each has a log-likelihood leaf beside it,
 # `lorafuse_<key>_options`, over those words.
@@ -43,7 +50,22 @@ REPRESENTATIVE: dict[str, str] = {
     "paws": "bleu",
     "gsm8k": "exact_match",
     "dialogue": "nll_per_byte",
+    "mmlu": "acc",
+    "ifeval": "inst_level_strict_acc",
+    "bbh": "exact_match",
+    "gpqa": "acc",
+    "humaneval": "pass@1",
+    "mbpp": "pass@1",
+    "gsm8k_cot": "exact_match",
 }
+
+# Where a suite's paper scores a task otherwise: SpectR has accuracy throughout.
+_IN_SUITE = {("spectr9", "cola"): "acc"}
+
+
+def representative(suite: str, key: str) -> str:
+    """The metric that stands for a task in a suite's mean."""
+    return _IN_SUITE.get((suite, key), REPRESENTATIVE[key])
 
 
 def suite_tasks(suite: str) -> tuple[str, ...]:

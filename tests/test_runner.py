@@ -203,6 +203,26 @@ def test_all_methods_leaves_out_what_the_zoo_cannot_do(zoo: Zoo) -> None:
     assert "moa" not in [method.name for method in runner.all_methods(bare)]
 
 
+def test_all_leaves_out_with_a_word_what_does_not_fit_the_experts(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitting = [registry.parse(spec) for spec in ("base", "arrow:k=2", "arrow:k=99")]
+    monkeypatch.setattr(runner, "all_methods", lambda zoo: fitting)
+    said: list[str] = []
+    paths = runner.run(replace(plan(zoo, tmp_path, "base"), methods=None), said.append)
+    assert [path.name for path in paths] == ["base.json", "arrow@k=2.json"]
+    assert any("arrow:k=99: left out, method 'arrow': k=99 must be between" in line for line in said)
+
+
+def test_options_that_do_not_fit_are_all_named_before_anything_runs(zoo: Zoo, tmp_path: Path) -> None:
+    with pytest.raises(LorafuseError) as caught:
+        runner.run(plan(zoo, tmp_path, "base,spectr:k=99,weight_sum:weights=1/2"))
+    spectr, weight_sum = str(caught.value).splitlines()
+    assert "'spectr': k=99" in spectr
+    assert "'weight_sum': weights='1/2'" in weight_sum
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_suite_without_experts_is_refused(tmp_path: Path, handmade_data: Path) -> None:
     zoo = tiny_zoo(tmp_path / "zoo", experts=1)
     with pytest.raises(LorafuseError, match="no expert for task|no expert for suite"):
@@ -221,6 +241,7 @@ def test_a_suite_without_experts_is_refused(tmp_path: Path, handmade_data: Path)
         (["--data", "nowhere"], "data source 'nowhere' is not a directory"),
         (["--methods", "moa:pool=last"], "no router for method 'moa' with pool=last"),
         (["--out", "/proc/nowhere"], "cannot write"),
+        (["--suites", "sst2/humaneval"], "humaneval: code that the model writes would run on this machine"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -74,7 +74,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("tasks trained on together, easiest first")
     axes.set_ylabel("mean score over these tasks")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right")
+    figure.legend(loc="outside right upper")
     write_figure(figure, path)
 
 

@@ -50,7 +50,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axes.set_xticks(range(len(groups)), groups, rotation=25, ha="right")
     axes.set_ylabel("after minus before")
     axes.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside right")
+    figure.legend(loc="outside right upper")
     write_figure(figure, path)
 
 

@@ -17,9 +17,15 @@ from lorafuse_bench.files import write_bytes
 
 def new_figure(width: float = 7, height: float = 4) -> tuple[Figure, Axes]:
     """A figure of so many inches with one set of axes."""
+    figure, (axes,) = new_panels(1, width, height)
+    return figure, axes
+
+
+def new_panels(count: int, width: float = 10, height: float = 4) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches with sets of axes side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure, [figure.add_subplot(1, count, place) for place in range(1, count + 1)]
 
 
 def write_figure(figure: Figure, path: Path) -> None:

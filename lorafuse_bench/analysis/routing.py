@@ -46,10 +46,14 @@ def routing_weights(
     if module not in routed_modules(fused):
         raise unknown("module with experts", module, routed_modules(fused))
     place = fused.model.get_submodule(module)
+    assert isinstance(place, FusedModule)
+    update = place.update
+    assert isinstance(update, TrainedUpdate)
     held: list[Tensor] = []
 
     def note(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        gates = place.update.gates(args[0])
+        gates = update.gates(args[0])
+        assert gates is not None
         held.append(gates.float().expand(*args[0].shape[:2], -1))
 
     handle = place.register_forward_pre_hook(note)

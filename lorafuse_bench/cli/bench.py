@@ -93,6 +93,56 @@ def prefix(
 
 
 @app.command()
+def serve(
+    out: Out = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a PNG to this file.")] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Enter vLLM's cost into the results of `lorafuse run` in this folder."),
+    ] = None,
+    backends: Annotated[
+        str, typer.Option(help="Among vllm, hf, peft, separated by commas.")
+    ] = "vllm,hf,peft",
+    methods: Annotated[
+        str, typer.Option(help="Methods served as one adapter per sequence, separated by commas.")
+    ] = "base,oracle,moa,svd,concat",
+    mix: Annotated[
+        str, typer.Option(help="How tasks are mixed: uniform, zipf, single, separated by commas.")
+    ] = "uniform",
+    concurrency: Annotated[str, typer.Option(help="Requests at a time, separated by commas.")] = "1,8,32",
+    zoo: Annotated[str, typer.Option(help="A zoo directory, or 'mini', the embedded one.")] = "mini",
+    suite: Annotated[str, typer.Option(help="The suite whose prompts are asked.")] = "mtl7",
+    requests: Annotated[int, typer.Option(min=1, help="Requests of one pass.")] = 128,
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens written for each request.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Passes; rates are their medians.")] = 3,
+    dtype: Annotated[str, typer.Option(help="Type the models compute in.")] = "float32",
+) -> None:
+    """Throughput and latency of methods on vLLM, on our wrapper and on PEFT's mixed batch.
+
+    Finished measurements are kept in --out: the same command goes on from there.
+    """
+    from lorafuse_bench.bench import serve as bench
+    from lorafuse_bench.bench.plot import plot_serve
+
+    load = bench.Load(zoo, suite, requests, new_tokens, rounds, dtype)
+    result = bench.run(
+        load,
+        _words(backends),
+        _words(methods),
+        _words(mix),
+        _numbers(concurrency),
+        out,
+        lambda text: typer.echo(text, err=True),
+    )
+    _report(result, out)
+    if plot is not None:
+        plot_serve(result, plot)
+        typer.echo(f"plot: {plot}")
+    if into is not None:
+        typer.echo(f"cost entered into {len(bench.enter(result, into))} results below {into}")
+
+
+@app.command()
 def leaderboard(
     out: Out = None,
     methods: Annotated[int, typer.Option(min=1, help="Methods besides base and oracle.")] = 100,
@@ -126,12 +176,16 @@ def _shape(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
+def _words(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
 def _numbers(text: str) -> list[int]:
     from lorafuse_bench.errors import LorafuseError
 
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and int(part) for part in parts):
-        raise LorafuseError(f"'{text}' is not a list of numbers of experts, such as 8,32. Write it so.")
+        raise LorafuseError(f"'{text}' is not a list of numbers, such as 8,32. Write it so.")
     return [int(part) for part in parts]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -34,6 +34,14 @@ def command(
     device: Annotated[
         str, typer.Option(help="Where the model runs; the CPU where there is no such device.")
     ] = "cuda",
+    run_code: Annotated[
+        bool,
+        typer.Option(
+            "--confirm-run-unsafe-code",
+            "--confirm_run_unsafe_code",
+            help="Consent to run the code that models write (or_mtl), together with HF_ALLOW_CODE_EVAL=1.",
+        ),
+    ] = False,
 ) -> None:
     """Evaluate fusion methods on suites and keep every finished cell.
 
@@ -41,18 +49,20 @@ def command(
     """
     from rich.console import Console
 
+    from lorafuse_bench.tasks import consent
+    from lorafuse_bench.tasks.suites import leaf_tasks
+
+    names = [suite.strip() for suite in suites.split(",")]
+    leaves = (leaf for name in names for leaf in leaf_tasks(name))
+    consent.ask(leaves, run_code)  # before the seconds that importing what follows takes
+
     from lorafuse_bench import runner
     from lorafuse_bench.fusion import registry
-    from lorafuse_bench.zoo.manifest import Zoo
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if methods == "all":
-        chosen: list[Any] = runner.all_methods(Zoo.open(zoo))
-    else:
-        chosen = [registry.parse(spec.strip()) for spec in methods.split(",")]
     plan = runner.Plan(
-        methods=chosen,
-        suites=[suite.strip() for suite in suites.split(",")],
+        methods=None if methods == "all" else registry.parse_all(methods),
+        suites=names,
         out=out,
         zoo=zoo,
         experts=[name.strip() for name in experts.split(",")] if experts else None,
@@ -62,6 +72,7 @@ def command(
         batch_size=batch_size,
         dtype=dtype,
         device=device,
+        run_code=run_code,
     )
     paths = runner.run(plan, report=lambda text: console.print(text, markup=False))
     typer.echo(

@@ -122,6 +122,11 @@ class FusionMethod(ABC):
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
         """The update of each adapted module; modules left out stay the base's."""
 
+    def check(self, pool: ExpertPool) -> None:
+        """LorafuseError when these options do not fit the pool. Called before anything runs, so keep it quick."""
+        if self.fuses_experts:
+            pool.required_by(f"method '{self.name}'")
+
     @property
     def merge_before(self) -> bool:
         """Whether factors are combined before multiplying: meaningful only from a shared initialisation."""
@@ -188,6 +193,11 @@ class RowRouting(FusionMethod):
     """A method that gives each row (and block) one expert."""
 
     family: ClassVar[Family] = "routing"
+
+    @property
+    def one_expert_per_sequence(self) -> bool:
+        """Whether a row's expert is the same in all blocks, so that a server can apply it as one adapter."""
+        return True
 
     def experts(self, runtime: Runtime) -> ExpertPool:
         """The experts to choose among, in the pool's order."""

@@ -88,6 +88,19 @@ def parse(spec: str) -> FusionMethod:
     return create(name, options)
 
 
+def parse_all(specs: str) -> list[FusionMethod]:
+    """The methods of specs separated by commas; LorafuseError has a line for each that is wrong."""
+    found, errors = [], []
+    for spec in specs.split(","):
+        try:
+            found.append(parse(spec.strip()))
+        except LorafuseError as error:
+            errors.append(str(error))
+    if errors:
+        raise LorafuseError("\n".join(errors))
+    return found
+
+
 def _convert(method: str, key: str, value: Any, hint: Any) -> Any:
     if isinstance(value, str) and value.lower() in ("none", "null"):
         value = None

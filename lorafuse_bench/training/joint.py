@@ -154,7 +154,7 @@ def _make_trainable(update: RowUpdate, pool: ExpertPool, module: str, generator:
     for index, rank in enumerate((*pool.modules[module].ranks, 0)):
         a[index, rank:] = 0
     update.A = nn.Parameter(a)
-    update.B = nn.Parameter(torch.zeros_like(update.B))
+    update.B_T = nn.Parameter(torch.zeros_like(update.B_T))
 
 
 def _save_experts(zoo: Zoo, model: JointMoa, name: str) -> tuple[ExpertEntry, ...]:
@@ -167,7 +167,7 @@ def _save_experts(zoo: Zoo, model: JointMoa, name: str) -> tuple[ExpertEntry, ..
             if rank == 0:
                 continue
             key = f"base_model.model.{module}"
-            a, b = update.A[index, :rank].detach(), update.B[index, :, :rank].detach()
+            a, b = update.A[index, :rank].detach(), update.B_T[index, :rank].T.detach()
             tensors[f"{key}.lora_A.weight"] = a.contiguous()
             tensors[f"{key}.lora_B.weight"] = (b / expert.scaling[module]).contiguous()
         path = f"routers/{name}/experts/{expert.name}"

@@ -1,4 +1,4 @@
-"""Tasks of csr_mtl, nlu_mtl, spectr9 and mini_text that the mini world writes when they are first asked for.
+"""Tasks of csr_mtl, nlu_mtl, spectr9, or_mtl and mini_text that the mini world writes when they are first asked for.
 
 They are not shipped: a generated data directory says in its build.json which world it is of, and from that
 the same rows come everywhere.
@@ -10,12 +10,12 @@ import json
 from functools import cache, partial
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, Features
 from datasets.features import ClassLabel, List, Value
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.suites import SUITES
-from lorafuse_bench.zoo import suite_rows
+from lorafuse_bench.zoo import oblivion_rows, suite_rows
 from lorafuse_bench.zoo.data import (
     INT32,
     RECORD,
@@ -85,6 +85,43 @@ SUITE_TASKS: tuple[MiniTask, ...] = (
       for key in SUITES["mini_text"]),
 )  # fmt: skip
 
+_FEW, _SOME, _NONE = 5, 50, 0
+_ARGUMENTS = Features(
+    {
+        **dict.fromkeys(oblivion_rows.ARGUMENTS, STRING),
+        **{name: Value("int64") for name in oblivion_rows.ARGUMENTS if name.startswith("num_")},
+        "keywords": List(STRING),
+        "forbidden_words": List(STRING),
+    }
+)
+OBLIVION_TASKS: tuple[MiniTask, ...] = (
+    *(MiniTask(f"mmlu {name}", "cais/mmlu", name, "test", ("question", "choices"),
+               columns("question", "subject", choices=List(STRING), answer=ClassLabel(names=list("ABCD"))),
+               oblivion_rows.mmlu, train_rows=_FEW, evaluation_rows=_FEW, training="dev")
+      for name in oblivion_rows.SUBJECTS),
+    *(MiniTask(f"bbh {name}", "SaylorTwift/bbh", name, "test", ("input",), columns("input", "target"),
+               row, train_rows=_NONE, evaluation_rows=_FEW)
+      for name, row in oblivion_rows.BBH.items()),
+    MiniTask("ifeval", "google/IFEval", "default", "train", ("prompt",),
+             columns("prompt", key=Value("int64"), instruction_id_list=List(STRING), kwargs=List(_ARGUMENTS)),
+             oblivion_rows.ifeval, lambda index: {"key": index},
+             train_rows=_NONE, evaluation_rows=_SOME, training=""),
+    MiniTask("gpqa", "Idavidrein/gpqa", "gpqa_main", "train", ("Question", "Correct Answer"),
+             columns("Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2",
+                     "Incorrect Answer 3", "Explanation", "Record ID"),
+             oblivion_rows.gpqa, lambda index: {"Record ID": f"rec{index:05d}"},
+             train_rows=_NONE, evaluation_rows=_SOME, training=""),
+    MiniTask("humaneval", "openai/openai_humaneval", "openai_humaneval", "test", ("prompt",),
+             columns("task_id", "prompt", "canonical_solution", "test", "entry_point"),
+             oblivion_rows.humaneval, lambda index: {"task_id": f"Mini/{index}"},
+             train_rows=_NONE, evaluation_rows=_SOME),
+    MiniTask("mbpp", "google-research-datasets/mbpp", "full", "test", ("text",),
+             columns("text", "code", "test_setup_code", task_id=INT32, test_list=List(STRING),
+                     challenge_test_list=List(STRING)),
+             oblivion_rows.mbpp, lambda index: {"task_id": index + 1},
+             train_rows=2 * _FEW, evaluation_rows=_SOME, training="prompt"),
+)  # fmt: skip
+
 
 def world_seed(data: Path) -> int | None:
     """The seed of the world that a data directory was generated from; None for data from elsewhere."""
@@ -108,8 +145,10 @@ def generated(folder: str, split: str, seed: int) -> Dataset:
 
 @cache
 def _splits(folder: str, seed: int) -> dict[str, Dataset]:
-    for task in SUITE_TASKS:
+    for task in SUITE_TASKS + OBLIVION_TASKS:
         if task.folder == folder:
             made = task_splits(task, make_world(seed))
-            return {split: Dataset.from_list(rows, features=task.features) for split, rows in made.items()}
+            return {
+                split: Dataset.from_list(rows, features=task.features) for split, rows in made.items() if rows
+            }
     return {}

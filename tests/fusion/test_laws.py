@@ -252,4 +252,4 @@ def test_truncated_svd_is_optimal(out: int, into: int, stacked: int) -> None:
 )
 def test_options_out_of_range(spec: str, message: str) -> None:
     with pytest.raises(LorafuseError, match=message):
-        delta(spec, random_experts())
+        registry.parse(spec).check(ExpertPool(random_experts()))

@@ -98,3 +98,12 @@ def test_two_methods_of_one_name_are_refused() -> None:
         registry.register(Other)
     assert registry.methods()["moa"] is Moa
     assert issubclass(Moa, FusionMethod)
+
+
+def test_every_wrong_spec_of_a_list_is_named() -> None:
+    assert [method.label() for method in registry.parse_all("base, svd:rank=4")] == ["base", "svd:rank=4"]
+    with pytest.raises(LorafuseError) as caught:
+        registry.parse_all("mao,base,svd:rnak=4")
+    first, second = str(caught.value).splitlines()
+    assert "'mao'" in first
+    assert "'rnak'" in second

@@ -12,11 +12,14 @@ from typer.testing import CliRunner
 
 from lorafuse_bench import cli
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards import reported
 from lorafuse_bench.leaderboards.board import Board, Row
 from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.reported_rows import OVER_ORACLE
 from lorafuse_bench.leaderboards.verify import verify
-from lorafuse_bench.tasks.suites import REPRESENTATIVE, SUITES
+from lorafuse_bench.tasks.rows import load_task
+from lorafuse_bench.tasks.suites import PREFIX, SUITES, representative
 
 SUITE = "or_mtl"
 TABLE = reported.load("moore_table12_oblivion")
@@ -150,7 +153,19 @@ def test_the_board_is_verified_and_shown(tmp_path: Path) -> None:
 def test_reported_suites_have_our_tasks_and_metrics(name: str) -> None:
     """So that a paper's column is the very column of the board it stands on."""
     table = reported.load(name)
-    if table.suite not in SUITES:
+    scores = table.quantity in ("score", OVER_ORACLE)
+    if table.suite is None:
+        assert not scores or name == "rethinking_table5_ablation", "a table of scores names its suite"
         return
+    assert scores
     columns = {column.task: column.metric for column in table.columns if column.representative}
-    assert columns == {key: REPRESENTATIVE[key] for key in SUITES[table.suite]}
+    assert columns == {key: representative(table.suite, key) for key in SUITES[table.suite]}
+    for column in table.columns:
+        emitted = load_task(PREFIX + column.task, "mini").higher_is_better()
+        assert emitted[column.metric], f"{column.task} reports no {column.metric}"
+
+
+def test_the_papers_labels_are_ours() -> None:
+    for name in ("moore_table5_csr_llama3.1_8b", "moore_table12_oblivion"):
+        for row in reported.load(name).rows:
+            assert registry.parse(row.label).label() == row.label

@@ -5,6 +5,7 @@ import pytest
 from lorafuse_bench.leaderboards import reported, stats
 from lorafuse_bench.leaderboards.board import Row
 from lorafuse_bench.leaderboards.reported_rows import reported_rows
+from lorafuse_bench.tasks.suites import OBLIVION
 
 ABILITIES = [
     ("rethinking_table1_0.5b_mtl5", "Qwen2-0.5B", [0.223, 0.999, 0.681, 0.613, 0.702, 1.0]),
@@ -18,7 +19,7 @@ def rows_of(name: str, model: str) -> dict[str, Row]:
     table = reported.load(name)
     rows = [
         row
-        for row in reported_rows(table.suite or "")
+        for row in reported_rows(table.suite or "", table.suite in OBLIVION)
         if (row.source or "").endswith(f"{table.table}, {model}")
     ]
     return {row.label: row for row in rows}
@@ -72,6 +73,20 @@ def test_normalised_base_of_spectr_follows_from_its_raw_table() -> None:
             assert 100 * ratio.value == pytest.approx(printed, abs=0.0501)
 
 
+def test_printed_ratios_stand_beside_measured_ones() -> None:
+    """Table 2 has ratios and no raw scores, Table 3 raw scores of the base and the oracle."""
+    ratios, raw = (
+        rows_of(f"spectr_table{name}", "gemma-2b") for name in ("2_normalised_accuracy", "3_raw_accuracy")
+    )
+    spectr = ratios["spectr"]
+    assert spectr.tasks["cola"].metrics == {}
+    assert spectr.tasks["cola"].normalised and spectr.tasks["cola"].normalised.value == pytest.approx(0.913)
+    assert spectr.ability and spectr.ability.value == pytest.approx(0.799, abs=0.0005)
+    assert raw["base"].tasks["cola"].metrics["acc"].value == pytest.approx(0.79)
+    assert raw["base"].ability and ratios["base"].ability
+    assert raw["base"].ability.value == pytest.approx(ratios["base"].ability.value, abs=0.0005)
+
+
 def test_deltas_of_moore_are_differences_from_the_base() -> None:
     base, *rows = reported.load("moore_table12_oblivion").rows
     assert base.role == "floor"
@@ -86,7 +101,7 @@ def test_deltas_of_moore_are_differences_from_the_base() -> None:
 def test_rows_of_a_table_without_an_oracle_stand_raw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = reported.load(name).model_copy(update={"suite": "toy"})
     monkeypatch.setattr(reported, "tables_of", lambda suite: iter([table]))
-    for row, printed in zip(reported_rows("toy"), table.rows, strict=True):
+    for row, printed in zip(reported_rows("toy", oblivion=False), table.rows, strict=True):
         assert row.ability is None
         for column, value in zip(table.columns, printed.values, strict=True):
             if value is not None:

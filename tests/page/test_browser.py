@@ -296,8 +296,8 @@ def test_the_papers_oblivion_stands_beside(browser: Browser, page: Path) -> None
         "return [...document.querySelectorAll('#scores tr.reported')].map(tr => [...tr.cells].slice(0, 2)"
         ".map(cell => cell.firstChild.data ?? cell.childNodes[1].data))"
     )
-    assert ["MoORE", "−0.013"] in deltas
-    assert ["LoRA", "−0.471"] in deltas
+    assert ["moore", "−0.013"] in deltas
+    assert ["lora", "−0.471"] in deltas
 
 
 def test_csv_of_oblivion_has_before_after_and_change(browser: Browser, page: Path) -> None:

@@ -12,7 +12,15 @@ from lm_eval.tasks import TaskManager
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.tasks.suites import LABELS, REPRESENTATIVE, SUITES, leaf_tasks, suite_tasks, task_key
+from lorafuse_bench.tasks.suites import (
+    LABELS,
+    REPRESENTATIVE,
+    SUITES,
+    leaf_tasks,
+    representative,
+    suite_tasks,
+    task_key,
+)
 
 TASKS = Path(str(files("lorafuse_bench.tasks")))
 
@@ -62,13 +70,18 @@ def test_tasks_by_name_are_a_suite_too() -> None:
             suite_tasks(given)
 
 
-def test_group_yamls_hold_the_leaves_of_the_suites(handmade_data: Path) -> None:
-    manager = TaskManager(
-        include_defaults=False, include_path=str(TASKS), metadata={"data": str(handmade_data)}
-    )
+def test_group_yamls_hold_the_leaves_of_the_suites() -> None:
+    manager = TaskManager(include_defaults=False, include_path=str(TASKS), metadata={"data": "mini"})
     assert set(manager.all_groups) == set(SUITES)
     for suite in SUITES:
         assert set(manager.load([suite])["tasks"]) == set(leaf_tasks(suite))
+
+
+def test_spectr9_scores_cola_by_accuracy_as_its_paper_does() -> None:
+    manager = TaskManager(include_defaults=False, include_path=str(TASKS), metadata={"data": "mini"})
+    assert representative("spectr9", "cola") == "acc"
+    assert representative("nlu_mtl", "cola") == "mcc"
+    assert list(manager.load(["spectr9"])["tasks"]["lorafuse_cola"].higher_is_better()) == ["acc", "score"]
 
 
 def test_every_yaml_is_indexed_and_no_include_is(handmade_data: Path) -> None:
@@ -78,9 +91,9 @@ def test_every_yaml_is_indexed_and_no_include_is(handmade_data: Path) -> None:
     assert all(name.startswith("lorafuse_") for name in manager.all_subtasks)
 
 
-def test_representative_metric_is_reported_with_its_direction(handmade_data: Path) -> None:
+def test_representative_metric_is_reported_with_its_direction() -> None:
     for key, metric in REPRESENTATIVE.items():
-        better_up = load_task(f"lorafuse_{key}", str(handmade_data)).higher_is_better()
+        better_up = load_task(f"lorafuse_{key}", "mini").higher_is_better()
         assert better_up[metric] is (key != "dialogue"), key
         assert ("score" in better_up) is (key != "dialogue"), "a loss has no place in the group mean"
 

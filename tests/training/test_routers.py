@@ -159,7 +159,7 @@ def test_joint_loss_is_language_plus_routing(zoo: Zoo) -> None:
         routing.append(F.cross_entropy(F.linear(hidden, model.w2[block].double()), task))
     torch.testing.assert_close(loss.double(), language + 0.5 * sum(routing) / 3, rtol=1e-4, atol=1e-4)
     loss.backward()
-    grads = next(iter(model.updates.values())).B.grad
+    grads = next(iter(model.updates.values())).B_T.grad
     assert grads is not None
     assert grads[0].any()
     assert grads[2].any()

@@ -96,20 +96,33 @@ def products(stack: ModuleStack) -> Iterator[Tensor]:
     return (b @ a for a, b in zip(stack.A, stack.B, strict=True))
 
 
-def expert_weights(method: str, text: str | None, pool: ExpertPool, default: float) -> list[float]:
-    """The λ_i of an option such as `weights=0.5/0.3/0.2`, one per expert; all `default` without it."""
-    if text is None:
-        return [default] * len(pool)
-    try:
-        values = [float(part) for part in text.split("/")]
-    except ValueError:
-        values = []
-    if len(values) != len(pool) or not all(map(math.isfinite, values)):
-        raise LorafuseError(
-            f"method '{method}': weights={text!r} must be {len(pool)} numbers separated by '/',"
-            f" for {', '.join(pool.names)}."
-        )
-    return values
+class Weighted(Merge):
+    """A merge whose λ_i can be given by an option such as `weights=0.5/0.3/0.2`, in the order of the experts."""
+
+    weights: str | None
+
+    def default_weight(self, experts: int) -> float:
+        """λ_i where no weights are given."""
+        return 1.0
+
+    def expert_weights(self, pool: ExpertPool) -> list[float]:
+        """The λ_i, one per expert; LorafuseError unless the option holds as many finite numbers."""
+        if self.weights is None:
+            return [self.default_weight(len(pool))] * len(pool)
+        try:
+            values = [float(part) for part in self.weights.split("/")]
+        except ValueError:
+            values = []
+        if len(values) != len(pool) or not all(map(math.isfinite, values)):
+            raise LorafuseError(
+                f"method '{self.name}': weights={self.weights!r} must be {len(pool)} numbers separated by '/',"
+                f" for {', '.join(pool.names)}."
+            )
+        return values
+
+    def check(self, pool: ExpertPool) -> None:
+        super().check(pool)
+        self.expert_weights(pool)
 
 
 def check_options(method: str, density: float, scale: float) -> None:
@@ -121,7 +134,7 @@ def check_options(method: str, density: float, scale: float) -> None:
 
 
 @dataclass(frozen=True)
-class Elementwise(Merge):
+class Elementwise(Weighted):
     """A merge that thins every expert's updates out and joins what is left, entry by entry.
 
     One module at a time, and of its dense updates one expert's at a time.
@@ -166,12 +179,8 @@ class Elementwise(Merge):
     def join(self, tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
         """One tensor of the experts' thinned ones, in the pool's order, with weights λ_i."""
 
-    def default_weight(self, experts: int) -> float:
-        """λ_i where no weights are given."""
-        return 1.0
-
     def fuse(self, pool: ExpertPool) -> Adapter:
-        weights = expert_weights(self.name, self.weights, pool, self.default_weight(len(pool)))
+        weights = self.expert_weights(pool)
         if self.space == "factors":
             return Adapter(
                 {m: self._factors(pool.names, m, stack, weights) for m, stack in pool.modules.items()}

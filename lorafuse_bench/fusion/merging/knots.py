@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool, ModuleStack
-from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
+from lorafuse_bench.fusion.base import Adapter, Law, option
 from lorafuse_bench.fusion.merging.elementwise import (
+    Weighted,
     check_options,
     disjoint_mean,
-    expert_weights,
     keep_largest,
     weighted_sum,
 )
@@ -28,7 +28,7 @@ _ROUNDING = 1e-6
 
 @register
 @dataclass(frozen=True)
-class Knots(Merge):
+class Knots(Weighted):
     """TIES, or a weighted sum, of the experts' coordinates in the shared basis of all their updates.
 
     `[s_1 B_1 A_1, ..., s_N B_N A_N] (out, N·in) = U Σ [V_1ᵀ, ..., V_Nᵀ]`; `ΔW = scale · U merge(Σ V_iᵀ)`,
@@ -60,9 +60,11 @@ class Knots(Merge):
             broken["one expert is itself"] = "its coordinates are trimmed to the largest"
         return broken
 
+    def default_weight(self, experts: int) -> float:
+        return 1.0 if self.merge == "ties" else 1 / experts
+
     def fuse(self, pool: ExpertPool) -> Adapter:
-        default = 1.0 if self.merge == "ties" else 1 / len(pool)
-        weights = expert_weights(self.name, self.weights, pool, default)
+        weights = self.expert_weights(pool)
         factors = {}
         for module, stack in pool.modules.items():
             u, s, parts = shared_basis(stack)

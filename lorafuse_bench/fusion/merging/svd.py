@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
@@ -38,17 +40,22 @@ class SvdMerge(Merge):
     def laws_broken(self) -> dict[Law, str]:
         return {} if self.rank is None else {"one expert is itself": "its rank may exceed the one asked for"}
 
+    def check(self, pool: ExpertPool) -> None:
+        super().check(pool)
+        for module, stack in pool.modules.items():
+            full = min(len(pool) * stack.A.shape[1], *stack.shape)
+            if self.rank is not None and self.rank > full:
+                raise LorafuseError(
+                    f"method 'svd': rank={self.rank} exceeds {full}, the largest possible rank at {module}. Lower it."
+                )
+
     def fuse(self, pool: ExpertPool) -> Adapter:
         factors = {}
         for module, stack in pool.modules.items():
-            rank = self.rank or max(stack.ranks)
-            full = min(len(pool) * stack.A.shape[1], *stack.shape)
-            if rank > full:
-                raise LorafuseError(
-                    f"method 'svd': rank={rank} exceeds {full}, the largest possible rank at {module}. Lower it."
-                )
             factors[module] = truncated_svd(
-                stack.A.flatten(0, 1), stack.B.transpose(0, 1).flatten(1) / len(pool), rank
+                stack.A.flatten(0, 1),
+                stack.B.transpose(0, 1).flatten(1) / len(pool),
+                self.rank or max(stack.ranks),
             )
         return Adapter(factors)
 
@@ -57,11 +64,21 @@ def truncated_svd(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Best rank-`rank` factors of `b @ a`, for `a (R, in)`, `b (out, R)`: `(V_rᵀ (r, in), U_r Σ_r (out, r))`.
 
     With `b = Q_b R_b` and `aᵀ = Q_a R_a`, `b a = Q_b (R_b R_aᵀ) Q_aᵀ` and the core's SVD gives both
-    sides. Computed in fp64, since the QR of stacked, nearly parallel factors loses digits in fp32.
+    sides. Computed in fp64, since the QR of stacked, nearly parallel factors loses digits in fp32. The Q's
+    are not formed but applied to the r columns wanted, which halves the time.
     """
-    q_b, r_b = torch.linalg.qr(b.double())
-    q_a, r_a = torch.linalg.qr(a.double().T)
+    q_b, r_b = _qr(b.double())
+    q_a, r_a = _qr(a.double().T)
     u, s, v = torch.linalg.svd(r_b @ r_a.T)
-    left = q_b @ u[:, :rank] * s[:rank]
-    right = v[:rank] @ q_a.T
-    return right.to(a.dtype), left.to(b.dtype)
+    return q_a(v[:rank].T).T.to(a.dtype), q_b(u[:, :rank] * s[:rank]).to(b.dtype)
+
+
+def _qr(x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """`y -> Q y` and R of the reduced QR of `x (m, n)`: with k = min(m, n), `y (k, c)`, `R (k, n)`."""
+    reflectors, tau = torch.geqrf(x)
+    rows, k = len(x), len(tau)
+
+    def apply(y: Tensor) -> Tensor:
+        return torch.ormqr(reflectors[:, :k], tau, F.pad(y, (0, 0, 0, rows - k)))
+
+    return apply, reflectors[:k].triu()

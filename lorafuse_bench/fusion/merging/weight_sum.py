@@ -8,15 +8,15 @@ import torch
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Merge, option
-from lorafuse_bench.fusion.merging.elementwise import expert_weights
+from lorafuse_bench.fusion.base import Adapter, option
+from lorafuse_bench.fusion.merging.elementwise import Weighted
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class WeightSum(Merge):
+class WeightSum(Weighted):
     """One LoRA from linearly combined factors (merge-before).
 
     `Ā = Σ λ_i A_i (r, in)`, `B̄ = Σ λ_i s_i B_i (out, r)`, `ΔW = B̄ Ā`: with one common scaling `s`
@@ -44,9 +44,11 @@ class WeightSum(Merge):
     def merge_before(self) -> bool:
         return True
 
+    def default_weight(self, experts: int) -> float:
+        return 1 / experts if self.average else 1.0
+
     def fuse(self, pool: ExpertPool) -> Adapter:
-        default = 1 / len(pool) if self.average else 1.0
-        weights = torch.tensor(expert_weights(self.name, self.weights, pool, default))
+        weights = torch.tensor(self.expert_weights(pool))
         return Adapter(
             {
                 module: (

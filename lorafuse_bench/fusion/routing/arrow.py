@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import FusionMethod, Runtime, option
 from lorafuse_bench.fusion.papers import ARROW, SPECTR
 from lorafuse_bench.fusion.registry import register
@@ -46,8 +47,11 @@ class Arrow(FusionMethod):
     def merge_before(self) -> bool:
         return self.merge == "before"
 
+    def check(self, pool: ExpertPool) -> None:
+        super().check(pool)
+        check_k(self.name, self.k, len(pool))
+
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        check_k(self.name, self.k, len(runtime.pool))
         weigh = partial(softmax_top_k, k=self.k, temperature=self.temperature)
         updates: dict[str, Update] = {}
         for module, stack in runtime.pool.modules.items():

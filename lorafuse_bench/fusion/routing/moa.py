@@ -47,6 +47,10 @@ class Moa(RowRouting):
     needs = frozenset({"router"})
     paper = f"{MOA}; {RETHINKING}, section 3.3"
 
+    @property
+    def one_expert_per_sequence(self) -> bool:
+        return self.decision != "per_block"
+
     def experts(self, runtime: Runtime) -> ExpertPool:
         return self._router(runtime).pool or runtime.pool
 

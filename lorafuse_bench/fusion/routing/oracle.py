@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,6 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Law, Prompts, RowRouting, Runtime, option
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
-from lorafuse_bench.layers import Update
 
 
 @register
@@ -46,13 +44,13 @@ class Oracle(RowRouting):
             "order of the experts": "the next one in their order is used",
         }
 
-    def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        if self.wrong and len({expert.task for expert in runtime.pool.experts}) < 2:
+    def check(self, pool: ExpertPool) -> None:
+        super().check(pool)
+        if self.wrong and len({expert.task for expert in pool.experts}) < 2:
             raise LorafuseError(
                 f"method 'oracle': wrong=true needs experts of two tasks, the pool has"
-                f" {', '.join(runtime.pool.names)}. Add an expert."
+                f" {', '.join(pool.names)}. Add an expert."
             )
-        return super().updates(runtime)
 
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor:
         index = [expert_of(runtime.pool, task, self.wrong) for task in prompts.tasks]

@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import FusionMethod, Runtime, option
 from lorafuse_bench.fusion.papers import SPECTR
 from lorafuse_bench.fusion.registry import register
@@ -42,8 +43,11 @@ class Spectr(FusionMethod):
     family = "routing"
     paper = f"{SPECTR}, section 3"
 
+    def check(self, pool: ExpertPool) -> None:
+        super().check(pool)
+        check_k(self.name, self.k, len(pool))
+
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        check_k(self.name, self.k, len(runtime.pool))
         updates: dict[str, Update] = {}
         for module, stack in runtime.pool.modules.items():
             u, s, vt = expert_svd(stack)

@@ -1,0 +1,111 @@
+"""vLLM gives what the Hugging Face wrapper gives, on the embedded zoo's mtl7."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
+
+from lorafuse_bench.heads import VLLM_CPU_SIZES
+from lorafuse_bench.model_wrappers.hf import LorafuseLM
+from lorafuse_bench.model_wrappers.vllm import LorafuseVLLM
+from lorafuse_bench.tasks.suites import SUITES, leaf_tasks
+
+pytestmark = pytest.mark.vllm
+
+HOW = {"base": "base", "oracle": "adapters", "moa": "adapters", "concat": "adapter", "ties": "merged"}
+ITEMS = 15
+TEXT = "Premise:\nAnn saw Bo near the harbour.\nHypothesis:\nBo was near the harbour.\nRelationship:" * 3
+
+
+def evaluate(lm: LorafuseLM, limit: int) -> dict[str, Any]:
+    manager = TaskManager(
+        include_defaults=False,
+        include_path=str(files("lorafuse_bench.tasks")),
+        metadata={"data": "mini"},
+    )
+    output = simple_evaluate(
+        model=lm,
+        tasks=list(manager.load(list(leaf_tasks("mtl7")))["tasks"].values()),
+        task_manager=manager,
+        limit=limit,
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+    assert output is not None
+    return output
+
+
+def rolling(lm: LorafuseLM) -> list[float]:
+    requests = [
+        Instance("loglikelihood_rolling", {}, (TEXT,), idx=0, metadata=(f"lorafuse_{task}", 0, 1))
+        for task in SUITES["mtl7"]
+    ]
+    return lm.loglikelihood_rolling(requests, disable_tqdm=True)
+
+
+def answers(output: dict[str, Any]) -> list[Any]:
+    return [
+        response[0]
+        for _, rows in sorted(output["samples"].items())
+        for row in sorted(rows, key=lambda row: row["doc_id"])
+        for response in row["resps"]
+    ]
+
+
+@pytest.fixture(scope="module", params=HOW)
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[LorafuseVLLM, LorafuseLM]]:
+    served = LorafuseVLLM(request.param, dtype="float32", device="cpu", data="mini")
+    yield served, LorafuseLM(request.param, dtype="float32", device="cpu", data="mini", batch_size=32)
+    served.close()
+
+
+def test_greedy_texts_and_log_probabilities_in_fp32(pair: tuple[LorafuseVLLM, LorafuseLM]) -> None:
+    served, own = pair
+    assert served.served.how == HOW[own.fused.method.name]  # type: ignore[union-attr]
+    theirs, ours = (answers(evaluate(lm, ITEMS)) for lm in pair)
+    texts = [(a, b) for a, b in zip(theirs, ours, strict=True) if isinstance(a, str)]
+    scores = [(a, b) for a, b in zip(theirs, ours, strict=True) if not isinstance(a, str)]
+    assert len(texts) == len(SUITES["mtl7"]) * ITEMS
+    assert len(scores) > 3 * ITEMS
+    assert sum(a == b for a, b in texts) >= 0.99 * len(texts)
+    assert max(abs(a[0] - b[0]) for a, b in scores) <= 1e-4
+    assert [a[1] for a, _ in scores] == [b[1] for _, b in scores]
+
+
+def test_rolling_log_probabilities_in_fp32(pair: tuple[LorafuseVLLM, LorafuseLM]) -> None:
+    served, own = pair
+    tokens = len(own.tok_encode(TEXT))
+    # Whole texts: the bound holds per token.
+    assert rolling(served) == pytest.approx(rolling(own), abs=1e-4 * tokens)
+
+
+def test_scores_in_bf16_agree_within_their_standard_errors() -> None:
+    """Of both sides' errors together; a task whose items all score alike may differ in one item."""
+    items = 40
+    served = LorafuseVLLM("oracle", dtype="bfloat16", device="cpu", data="mini")
+    own = LorafuseLM("oracle", dtype="bfloat16", device="cpu", data="mini", batch_size=32)
+    try:
+        theirs, ours = (evaluate(lm, items)["results"] for lm in (served, own))
+    finally:
+        served.close()
+    for task in (f"lorafuse_{key}" for key in SUITES["mtl7"]):
+        error = sum(
+            float(side[task]["score_stderr,none"])
+            for side in (theirs, ours)
+            if side[task]["score_stderr,none"] != "N/A"
+        )
+        assert theirs[task]["score,none"] == pytest.approx(
+            ours[task]["score,none"], abs=max(error, 1 / items)
+        ), task
+
+
+def test_the_head_sizes_are_vllms_own() -> None:
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    assert tuple(CPUAttentionBackend.get_supported_head_sizes()) == VLLM_CPU_SIZES
