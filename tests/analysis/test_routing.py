@@ -127,6 +127,7 @@ def test_the_commands_write_numbers_and_pictures(zoo: Zoo, handmade_data: Path, 
     assert weights["module"] == "model.layers.0.self_attn.q_proj" and set(weights["tasks"]) == {
         "sst2",
         "mnli",
+        "text_story",
     }
     assert (matrix["module"], matrix["tasks"]) == (MODULE, ["sst2", "mnli", "text_story"])
     distances = torch.tensor(matrix["correlation"])
