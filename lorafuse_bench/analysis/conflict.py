@@ -62,7 +62,7 @@ def difficulty(board: Board) -> dict[str, float]:
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Write a PNG of mean score against K, one line a method, with the deviation over seeds."""
-    figure, axes = new_figure()
+    figure, axes = new_figure(width=9)
     for (label, points), colour in zip(result["methods"].items(), colours(), strict=False):
         counts = [point["tasks"] for point in points]
         style = {"linestyle": "--", "color": "grey"} if label == BASE else {"color": colour}
