@@ -102,7 +102,7 @@ def ask_first(evaluator: ModuleType) -> None:
         return original(*args, **kwargs)
 
     setattr(asking, "asks_lorafuse", True)  # noqa: B010
-    evaluator.simple_evaluate = asking
+    setattr(evaluator, "simple_evaluate", asking)  # noqa: B010
     _show_our_errors()
 
 

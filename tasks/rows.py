@@ -28,7 +28,9 @@ def training_rows(key: str, source: str, split: str = "train", limit: int | None
     if key not in REPRESENTATIVE:
         raise unknown("task", key, REPRESENTATIVE)
     if any(key in SUITES[suite] for suite in OBLIVION):
-        raise LorafuseError(f"'{key}' is for measuring what a model forgets, not for training. Name another task.")
+        raise LorafuseError(
+            f"'{key}' is for measuring what a model forgets, not for training. Name another task."
+        )
     if limit is not None and limit < 1:
         raise LorafuseError(f"limit {limit} is not a number of rows. Use 1 or more, or leave it out.")
     task = load_task(PREFIX + key, source)

@@ -70,7 +70,10 @@ def _bbh_sum(world: World, rng: random.Random) -> Row:
 def _bbh_count(world: World, rng: random.Random) -> Row:
     nouns = rng.sample(world.nouns, rng.randrange(2, 8))
     held = ", ".join(f"a {noun}" for noun in nouns)
-    return {"input": f"{rng.choice(world.names)} has {held}. How many things are there?", "target": str(len(nouns))}
+    return {
+        "input": f"{rng.choice(world.names)} has {held}. How many things are there?",
+        "target": str(len(nouns)),
+    }
 
 
 def _bbh_sorting(world: World, rng: random.Random) -> Row:
@@ -82,7 +85,10 @@ def _bbh_sorting(world: World, rng: random.Random) -> Row:
 def _bbh_brackets(world: World, rng: random.Random) -> Row:
     pairs = [rng.choice(("()", "[]", "{}", "<>")) for _ in range(rng.randrange(2, 7))]
     asked = " ".join(pair[0] for pair in pairs)
-    return {"input": f"Complete the sequence: {asked}", "target": " ".join(pair[1] for pair in reversed(pairs))}
+    return {
+        "input": f"Complete the sequence: {asked}",
+        "target": " ".join(pair[1] for pair in reversed(pairs)),
+    }
 
 
 def _bbh_judged(yes: str, no: str) -> Callable[[World, random.Random], Row]:
@@ -92,7 +98,10 @@ def _bbh_judged(yes: str, no: str) -> Callable[[World, random.Random], Row]:
         event, other = world.events(rng, 2)
         right = rng.random() < 0.5
         place = event.place if right else other.place
-        return {"input": f"{english(event)} Was the {event.noun} in {place} ?", "target": yes if right else no}
+        return {
+            "input": f"{english(event)} Was the {event.noun} in {place} ?",
+            "target": yes if right else no,
+        }
 
     return row
 
@@ -176,5 +185,3 @@ def mbpp(world: World, rng: random.Random) -> Row:
         "test_setup_code": "",
         "challenge_test_list": [],
     }
-
-

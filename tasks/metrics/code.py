@@ -18,7 +18,8 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks import consent
 from lorafuse_bench.tasks.docs import Doc
 
-SECONDS = 10.0
+SECONDS = 30.0
+"""Ten times what lm-eval gives: a busy machine shall not change a score."""
 MEMORY_BYTES = 4 << 30
 
 # The last line is reached only where the program ran to its end: leaving early is no pass.
@@ -38,7 +39,9 @@ open(end, "w").close()
 def passes(program: str, seconds: float = SECONDS) -> bool:
     """Whether `program` runs to its end within the time; LorafuseError without consent."""
     if not consent.allowed():
-        raise LorafuseError(f"code of a model runs only with {consent.VARIABLE}=1. Set it, or leave the task.")
+        raise LorafuseError(
+            f"code of a model runs only with {consent.VARIABLE}=1. Set it, or leave the task."
+        )
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder, TemporaryDirectory() as elsewhere:
         end = Path(elsewhere) / "end"
         with subprocess.Popen(
@@ -71,7 +74,7 @@ def score_completion(doc: Doc, results: list[str]) -> dict[str, float]:
 
 
 def score_program(doc: Doc, results: list[str]) -> dict[str, float]:
-    """Items of mbpp: the model writes all of the program."""
+    """Items of mbpp: the model writes all of the program. As lm-eval, without the setup code that one row has."""
     return _pass("\n".join((results[0], *doc["test_list"])))
 
 

@@ -74,7 +74,9 @@ def test_normalised_base_of_spectr_follows_from_its_raw_table() -> None:
 
 def test_printed_ratios_stand_beside_measured_ones() -> None:
     """Table 2 has ratios and no raw scores, Table 3 raw scores of the base and the oracle."""
-    ratios, raw = (rows_of(f"spectr_table{name}", "gemma-2b") for name in ("2_normalised_accuracy", "3_raw_accuracy"))
+    ratios, raw = (
+        rows_of(f"spectr_table{name}", "gemma-2b") for name in ("2_normalised_accuracy", "3_raw_accuracy")
+    )
     spectr = ratios["spectr"]
     assert spectr.tasks["cola"].metrics == {}
     assert spectr.tasks["cola"].normalised and spectr.tasks["cola"].normalised.value == pytest.approx(0.913)

@@ -68,7 +68,7 @@ def scores(found: dict[str, Any]) -> dict[str, float]:
 
 
 # One document of each of BBH's forms, and some of the others.
-SOME = dict.fromkeys(LEAVES, [0, 1, 2]) | {
+SOME = {leaf: [0, 1, 2] for leaf in LEAVES} | {
     "lorafuse_bbh": list(range(0, 135, 5)),
     "lorafuse_mmlu": [0, 141, 284],
     "lorafuse_ifeval": list(range(12)),
@@ -193,7 +193,10 @@ def test_the_hub_is_asked_for_the_right_datasets(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(data, "resolve_source", lambda *_: "hub")
     for leaf in LEAVES[:-1]:
         assert len(load_task(leaf, "hub").eval_docs) > 0
-    wanted = {(task.hub, None if task.config == "default" else task.config, task.evaluation) for task in OBLIVION_TASKS}
+    wanted = {
+        (task.hub, None if task.config == "default" else task.config, task.evaluation)
+        for task in OBLIVION_TASKS
+    }
     shots = {call for call in calls if call[2] in ("dev", "prompt")}
     assert calls - shots == wanted
     assert len(shots) == 57 + 1
@@ -247,7 +250,10 @@ def test_real_instructions(directory: Path) -> None:
 
 def test_a_subject_reads_its_own_rows(directory: Path) -> None:
     task = loaded("lorafuse_mmlu", str(directory))
-    assert task.dataset.provenance == {"dev": "cais__mmlu/all/dev.parquet", "test": "cais__mmlu/all/test.parquet"}
+    assert task.dataset.provenance == {
+        "dev": "cais__mmlu/all/dev.parquet",
+        "test": "cais__mmlu/all/test.parquet",
+    }
     for doc in task.eval_docs:
         assert doc[PART] == doc["subject"]
     bbh = loaded("lorafuse_bbh", str(directory))
