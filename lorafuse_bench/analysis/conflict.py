@@ -79,8 +79,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 
 def _belongs(board: Board, suite: str) -> bool:
-    named = "/" in board.suite and set(board.suite.split("/")) <= set(suite_tasks(suite))
-    return board.oblivion and (named or board.suite == suite)
+    part = set(board.suite.split("/")) <= set(suite_tasks(suite))
+    return board.oblivion and (part or board.suite == suite)
 
 
 def _measured(board: Board) -> list[Row]:

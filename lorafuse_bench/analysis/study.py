@@ -75,7 +75,7 @@ def _stage(study: Study, seed: int, keys: Sequence[str], report: Callable[[str],
     """All methods on these tasks with this seed: trained into one zoo, then evaluated on the same tasks."""
     whole = tuple(keys) == suite_tasks(study.suite)
     suite = study.suite if whole else "/".join(keys)
-    zoo = study.out / "zoos" / str(seed) / f"{study.suite}-{len(keys)}"
+    zoo = study.out / "zoos" / str(seed) / f"{study.suite.replace('/', '+')}-{len(keys)}"
     settings = replace(study.settings, seed=seed)
     for method in study.methods:
         train_adapter(method, suite, keys, study.base, zoo, study.source, settings, report)

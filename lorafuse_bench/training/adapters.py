@@ -25,7 +25,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file, write_bytes, write_json
 from lorafuse_bench.fused import ADAPTER_WEIGHTS
-from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, initialise, tensors_of
+from lorafuse_bench.fusion.adapters.trained import (
+    TrainedAdapter,
+    TrainedUpdate,
+    derived_of,
+    initialise,
+    tensors_of,
+)
 from lorafuse_bench.layers import Selection, install
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.training.experts import (
@@ -47,6 +53,8 @@ from lorafuse_bench.training.trainable import PartlyTrained
 from lorafuse_bench.zoo.manifest import AdapterEntry, BaseEntry, Manifest, Zoo, local_model
 
 CONFIG = "adapter.json"
+SLOW_OPERATIONS = 1e11
+"""Half a minute on one core."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +231,19 @@ def adapter_name(method: TrainedAdapter, suite: str) -> str:
 
 
 def save_tensors(folder: Path, updates: Mapping[str, TrainedUpdate]) -> None:
-    """Write all parameters of an adapter."""
-    tensors = {key: value.cpu().contiguous() for key, value in tensors_of(updates).items()}
+    """Write all parameters of an adapter, and what it derived from the base where that takes long.
+
+    MoORE's SVD of an (out, in) map costs in proportion to the numbers in U and V times their rank; where these sum
+    to SLOW_OPERATIONS or more, the decompositions are kept, which take about twice the base's size.
+    """
+    tensors = tensors_of(updates)
+    derived = derived_of(updates)
+    if (
+        sum(value.numel() * min(value.shape) for value in derived.values() if value.dim() == 2)
+        >= SLOW_OPERATIONS
+    ):
+        tensors |= derived
+    tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
     write_bytes(folder / ADAPTER_WEIGHTS, save(tensors))
 
 

@@ -295,6 +295,29 @@ def test_a_task_never_seen_gets_the_mean_of_the_embeddings() -> None:
     torch.testing.assert_close(unseen, update.output(base, x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_saved_decomposition_takes_the_place_of_the_svd(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = linear().to(dtype)
+    method = method_of("moore:d_t=5+d_s=3+reflections=4")
+    first = method.update(base, Place(0, TASKS, Selection()))
+    saved = {name: tensor.clone() for name, tensor in first.derived().items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.linalg, "svd", None)
+        again = method.update(base, Place(0, TASKS, Selection(), saved))
+        with pytest.raises(TypeError):  # of another dtype: it would be coarser, or no longer fit
+            method.update(linear().float(), Place(0, TASKS, Selection(), saved))
+    for update in (first, again):
+        update.reset(torch.Generator().manual_seed(0))
+        disturb([update])
+        update.requires_grad_(False).fold()
+        update.to(dtype)
+    x = inputs().to(dtype)
+    assert torch.equal(first.output(base, x), again.output(base, x))
+    assert not torch.equal(again.Vh, saved["Vh"])  # folding left what was saved alone
+
+
 def test_beams_repeat_their_rows_task() -> None:
     base = linear()
     update, selection = moore(base)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,7 @@ from tiny import byte_tokenizer, tiny_model
 from torch import Tensor
 from typer.testing import CliRunner
 
+from lorafuse_bench.analysis.prompts import without_experts
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
@@ -98,6 +104,49 @@ def test_interrupted_training_ends_with_the_same_bytes(
     assert (cut / ADAPTER_WEIGHTS).read_bytes() == (whole / ADAPTER_WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("spec", [MOORE, "loramoe:rank=2+experts=4"])
+def test_a_killed_process_is_continued_by_the_same_command(
+    base: str, handmade_data: Path, tmp_path: Path, spec: str
+) -> None:
+    """kill -9 in the middle of training: no adapter is left behind, and the second run ends with the same bytes."""
+    few = ["--suite", "sst2/mnli", "--base", base, "--data", str(handmade_data), "--steps", "200"]
+
+    def command(out: str) -> list[str]:
+        code = "from lorafuse_bench.cli import main; main()"
+        arguments = [
+            "--method",
+            spec,
+            *few,
+            "--batch-size",
+            "4",
+            "--cutoff",
+            "96",
+            "--out",
+            str(tmp_path / out),
+        ]
+        return [sys.executable, "-c", code, "train", "adapter", *arguments]
+
+    whole = subprocess.run(command("whole"), check=True, capture_output=True, text=True)
+    process = subprocess.Popen(command("cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while not list((tmp_path / "cut").glob(".training/*/checkpoint-100/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "cut" / "adapters").exists()
+    again = subprocess.run(command("cut"), check=True, capture_output=True, text=True)
+    steps = [int(step) for step in re.findall(r"step (\d+)/200", again.stdout)]
+    assert steps and min(steps) > 50, "it began where the last checkpoint was, not at the start"
+    assert min(int(step) for step in re.findall(r"step (\d+)/200", whole.stdout)) <= 50
+    made = [
+        next((tmp_path / out / "adapters").rglob(ADAPTER_WEIGHTS)).read_bytes() for out in ("whole", "cut")
+    ]
+    assert made[0] == made[1]
+
+
 def test_seeds_decide_and_nothing_is_trained_twice(base: str, handmade_data: Path, tmp_path: Path) -> None:
     first = fit(base, tmp_path / "a", handmade_data, steps=2)
     before = (first / ADAPTER_WEIGHTS).stat().st_mtime_ns
@@ -112,6 +161,30 @@ def test_seeds_decide_and_nothing_is_trained_twice(base: str, handmade_data: Pat
     tiny_model(layers=2, seed=5).save_pretrained(tmp_path / "other")
     with pytest.raises(LorafuseError, match="is not the base of zoo 'a'"):
         fit(str(tmp_path / "other"), tmp_path / "a", handmade_data)
+
+
+def test_a_slow_decomposition_is_saved_with_the_adapter(
+    base: str, handmade_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It scores the same, and no SVD is computed when it is loaded."""
+    plain = fit(base, tmp_path / "plain", handmade_data, steps=2)
+    monkeypatch.setattr(training, "SLOW_OPERATIONS", 1)
+    kept = fit(base, tmp_path / "kept", handmade_data, steps=2)
+    more = weights(kept).keys() - weights(plain).keys()
+    assert {key.rpartition(".")[2] for key in more} == {"U", "sigma", "Vh"}
+    (entry,) = Zoo.open(tmp_path / "kept").manifest.adapters
+    assert entry.parameters == sum(t.numel() for t in weights(plain).values())
+    logits = []
+    for name in ("plain", "kept"):
+        fused = without_experts(Zoo.open(tmp_path / name))
+        with monkeypatch.context() as patch:
+            if name == "kept":
+                patch.setattr(torch.linalg, "svd", None)
+            fused.use(method_of(MOORE))
+            fused.use(method_of(MOORE))  # folded twice from the same file
+        assert fused.extra_parameters == entry.parameters
+        logits.append(fused.model(input_ids=torch.arange(8)[None]).logits)
+    torch.testing.assert_close(logits[0], logits[1])
 
 
 @pytest.mark.parametrize("spec", [MOORE, "loramoe:rank=2+experts=4+balance=0"])

@@ -64,7 +64,12 @@ class FullFinetune(TrainedAdapter):
         return FullUpdate(base, {})
 
     def attach(
-        self, modules: Mapping[str, nn.Module], blocks: int, tasks: int, selection: Selection
+        self,
+        modules: Mapping[str, nn.Module],
+        blocks: int,
+        tasks: int,
+        selection: Selection,
+        saved: Mapping[str, Tensor] | None = None,
     ) -> dict[str, TrainedUpdate]:
         made: dict[int, nn.Parameter] = {}
         owners = {

@@ -24,7 +24,7 @@ from lorafuse_bench.fusion.adapters.trained import (
 from lorafuse_bench.fusion.base import option
 from lorafuse_bench.fusion.papers import MIXLORA, MOORE
 from lorafuse_bench.fusion.registry import register
-from lorafuse_bench.layers import Selection, add_product, block_of
+from lorafuse_bench.layers import add_product
 
 MAPS = ("gate_proj", "up_proj", "down_proj")
 
@@ -107,9 +107,7 @@ class Mixlora(TrainedAdapter):
             return MixloraUpdate(base, self)
         return LoraUpdate(base, self.rank, self.scale)
 
-    def attach(
-        self, modules: Mapping[str, nn.Module], blocks: int, tasks: int, selection: Selection
-    ) -> dict[str, TrainedUpdate]:
+    def adapted(self, modules: Mapping[str, nn.Module], blocks: int) -> dict[str, nn.Module]:
         ffns = {name for name, module in modules.items() if all(hasattr(module, part) for part in MAPS)}
         if not ffns:
             raise LorafuseError(
@@ -118,8 +116,4 @@ class Mixlora(TrainedAdapter):
             )
         linears = linear_maps(modules, blocks, self.targets)
         chosen = {name for name in linears if name.rpartition(".")[0] not in ffns} | ffns
-        return {
-            name: self.update(modules[name], Place(block_of(name, blocks), tasks, selection))
-            for name in modules
-            if name in chosen
-        }
+        return {name: module for name, module in modules.items() if name in chosen}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,12 +34,11 @@ class MooreUpdate(TrainedUpdate):
     def __init__(self, base: nn.Module, place: Place, sizes: tuple[int, int, int], relu_gate: bool) -> None:
         super().__init__()
         weight = linear_weight(base).detach()
-        # In fp64: what is trained is tied to vectors that rounding turns where singular values are close.
-        U, sigma, Vh = torch.linalg.svd(weight.double(), full_matrices=False)
-        self.register_buffer("U", U.to(weight.dtype).contiguous(), persistent=False)
-        self.register_buffer("Vh", Vh.to(weight.dtype).contiguous(), persistent=False)
+        U, sigma, Vh = decomposed(weight, place.derived)
+        self.register_buffer("U", U, persistent=False)
+        self.register_buffer("Vh", Vh, persistent=False)
         # Never in bf16, where a small g would vanish beside σ; so no buffer, which `to` would convert.
-        self.sigma = sigma.to(torch.promote_types(weight.dtype, torch.float32))
+        self.sigma = sigma
         self.by_task: Tensor | None = None
         self.place, self.relu_gate, self.folded = place, relu_gate, False
         experts, into = len(sigma), weight.shape[1]
@@ -101,6 +101,9 @@ class MooreUpdate(TrainedUpdate):
         one = torch.eye(len(unit), dtype=unit.dtype, device=unit.device)
         return unit, torch.linalg.solve_triangular((unit @ unit.T).triu(1) + one / 2, one, upper=True)
 
+    def derived(self) -> dict[str, Tensor]:
+        return {"U": self.U, "sigma": self.sigma, "Vh": self.Vh}
+
     @torch.no_grad()
     def fold(self) -> None:
         """`V'ᵀ = Vᵀ H`, and `P t_k` of every task."""
@@ -111,6 +114,16 @@ class MooreUpdate(TrainedUpdate):
         if hasattr(self, "T"):
             self.by_task = (self.T @ self.P.T).to(self.sigma.dtype)
         self.folded = True
+
+
+def decomposed(weight: Tensor, saved: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """`U (out, D)`, `σ (D,)` and `Vᵀ (D, in)` of `weight (out, in)`: the saved ones if of its dtype, else its SVD."""
+    if "U" in saved and saved["U"].dtype == weight.dtype:
+        return saved["U"], saved["sigma"], saved["Vh"].clone()  # a copy, since `fold` writes into it
+    # In fp64: what is trained is tied to vectors that rounding turns where singular values are close.
+    U, sigma, Vh = torch.linalg.svd(weight.double(), full_matrices=False)
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return U.to(weight.dtype).contiguous(), sigma.to(wide), Vh.to(weight.dtype).contiguous()
 
 
 @register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -17,11 +17,15 @@ from lorafuse_bench.layers import BASE, Selection, Update, block_list, block_of,
 
 @dataclass(frozen=True)
 class Place:
-    """Where an update stands: its block, how many tasks it is trained on, and what tells rows' tasks."""
+    """Where an update stands: its block, how many tasks it is trained on, and what tells rows' tasks.
+
+    `derived`: what such an update once derived from the base's weight here; empty where it must do so itself.
+    """
 
     block: int
     tasks: int
     selection: Selection
+    derived: Mapping[str, Tensor] = field(default_factory=dict)
 
     def of_task(self, table: Tensor, x: Tensor) -> Tensor:
         """`(rows, ...)`, each row's entry of `table (tasks, ...)`; `(1, ...)` where all rows share one.
@@ -54,6 +58,10 @@ class TrainedUpdate(Update):
         """What the last pass in training mode adds to the loss; `mask (rows, tokens)` is true on real tokens."""
         return None
 
+    def derived(self) -> dict[str, Tensor]:
+        """What follows from the base's weight alone and takes long to compute, to be saved beside the parameters."""
+        return {}
+
     def fold(self) -> None:
         """Compute once what inference would compute in every pass; parameters must not change any more."""
 
@@ -84,19 +92,30 @@ class TrainedAdapter(FusionMethod):
         """Whether a row's task makes a difference."""
         return "task_id" in self.needs
 
+    def adapted(self, modules: Mapping[str, nn.Module], blocks: int) -> dict[str, nn.Module]:
+        """The modules that get an update, by name."""
+        return linear_maps(modules, blocks, self.targets)
+
     def attach(
-        self, modules: Mapping[str, nn.Module], blocks: int, tasks: int, selection: Selection
+        self,
+        modules: Mapping[str, nn.Module],
+        blocks: int,
+        tasks: int,
+        selection: Selection,
+        saved: Mapping[str, Tensor] | None = None,
     ) -> dict[str, TrainedUpdate]:
-        """A new update for every adapted module, by name."""
-        linears = linear_maps(modules, blocks, self.targets)
+        """A new update for every adapted module, by name; `saved` may hold what it would derive from the base."""
+        derived = by_module(saved or {})
         return {
-            name: self.update(module, Place(block_of(name, blocks), tasks, selection))
-            for name, module in linears.items()
+            name: self.update(module, Place(block_of(name, blocks), tasks, selection, derived.get(name, {})))
+            for name, module in self.adapted(modules, blocks).items()
         }
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
         artefact = runtime.adapter(self)
-        updates = self.attach(runtime.modules, runtime.blocks, len(artefact.tasks), runtime.selection)
+        updates = self.attach(
+            runtime.modules, runtime.blocks, len(artefact.tasks), runtime.selection, artefact.tensors
+        )
         load(updates, artefact)
         for update in updates.values():
             update.requires_grad_(False).eval().fold()
@@ -159,10 +178,26 @@ def tensors_of(updates: Mapping[str, TrainedUpdate]) -> dict[str, Tensor]:
     }
 
 
+def derived_of(updates: Mapping[str, TrainedUpdate]) -> dict[str, Tensor]:
+    """What takes long to derive from the base, by `<module>.<name>`."""
+    return {
+        f"{name}.{key}": value for name, update in updates.items() for key, value in update.derived().items()
+    }
+
+
+def by_module(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """`{module: {name: tensor}}` of tensors by `<module>.<name>`."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        module, _, name = key.rpartition(".")
+        found.setdefault(module, {})[name] = tensor
+    return found
+
+
 def load(updates: Mapping[str, TrainedUpdate], artefact: AdapterArtefact) -> None:
-    """Copy an adapter's tensors into the updates; LorafuseError when they are not just those."""
+    """Copy an adapter's parameters into the updates; LorafuseError when its tensors are not just theirs."""
     wanted = tensors_of(updates)
-    for key in wanted.keys() | artefact.tensors.keys():
+    for key in wanted.keys() | artefact.tensors.keys() - derived_of(updates).keys():
         have = artefact.tensors.get(key)
         if have is None or key not in wanted or have.shape != wanted[key].shape:
             raise LorafuseError(
