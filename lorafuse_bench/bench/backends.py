@@ -75,7 +75,7 @@ class Backend(ABC):
         """Most memory that the serving processes used."""
         return peak_bytes(self.lm.device)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give everything back."""
 
     def answer(self, requests: Sequence[Request], n: int, tokens: int) -> Run:
