@@ -70,9 +70,8 @@ def test_who_is_asked(tasks: list[Any], asked: str | None, monkeypatch: pytest.M
 
 
 def test_run_asks_before_anything_is_loaded(unasked: None, tmp_path: Path) -> None:
-    done = CliRunner().invoke(
-        app, ["run", "--methods", "base", "--suites", "mtl5, or_mtl", "--out", str(tmp_path / "o")]
-    )
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["run", "--methods=base", "--suites=mtl5, or_mtl", f"--out={out}"])
     assert done.exit_code == 2
     assert "--confirm_run_unsafe_code and set HF_ALLOW_CODE_EVAL=1" in done.output
     assert len(done.output.strip().splitlines()) == 1
