@@ -198,6 +198,22 @@ def test_no_expert_is_looped_over_and_no_output_per_expert_is_built() -> None:
         assert counts[0] == counts[1], name
 
 
+def test_no_ffn_is_looped_over() -> None:
+    """Of twelve experts of an FFN as of three, two inner states a token are built, by as many operations."""
+    tokens, inner, counts = 50, 6, []
+    for experts in (3, 12):
+        base = ffn()
+        update = (
+            method_of(f"mixlora:rank=1+experts={experts}").update(base, Place(0, 1, Selection())).double()
+        )
+        update.reset(torch.Generator().manual_seed(0))
+        with Watched() as watched, torch.no_grad():
+            update.output(base, inputs(1, tokens, 5))
+        counts.append(watched.calls)
+        assert watched.largest <= tokens * 2 * max(inner, experts)
+    assert counts[0] == counts[1]
+
+
 class Watched(TorchDispatchMode):
     """Counts operations and the numbers in the largest result."""
 

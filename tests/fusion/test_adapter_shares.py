@@ -48,6 +48,8 @@ def share(modules: dict[str, nn.Module], spec: str) -> float:
         ("mixlora", 3.00),
         ("hydralora", 2.72),
         ("loramoe", 2.19),
+        ("mosld:rank=18+experts=4", 1.49),  # no size that anybody names
+        ("mosld:rank=4+experts=17+shared=A", 1.49),
         ("moore:reflections=0", 2.72),
         ("moore:reflections=2", 2.75),
         ("moore:reflections=4", 2.78),
