@@ -151,13 +151,17 @@ class Engine:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(i, ask)) for i, ask in enumerate(asks)]
-        except* EngineDeadError as dead:
-            raise EngineDiedError(
-                f"vLLM's engine died after {finished} of {len(asks)} requests"
-                f" ({root_cause(self.log) or 'its process was killed, or ran out of memory'})."
-            ) from dead
-        except* (ValueError, TypeError) as wrong:
-            raise LorafuseError(f"vLLM refused a request: {_first(wrong)}") from wrong
+        except ExceptionGroup as group:
+            error = _first(group)
+            if isinstance(error, EngineDeadError):
+                raise EngineDiedError(
+                    f"vLLM's engine died after {finished} of {len(asks)} requests"
+                    f" ({root_cause(self.log) or 'its process was killed, or ran out of memory'})."
+                ) from group
+            if isinstance(error, LorafuseError):
+                raise error from group
+            cause = error.__cause__ or error
+            raise LorafuseError(f"vLLM refused a request: {type(cause).__name__}: {cause}") from group
         return [task.result() for task in tasks]
 
     async def _answer(self, ask: Ask, stream: bool) -> Answer:
@@ -257,11 +261,11 @@ def _advice(cause: str) -> str:
     return ""
 
 
-def _first(group: BaseExceptionGroup) -> str:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
+    """Some error of a group, at any depth."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error)
+    return error
 
 
 @contextlib.contextmanager
