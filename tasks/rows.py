@@ -20,7 +20,7 @@ class Row:
 
 
 def training_rows(key: str, source: str, split: str = "train", limit: int | None = None) -> list[Row]:
-    """The first `limit` rows of a task's split, as text.
+    """The first `limit` rows of a task's split, as text to learn from.
 
     `key` is a task key such as `sst2`; `source` is `hub`, `mini` or a directory (see `resolve_source`).
     Raises LorafuseError for an unknown key, source, split or column, and for a task of oblivion.
@@ -33,7 +33,11 @@ def training_rows(key: str, source: str, split: str = "train", limit: int | None
         )
     if limit is not None and limit < 1:
         raise LorafuseError(f"limit {limit} is not a number of rows. Use 1 or more, or leave it out.")
-    task = load_task(PREFIX + key, source)
+    return rendered(load_task(PREFIX + key, source), split, limit)
+
+
+def rendered(task: Any, split: str, limit: int | None = None) -> list[Row]:
+    """The first `limit` rows of a task's split, as the task itself writes them."""
     docs = task.dataset[split]
     if task.config.process_docs is not None:
         docs = task.config.process_docs(docs)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
-from lorafuse_bench.tasks.rows import load_task, training_rows
+from lorafuse_bench.tasks.rows import load_task, rendered
 from lorafuse_bench.tasks.suites import PREFIX
 from lorafuse_bench.training.experts import load_tokenizer
 from lorafuse_bench.zoo.manifest import Zoo
@@ -22,8 +22,8 @@ def evaluation_prompts(
     tokenizer: Any = load_tokenizer(str(zoo.base_folder()))
     found = {}
     for key in keys:
-        split = load_task(PREFIX + key, source).config.test_split
-        rows = training_rows(key, source, split=split, limit=samples)
+        task = load_task(PREFIX + key, source)
+        rows = rendered(task, task.config.test_split, samples)
         found[key] = [tokenizer(row.prompt)["input_ids"][-longest:] for row in rows]
     return found
 

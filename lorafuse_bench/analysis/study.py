@@ -83,8 +83,7 @@ def _stage(study: Study, seed: int, keys: Sequence[str], report: Callable[[str],
         methods=[registry.create("base"), *study.methods],
         suites=[suite, *([study.oblivion] if whole and study.oblivion else [])],
         out=study.out / RESULTS,
-        zoo=zoo,
-        data=study.source,
+        zoo=zoo,  # whose manifest says where the rows come from, under the name that others know
         batch_size=study.batch_size,
     )
     run(plan, report)

@@ -125,6 +125,8 @@ def test_a_study_trains_what_is_missing_and_nothing_twice(tmp_path: Path) -> Non
     order = first.stdout.partition("easiest first: ")[2].partition("\n")[0].split(", ")
     assert sorted(order) == sorted(NLU)
     assert result["tasks"][0] == order[:2]
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "results").rglob("*.json")]
+    assert {cell["data"]["source"] for cell in cells} == {"mini"}
     assert {point["tasks"] for point in result["methods"]["lora:rank=1"]} == {2, 7}
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
     assert len(made) == 2 * 2 * 3  # base and lora, two seeds: seven tasks, two tasks, the texts

@@ -107,7 +107,7 @@ def test_the_commands_write_numbers_and_pictures(zoo: Zoo, handmade_data: Path, 
         "--data",
         str(handmade_data),
         "--suites",
-        "sst2/mnli",
+        "sst2/mnli,text_story",
         "--out",
         str(tmp_path),
     ]
@@ -127,9 +127,12 @@ def test_the_commands_write_numbers_and_pictures(zoo: Zoo, handmade_data: Path, 
     assert weights["module"] == "model.layers.0.self_attn.q_proj" and set(weights["tasks"]) == {
         "sst2",
         "mnli",
+        "text_story",
     }
-    assert (matrix["module"], matrix["tasks"]) == (MODULE, ["sst2", "mnli"])
-    assert matrix["correlation"] == [[0, 1], [1, 0]]
+    assert (matrix["module"], matrix["tasks"]) == (MODULE, ["sst2", "mnli", "text_story"])
+    distances = torch.tensor(matrix["correlation"])
+    assert torch.equal(distances, distances.T) and distances.diagonal().tolist() == [0, 0, 0]
+    assert distances.max() == 1
     check_latency(latency)
 
 
