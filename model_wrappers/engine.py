@@ -77,6 +77,8 @@ class Settings:
         if not torch.cuda.is_available():
             # On CPUs this is a share of the machine's memory that must be free, whatever the model needs.
             given |= {"gpu_memory_utilization": 0.3, "enforce_eager": True}
+            # Where the variable VLLM_CPU_KVCACHE_SPACE is set, vLLM lets it win.
+            given["kv_cache_memory_bytes"] = 2**30
         if self.adapters:
             given |= {
                 "enable_lora": True,
@@ -98,7 +100,6 @@ class Engine:
         require_vllm()
         self.settings = settings
         self.log = log
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         start = time.perf_counter()
         with _output_to(log):
@@ -251,8 +252,8 @@ def _advice(cause: str) -> str:
     text = cause.lower()
     if "kv cache" in text:
         return (
-            " Lower max_length, or give the cache more memory: gpu_memory_utilization=... or kv_cache_memory_bytes=..."
-            " in --model_args, on CPUs the variable VLLM_CPU_KVCACHE_SPACE (GiB)."
+            " Lower max_length, or give the cache more memory: kv_cache_memory_bytes=... or gpu_memory_utilization=..."
+            " in --model_args, or on CPUs the variable VLLM_CPU_KVCACHE_SPACE (GiB)."
         )
     if "memory" in text:
         return " Set gpu_memory_utilization=... in --model_args to the share that is free."

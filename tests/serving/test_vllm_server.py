@@ -78,8 +78,9 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
                 time.sleep(1)
         yield number
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(120)
 
 
 @pytest.mark.timeout(1200)
