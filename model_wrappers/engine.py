@@ -188,7 +188,7 @@ class Engine:
             path = self.settings.adapters[ask.adapter]
             lora = LoRARequest(path.name, ask.adapter + 1, str(path))
         self._asked += 1
-        return self._engine.generate(  # type: ignore[no-any-return]
+        return self._engine.generate(
             {"prompt_token_ids": list(ask.prompt)},
             SamplingParams(**ask.sampling(), output_kind=kind),
             request_id=str(self._asked),
