@@ -250,7 +250,7 @@ def root_cause(log: Path) -> str | None:
 
 def _advice(cause: str) -> str:
     text = cause.lower()
-    if "kv cache" in text:
+    if "kv cache" in text or "cache blocks" in text:
         return (
             " Lower max_length, or give the cache more memory: kv_cache_memory_bytes=... or gpu_memory_utilization=..."
             " in --model_args, or on CPUs the variable VLLM_CPU_KVCACHE_SPACE (GiB)."
