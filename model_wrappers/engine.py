@@ -188,7 +188,7 @@ class Engine:
             path = self.settings.adapters[ask.adapter]
             lora = LoRARequest(path.name, ask.adapter + 1, str(path))
         self._asked += 1
-        return self._engine.generate(  # type: ignore[no-any-return]
+        return self._engine.generate(
             {"prompt_token_ids": list(ask.prompt)},
             SamplingParams(**ask.sampling(), output_kind=kind),
             request_id=str(self._asked),
@@ -250,7 +250,7 @@ def root_cause(log: Path) -> str | None:
 
 def _advice(cause: str) -> str:
     text = cause.lower()
-    if "kv cache" in text:
+    if "kv cache" in text or "cache blocks" in text:
         return (
             " Lower max_length, or give the cache more memory: kv_cache_memory_bytes=... or gpu_memory_utilization=..."
             " in --model_args, or on CPUs the variable VLLM_CPU_KVCACHE_SPACE (GiB)."
