@@ -81,6 +81,15 @@ def test_run_asks_before_anything_is_loaded(unasked: None, tmp_path: Path) -> No
         runner.run(plan)
 
 
+def test_a_study_asks_before_it_trains(unasked: None, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = ["analyze", "conflict", str(out), "--base=mini", "--suite=piqa/boolq", "--oblivion=mmlu/mbpp"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 2
+    assert "mbpp: code that the model writes would run" in done.output
+    assert not out.exists()
+
+
 def test_lm_eval_asks_before_anything_is_loaded(unasked: None) -> None:
     plugin.register()
     from lm_eval import evaluator
