@@ -160,10 +160,13 @@ def _max_length(model_args: Any) -> int | None:
 
 
 def _suite(output: Mapping[str, Any]) -> str:
-    """The suite that was asked for by name, or whose tasks are all there and no other."""
+    """The suite whose tasks are all there and no other, or that was asked for by name.
+
+    One suite may hold another by name, as mtl7 does mtl5.
+    """
     keys = {task_key(name) for name in output["configs"]}
     named = [name for name in output.get("groups") or {} if name in SUITES]
-    found = named or [name for name, tasks in SUITES.items() if set(tasks) == keys]
+    found = [name for name, tasks in SUITES.items() if set(tasks) == keys] or named
     if len(found) != 1 or not set(SUITES[found[0]]) <= keys:
         raise LorafuseError(
             f"configs: {', '.join(sorted(keys))}: not the tasks of one suite. Run lm_eval with --tasks"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from lorafuse_bench.files import new_folder, write_json
 from lorafuse_bench.fused import check_shapes, warn_of_shrinking
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import Adapter, FusionMethod, Merge
+from lorafuse_bench.heads import fit, set_base
 from lorafuse_bench.zoo.manifest import Zoo
 
 PROVENANCE = "lorafuse_export.json"
@@ -70,6 +72,25 @@ def export_merge(
 def export_experts(zoo: Zoo, out: Path, names: Sequence[str] | None = None) -> list[Exported]:
     """Write each of the zoo's experts (or those named) as a PEFT adapter of scaling 1 to `out/<name>`."""
     return export_pool(ExpertPool.from_zoo(zoo, names), zoo, out)
+
+
+def export_experts_for(
+    head_sizes: Sequence[int], zoo: Zoo, out: Path, names: Sequence[str] | None = None
+) -> list[Exported]:
+    """`export_experts`, and `out/base` where the base's heads are of none of `head_sizes`: then all are wider."""
+    with new_folder(out) as folder:
+        own = export_experts(zoo, folder / "own", names)
+        base, adapters = fit(zoo.base_folder(), [one.path for one in own], head_sizes, folder)
+        if base == zoo.base_folder():
+            for path in adapters:
+                path.rename(folder / path.name)
+            base = Path(base_name(zoo))
+        else:
+            base = out / base.name
+            for path in adapters:
+                set_base(path, base)
+        shutil.rmtree(folder / "own")
+    return [Exported(out / one.path.name, "adapter", str(base), one.parameters) for one in own]
 
 
 def export_pool(pool: ExpertPool, zoo: Zoo, out: Path) -> list[Exported]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlamaConfig, PretrainedConfig
+from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import WEIGHTS
@@ -26,6 +26,8 @@ from lorafuse_bench.files import write_json
 
 VLLM_CPU_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Head sizes of vLLM's attention on CPUs (0.32)."""
+
+CONFIG = "adapter_config.json"
 
 _SHARED = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
@@ -116,12 +118,35 @@ def widen_model(source: Path, out: Path, config: PretrainedConfig, widening: Wid
             shutil.copyfile(file, out / file.name)
 
 
-def widen_adapter(source: Path, out: Path, widening: Widening) -> None:
-    """Write the PEFT adapter in `source` for a base with wider heads to the new folder `out`."""
-    settings: dict[str, Any] = json.loads((source / "adapter_config.json").read_text())
-    out.mkdir(parents=True)
+def widen_adapter(source: Path, out: Path, widening: Widening, base: Path) -> None:
+    """Write the PEFT adapter in `source` for the base `base`, which has wider heads, to the new folder `out`."""
+    shutil.copytree(source, out, ignore=shutil.ignore_patterns(WEIGHTS))
     save_file(_widened(load_file(source / WEIGHTS), widening), out / WEIGHTS, metadata={"format": "pt"})
-    write_json(out / "adapter_config.json", settings)
+    set_base(out, base)
+
+
+def set_base(adapter: Path, base: Path) -> None:
+    """Let a PEFT adapter name the folder `base` as its base model."""
+    settings: dict[str, Any] = json.loads((adapter / CONFIG).read_text())
+    write_json(
+        adapter / CONFIG, {**settings, "base_model_name_or_path": str(base.resolve()), "revision": None}
+    )
+
+
+def fit(model: Path, adapters: Sequence[Path], sizes: Sequence[int], out: Path) -> tuple[Path, list[Path]]:
+    """The model and its adapters with heads of one of `sizes`: themselves, or `out/base` and `out/<adapter>`.
+
+    LorafuseError where heads cannot be widened exactly.
+    """
+    config = AutoConfig.from_pretrained(model)
+    widening = Widening.needed(config, tuple(sizes))
+    if widening is None:
+        return model, list(adapters)
+    base = out / "base"
+    widen_model(model, base, config, widening)
+    for path in adapters:
+        widen_adapter(path, out / path.name, widening, base)
+    return base, [out / path.name for path in adapters]
 
 
 def _widened(tensors: Mapping[str, Tensor], widening: Widening) -> dict[str, Tensor]:

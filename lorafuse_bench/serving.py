@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from transformers import AutoConfig
-
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.export import export_merge, export_pool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod, Merge, RowRouting
 from lorafuse_bench.fusion.floors import Base
-from lorafuse_bench.heads import Widening, widen_adapter, widen_model
+from lorafuse_bench.heads import fit
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values vLLM takes for max_lora_rank."""
@@ -98,15 +96,10 @@ def _into_base(fused: FusedModel, folder: Path) -> Path:
 
 def _fitted(served: Served, folder: Path, head_sizes: Sequence[int] | None) -> Served:
     """With heads that the engine serves, and the facts about the adapters read off their files."""
-    config = AutoConfig.from_pretrained(served.model)
-    widening = Widening.needed(config, tuple(head_sizes)) if head_sizes else None
     model, adapters = served.model, served.adapters
-    if widening is not None:
-        model = folder / "wide" / "base"
-        widen_model(served.model, model, config, widening)
-        adapters = tuple(folder / "wide" / path.name for path in served.adapters)
-        for source, out in zip(served.adapters, adapters, strict=True):
-            widen_adapter(source, out, widening)
+    if head_sizes:
+        model, fitted = fit(model, adapters, head_sizes, folder / "wide")
+        adapters = tuple(fitted)
     rank = max((_rank(path) for path in adapters), default=1)
     targets = sorted({name for path in adapters for name in _targets(path)})
     return Served(

@@ -77,6 +77,8 @@ class Settings:
         if not torch.cuda.is_available():
             # On CPUs this is a share of the machine's memory that must be free, whatever the model needs.
             given |= {"gpu_memory_utilization": 0.3, "enforce_eager": True}
+            # Where the variable VLLM_CPU_KVCACHE_SPACE is set, vLLM lets it win.
+            given["kv_cache_memory_bytes"] = 2**30
         if self.adapters:
             given |= {
                 "enable_lora": True,
@@ -98,7 +100,6 @@ class Engine:
         require_vllm()
         self.settings = settings
         self.log = log
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         start = time.perf_counter()
         with _output_to(log):
@@ -151,13 +152,17 @@ class Engine:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(i, ask)) for i, ask in enumerate(asks)]
-        except* EngineDeadError as dead:
-            raise EngineDiedError(
-                f"vLLM's engine died after {finished} of {len(asks)} requests"
-                f" ({root_cause(self.log) or 'its process was killed, or ran out of memory'})."
-            ) from dead
-        except* (ValueError, TypeError) as wrong:
-            raise LorafuseError(f"vLLM refused a request: {_first(wrong)}") from wrong
+        except ExceptionGroup as group:
+            error = _first(group)
+            if isinstance(error, EngineDeadError):
+                raise EngineDiedError(
+                    f"vLLM's engine died after {finished} of {len(asks)} requests"
+                    f" ({root_cause(self.log) or 'its process was killed, or ran out of memory'})."
+                ) from group
+            if isinstance(error, LorafuseError):
+                raise error from group
+            cause = error.__cause__ or error
+            raise LorafuseError(f"vLLM refused a request: {type(cause).__name__}: {cause}") from group
         return [task.result() for task in tasks]
 
     async def _answer(self, ask: Ask, stream: bool) -> Answer:
@@ -183,7 +188,7 @@ class Engine:
             path = self.settings.adapters[ask.adapter]
             lora = LoRARequest(path.name, ask.adapter + 1, str(path))
         self._asked += 1
-        return self._engine.generate(  # type: ignore[no-any-return]
+        return self._engine.generate(
             {"prompt_token_ids": list(ask.prompt)},
             SamplingParams(**ask.sampling(), output_kind=kind),
             request_id=str(self._asked),
@@ -245,10 +250,10 @@ def root_cause(log: Path) -> str | None:
 
 def _advice(cause: str) -> str:
     text = cause.lower()
-    if "kv cache" in text:
+    if "kv cache" in text or "cache blocks" in text:
         return (
-            " Lower max_length, or give the cache more memory: gpu_memory_utilization=... or kv_cache_memory_bytes=..."
-            " in --model_args, on CPUs the variable VLLM_CPU_KVCACHE_SPACE (GiB)."
+            " Lower max_length, or give the cache more memory: kv_cache_memory_bytes=... or gpu_memory_utilization=..."
+            " in --model_args, or on CPUs the variable VLLM_CPU_KVCACHE_SPACE (GiB)."
         )
     if "memory" in text:
         return " Set gpu_memory_utilization=... in --model_args to the share that is free."
@@ -257,11 +262,11 @@ def _advice(cause: str) -> str:
     return ""
 
 
-def _first(group: BaseExceptionGroup) -> str:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
+    """Some error of a group, at any depth."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error)
+    return error
 
 
 @contextlib.contextmanager

@@ -200,6 +200,13 @@ def test_command(plain: Zoo, tmp_path: Path) -> None:
     code, text = invoke("--all", "--out", str(tmp_path / "all"))
     assert code == 0
     assert "3 adapters" in text
+    code, text = invoke("--all", "--vllm-cpu", "--out", str(tmp_path / "wide"))
+    assert code == 0
+    assert f"pretrained={tmp_path / 'wide' / 'base'},peft=" in text.replace("\n", "")
+    config = json.loads((tmp_path / "wide" / "mnli" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "wide" / "base")
+    assert sorted(p.name for p in (tmp_path / "wide").iterdir()) == ["base", "mnli", "squad", "sst2"]
+    assert invoke("--method", "svd", "--vllm-cpu", "--out", str(tmp_path / "x"))[0] == 2
     assert invoke("--out", str(tmp_path / "x"))[0] == 2
     assert invoke("--method", "svd", "--all", "--out", str(tmp_path / "x"))[0] == 2
     assert invoke("--method", "moa", "--out", str(tmp_path / "x"))[0] == 2

@@ -25,7 +25,7 @@ from lorafuse_bench.leaderboards.samples import read_samples
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.tasks.rows import load_task
 from lorafuse_bench.tasks.suites import SUITES
-from lorafuse_bench.zoo.manifest import Zoo
+from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +271,29 @@ def test_the_command_writes_cells(zoo: Zoo, tmp_path: Path) -> None:
     assert "2 cells in" in done.stdout
     written = json.loads(schema.cell_path(tmp_path, "mtl5", "tiny", 0, "weight_sum:average=true").read_text())
     assert written["limit"] == 1
+
+
+def test_a_suite_of_oblivion_takes_all_experts_and_runs_code_by_consent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
+    mini = Zoo.open(EMBEDDED)
+    asked = plan(mini, tmp_path, "concat", suites=["or_mtl"], limit=1, run_code=True)
+    (path,) = runner.run(asked)
+    result, items = schema.read_cell(path)
+    assert {e.name for e in result.experts} == {e.name for e in mini.manifest.experts}
+    assert {key: task.representative for key, task in result.tasks.items()} == {
+        "mmlu": "acc",
+        "ifeval": "inst_level_strict_acc",
+        "bbh": "exact_match",
+        "gpqa": "acc",
+        "humaneval": "pass@1",
+        "mbpp": "pass@1",
+        "gsm8k_cot": "exact_match",
+    }
+    assert [task.few_shot for task in result.tasks.values()] == [0, 0, 8, 0, 0, 3, 5]
+    assert result.tasks["mmlu"].n_original == 285
+    assert result.tasks["mmlu"].dataset.hub == "cais/mmlu"
+    followed, of = items.root["ifeval"].metrics["inst_level_strict_acc"][0]  # type: ignore[misc]
+    assert 0 <= followed <= of
+    assert {row.task for row in read_samples(path)} == set(SUITES["or_mtl"])

@@ -16,7 +16,8 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
 from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.runner import Plan, run
-from lorafuse_bench.tasks.suites import suite_tasks
+from lorafuse_bench.tasks import consent
+from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
 from lorafuse_bench.training.adapters import AdapterSettings, train_adapter
 
 RESULTS = "results"
@@ -41,6 +42,8 @@ class Study:
     oblivion: str | None = None
     order: Sequence[str] | None = None
     batch_size: int = 32
+    run_code: bool = False
+    """Consent to run the code that models write, where the suite of oblivion has such tasks."""
 
     def __post_init__(self) -> None:
         keys = suite_tasks(self.suite)
@@ -57,6 +60,7 @@ def complete(study: Study, report: Callable[[str], None]) -> Path:
 
     The whole suite comes first: its scores tell which tasks are easy. What is finished is kept.
     """
+    consent.ask(leaf_tasks(study.oblivion) if study.oblivion else (), study.run_code)
     keys = suite_tasks(study.suite)
     if len(keys) in study.counts or study.order is None:
         for seed in study.seeds:
@@ -85,5 +89,6 @@ def _stage(study: Study, seed: int, keys: Sequence[str], report: Callable[[str],
         out=study.out / RESULTS,
         zoo=zoo,  # whose manifest says where the rows come from, under the name that others know
         batch_size=study.batch_size,
+        run_code=study.run_code,
     )
     run(plan, report)

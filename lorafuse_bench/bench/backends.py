@@ -75,7 +75,7 @@ class Backend(ABC):
         """Most memory that the serving processes used."""
         return peak_bytes(self.lm.device)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give everything back."""
 
     def answer(self, requests: Sequence[Request], n: int, tokens: int) -> Run:
@@ -114,7 +114,7 @@ class Vllm(Backend):
 
         settings = {"max_tokens": tokens, "temperature": 0.0, "ignore_eos": True, "detokenize": False}
         same = 0 if self.adapters else None
-        adapters = chosen or [same] * len(prompts)
+        adapters: Sequence[int | None] = chosen or [same] * len(prompts)
         asks = [Ask(p, adapter, settings=settings) for p, adapter in zip(prompts, adapters, strict=True)]
         # Every pass must compute its prompts: what an earlier one left is dropped.
         self.served.engine.forget()
@@ -234,5 +234,5 @@ def start(backend: str, spec: str, zoo: str, tasks: Sequence[str], dtype: str) -
     experts = [entry.name for entry in Zoo.open(zoo).manifest.experts if entry.task in tasks]
     if not experts:
         raise LorafuseError(f"zoo '{zoo}' has no expert for the suite's tasks. Name another --suite.")
-    cls = {"vllm": Vllm, "hf": Hf, "peft": Peft}[backend]
-    return cls(spec, zoo, experts, dtype)
+    classes: dict[str, type[Vllm | Hf | Peft]] = {"vllm": Vllm, "hf": Hf, "peft": Peft}
+    return classes[backend](spec, zoo, experts, dtype)

@@ -39,7 +39,7 @@ def plot_serve(result: dict[str, Any], path: Path) -> None:
     styles = {"vllm": "-o", "hf": "--s", "peft": ":^"}
     for (backend, method), line in lines.items():
         n = [point["concurrency"] for point in line]
-        look = {"label": f"{backend} {method}", "color": colours[method]}
+        look: dict[str, Any] = {"label": f"{backend} {method}", "color": colours[method]}
         rate.plot(n, [point["tokens_per_second"] for point in line], styles[backend], **look)
         first.plot(n, [1000 * point["first_token_seconds"]["p50"] for point in line], styles[backend], **look)
     for axes, title in (

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorafuse_bench.cli.run import RunCode
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -52,6 +54,7 @@ def conflict(
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
     train_batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     batch_size: Batch = 32,
+    run_code: RunCode = False,
 ) -> None:
     """Mean score against the number of tasks trained on together, easiest first.
 
@@ -81,6 +84,7 @@ def conflict(
             oblivion=oblivion,
             order=tuple(order.split(",")) if order else None,
             batch_size=batch_size,
+            run_code=run_code,
         )
         complete(study, typer.echo)
     results = folder / RESULTS if (folder / RESULTS).is_dir() else folder

@@ -20,6 +20,13 @@ def command(
     every: Annotated[
         bool, typer.Option("--all", help="Instead of a merge, every expert as an adapter of its own.")
     ] = False,
+    vllm_cpu: Annotated[
+        bool,
+        typer.Option(
+            "--vllm-cpu",
+            help="With --all: where vLLM on CPUs does not serve the base's head size, write wider adapters and base.",
+        ),
+    ] = False,
 ) -> None:
     """Write a merge as a PEFT adapter, or as a whole model where it is full-rank.
 
@@ -29,13 +36,20 @@ def command(
 
     if every == (method is not None):
         raise LorafuseError("say what to export: --method NAME, or --all for every expert (and not both).")
-    from lorafuse_bench.export import export_experts, export_merge
+    if vllm_cpu and not every:
+        raise LorafuseError("--vllm-cpu goes with --all. Leave it out, or export every expert.")
+    from lorafuse_bench.export import export_experts, export_experts_for, export_merge
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.zoo.manifest import Zoo
 
     names = [name.strip() for name in experts.split(",")] if experts else None
     if method is None:
-        written = export_experts(Zoo.open(zoo), out, names)
+        if vllm_cpu:
+            from lorafuse_bench.heads import VLLM_CPU_SIZES
+
+            written = export_experts_for(VLLM_CPU_SIZES, Zoo.open(zoo), out, names)
+        else:
+            written = export_experts(Zoo.open(zoo), out, names)
         typer.echo(f"{len(written)} adapters in {out}: {', '.join(one.path.name for one in written)}")
         first = written[0]
     else:

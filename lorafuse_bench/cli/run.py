@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+RunCode = Annotated[
+    bool,
+    typer.Option(
+        "--confirm-run-unsafe-code",
+        "--confirm_run_unsafe_code",
+        help="Consent to run the code that models write (or_mtl), together with HF_ALLOW_CODE_EVAL=1.",
+    ),
+]
+
 
 def command(
     methods: Annotated[
@@ -34,14 +43,7 @@ def command(
     device: Annotated[
         str, typer.Option(help="Where the model runs; the CPU where there is no such device.")
     ] = "cuda",
-    run_code: Annotated[
-        bool,
-        typer.Option(
-            "--confirm-run-unsafe-code",
-            "--confirm_run_unsafe_code",
-            help="Consent to run the code that models write (or_mtl), together with HF_ALLOW_CODE_EVAL=1.",
-        ),
-    ] = False,
+    run_code: RunCode = False,
 ) -> None:
     """Evaluate fusion methods on suites and keep every finished cell.
 

@@ -49,7 +49,7 @@ def prompt(doc: Doc) -> str:
     """The instructions as the dataset has them; LorafuseError where the data that checks them is missing."""
     if NEEDS_SENTENCES & set(doc["instruction_id_list"]) and not _punkt():
         raise LorafuseError(
-            "ifeval counts sentences by NLTK's punkt_tab, which is not on this machine."
+            "ifeval checks sentences by NLTK's punkt_tab, which is not on this machine."
             " Fetch it once: python -m nltk.downloader punkt_tab."
         )
     return str(doc["prompt"])

@@ -173,3 +173,14 @@ def test_missing_or_altered_samples_are_refused(tmp_path: Path) -> None:
     samples.unlink()
     with pytest.raises(LorafuseError, match=r"samples_lorafuse_sst2_.*jsonl: cannot be read"):
         build([tmp_path])
+
+
+def test_a_suite_that_holds_another_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mtl7 is asked for, and mtl5 is a group of its own within."""
+    more = {"lorafuse_paws": ("bleu",), "lorafuse_piqa": ("acc",), "lorafuse_piqa_options": ("acc_options",)}
+    monkeypatch.setitem(globals(), "METRICS", METRICS | more)
+    path = write_lm_eval(tmp_path, "base", good=3)
+    output = json.loads(path.read_text())
+    output["groups"] = {"mtl7": {}, "mtl5": {}}
+    path.write_text(json.dumps(output))
+    assert read_lm_eval(path)[0].suite == "mtl7"

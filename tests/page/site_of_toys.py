@@ -13,9 +13,10 @@ from lorafuse_bench.leaderboards.collect import collect
 from lorafuse_bench.leaderboards.evidence import evidence_of
 from lorafuse_bench.leaderboards.page import write_page
 from lorafuse_bench.leaderboards.samples import Sample, write_samples
+from lorafuse_bench.tasks.suites import SUITES
 
 N = 20
-OBLIVION = ("mmlu", "ifeval", "bbh", "gpqa", "humaneval", "mbpp", "gsm8k")
+OBLIVION = SUITES["or_mtl"]
 TOY = "#board=2"  # boards stand by suite: the payload's, or_mtl, toy
 # Of 20 items, those each method gets right: 0 is the first.
 RIGHT = {

@@ -19,7 +19,7 @@ from lorafuse_bench.tasks.suites import SUITES, leaf_tasks
 pytestmark = pytest.mark.vllm
 
 HOW = {"base": "base", "oracle": "adapters", "moa": "adapters", "concat": "adapter", "ties": "merged"}
-ITEMS = 15
+ITEMS = 8
 TEXT = "Premise:\nAnn saw Bo near the harbour.\nHypothesis:\nBo was near the harbour.\nRelationship:" * 3
 
 

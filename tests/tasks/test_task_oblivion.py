@@ -68,7 +68,7 @@ def scores(found: dict[str, Any]) -> dict[str, float]:
 
 
 # One document of each of BBH's forms, and some of the others.
-SOME = {key: [0, 1, 2] for key in LEAVES} | {
+SOME = {leaf: [0, 1, 2] for leaf in LEAVES} | {
     "lorafuse_bbh": list(range(0, 135, 5)),
     "lorafuse_mmlu": [0, 141, 284],
     "lorafuse_ifeval": list(range(12)),

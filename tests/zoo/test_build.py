@@ -76,6 +76,7 @@ def test_parts_of_another_seed_or_size_are_not_mixed(built: Path, seed: int, bas
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2 * 3600)
 def test_a_rebuild_is_as_good_as_what_is_shipped(tmp_path: Path) -> None:
     """Weights differ between machines, so scores are compared: every task's exact answers within .05."""
     shipped, rebuilt = embedded_root(), tmp_path / "zoo"
