@@ -38,6 +38,7 @@ class StandIn:
     def __init__(self, settings: Settings, log: Path) -> None:
         self.settings = settings
         self.asked = 0
+        self.models: dict[int | None, torch.nn.Module] = {}
 
     def run(self, asks: Sequence[Ask], report: Report = lambda i, a: None) -> list[Answer]:
         answers = []
@@ -51,9 +52,9 @@ class StandIn:
 
     @torch.no_grad()
     def _answer(self, ask: Ask) -> Answer:
-        model = AutoModelForCausalLM.from_pretrained(self.settings.model, dtype=torch.float32).eval()
-        if ask.adapter is not None:
-            model = PeftModel.from_pretrained(model, str(self.settings.adapters[ask.adapter])).eval()
+        if ask.adapter not in self.models:
+            self.models[ask.adapter] = self._model(ask.adapter)
+        model = self.models[ask.adapter]
         ids = torch.tensor([ask.prompt])
         assert ids.shape[1] < self.settings.max_length
         if ask.scored:
@@ -64,6 +65,12 @@ class StandIn:
         length = ask.settings["max_tokens"]
         written = model.generate(input_ids=ids, max_new_tokens=length, do_sample=False)
         return Answer(written[0, ids.shape[1] :].tolist())
+
+    def _model(self, adapter: int | None) -> torch.nn.Module:
+        model = AutoModelForCausalLM.from_pretrained(self.settings.model, dtype=torch.float32)
+        if adapter is not None:
+            model = PeftModel.from_pretrained(model, str(self.settings.adapters[adapter]))
+        return model.eval()
 
     def close(self) -> None:
         pass

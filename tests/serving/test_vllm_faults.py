@@ -29,8 +29,9 @@ def generation(i: int) -> Instance:
 
 def test_too_small_a_cache_says_how_to_make_it_larger(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
-    advice = r"did not start: .*cache.*kv_cache_memory_bytes=.*VLLM_CPU_KVCACHE_SPACE"
-    with pytest.raises(LorafuseError, match=advice) as error:
+    with pytest.raises(
+        LorafuseError, match=r"did not start: .*cache.*kv_cache_memory_bytes=.*VLLM_CPU_KVCACHE_SPACE"
+    ) as error:
         LorafuseVLLM("base", device="cpu", data="mini", kv_cache_memory_bytes=200_000)
     assert "\n" not in str(error.value)
 
