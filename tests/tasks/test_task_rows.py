@@ -12,8 +12,10 @@ from real_samples import shared_data
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.rows import Row, load_task, training_rows
-from lorafuse_bench.tasks.suites import LABELS
+from lorafuse_bench.tasks.suites import LABELS, OBLIVION, SUITES
 
+UNTRAINED = sorted({key for suite in OBLIVION for key in SUITES[suite]})
+TRAINED = [key for key in DATASETS if key not in UNTRAINED]
 FIRST_ROWS = {
     "cnn_dailymail": (
         "The mill burned down. Nobody was hurt.\nSummarization:",
@@ -37,7 +39,7 @@ FIRST_ROWS = {
 }
 
 
-@pytest.mark.parametrize("key", DATASETS)
+@pytest.mark.parametrize("key", TRAINED)
 def test_first_row(key: str, handmade_data: Path) -> None:
     assert training_rows(key, str(handmade_data))[0] == Row(*FIRST_ROWS[key], doc_id=0)
 
@@ -74,7 +76,7 @@ def test_unknown_task(handmade_data: Path) -> None:
         training_rows("sst", str(handmade_data))
 
 
-@pytest.mark.parametrize("key", DATASETS)
+@pytest.mark.parametrize("key", TRAINED)
 def test_rows_are_what_evaluation_asks(key: str, handmade_data: Path) -> None:
     """prompt + target of a row is the context + continuation of lm-eval's own request."""
     task = load_task(f"lorafuse_{key}", str(handmade_data))
@@ -98,7 +100,7 @@ def test_option_continuations_are_the_targets_of_training(key: str, handmade_dat
     assert len(asked) == sum(len(task.doc_to_choice(doc)) for doc in task.test_docs())
 
 
-@pytest.mark.parametrize("key", DATASETS)
+@pytest.mark.parametrize("key", TRAINED)
 def test_real_rows_have_one_line_targets(key: str) -> None:
     for row in training_rows(key, str(shared_data()), limit=20):
         assert row.target == " " + " ".join(row.target.split()), row
@@ -113,3 +115,9 @@ def test_real_piqa_trains_and_evaluates_on_disjoint_rows() -> None:
     evaluated = {task.doc_to_text(doc) for doc in task.test_docs()}
     assert task.dataset.provenance == {"validation": "validation_standin.parquet"}
     assert not trained & evaluated
+
+
+@pytest.mark.parametrize("key", UNTRAINED)
+def test_nothing_is_trained_on_a_task_of_oblivion(key: str) -> None:
+    with pytest.raises(LorafuseError, match=f"'{key}' is for measuring what a model forgets"):
+        training_rows(key, "mini")
