@@ -28,7 +28,10 @@ def plot_sweep(result: dict[str, Any], path: Path) -> None:
 
 
 def plot_serve(result: dict[str, Any], path: Path) -> None:
-    """Write a PNG of tokens per second and time to the first token against concurrency, of the first mix."""
+    """Write a PNG of tokens per second (lines: medians, bars: all passes) and time to the first token.
+
+    Against concurrency, under the first mix.
+    """
     mix = result["points"][0]["mix"]
     points = [point for point in result["points"] if point["mix"] == mix]
     lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -41,6 +44,8 @@ def plot_serve(result: dict[str, Any], path: Path) -> None:
         n = [point["concurrency"] for point in line]
         look: dict[str, Any] = {"label": f"{backend} {method}", "color": colours[method]}
         rate.plot(n, [point["tokens_per_second"] for point in line], styles[backend], **look)
+        low, high = ([point[f"tokens_per_second_{end}"] for point in line] for end in ("low", "high"))
+        rate.vlines(n, low, high, color=colours[method], alpha=0.3)
         first.plot(n, [1000 * point["first_token_seconds"]["p50"] for point in line], styles[backend], **look)
     for axes, title in (
         (rate, "generated tokens per second"),
@@ -51,6 +56,7 @@ def plot_serve(result: dict[str, Any], path: Path) -> None:
         ticks = sorted({point["concurrency"] for point in points})
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
         axes.set_xlabel(f"requests at a time (mix: {mix})")
         axes.set_title(title)
         axes.grid(alpha=0.3)
