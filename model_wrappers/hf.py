@@ -57,7 +57,9 @@ class LorafuseLM(HFLM):
         device: str | None = "cuda",
         **options: Any,
     ) -> None:
-        chosen, model_options = split_options(method, options, _HF_OPTIONS, "lm-eval's hf model")
+        chosen, model_options = split_options(
+            method, options, {"prefix_sharing"}, _HF_OPTIONS, "lm-eval's hf model"
+        )
         self.zoo = Zoo.open(zoo)
         self.data_source = resolve_source(data, str(zoo), method)
         names = experts.split("/") if isinstance(experts, str) else experts
@@ -228,9 +230,12 @@ class LorafuseLM(HFLM):
 
 
 def split_options(
-    method: str, options: Mapping[str, Any], model: AbstractSet[str], owner: str
+    method: str, options: Mapping[str, Any], ours: AbstractSet[str], model: AbstractSet[str], owner: str
 ) -> tuple[FusionMethod, dict[str, Any]]:
-    """The method made from its options, and those left for `owner`, whose options are named `model`."""
+    """The method made from its options, and those left for `owner`, whose options are named `model`.
+
+    `ours`: what else the wrapper takes, beside zoo, experts and data, for the list of what is known.
+    """
     known = registry.methods()
     if method.partition(":")[0] not in known:
         raise unknown("method", method, known)
@@ -239,7 +244,7 @@ def split_options(
     own = set(known[method].option_names())
     for key in options:
         if key not in own | model:
-            named = own | {"zoo", "experts", "data"}
+            named = own | ours | {"zoo", "experts", "data"}
             raise LorafuseError(
                 f"unknown option '{key}' in --model_args for method '{method}'.{did_you_mean(key, named | model)}"
                 f" Known: {', '.join(sorted(named))}, and those of {owner}."

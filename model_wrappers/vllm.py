@@ -68,7 +68,9 @@ class LorafuseVLLM(LorafuseLM):
         **options: Any,
     ) -> None:
         require_vllm()
-        chosen, engine_arguments = split_options(method, options, engine_options(), "vLLM's engine")
+        chosen, engine_arguments = split_options(
+            method, options, {"max_lora_rank", "keep"}, engine_options(), "vLLM's engine"
+        )
         self._routes = "router" in chosen.needs
         self._max_rank = max_lora_rank
         self._engine_arguments = engine_arguments
