@@ -59,7 +59,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip", gzip.compress(b'{"task": "one"}\n'), gzip.compress(b"\xff\n")]
+    "content", [b"no gzip", gzip.compress(b'{"task": "one"}\n', mtime=0), gzip.compress(b"\xff\n", mtime=0)]
 )
 def test_damaged_samples_name_the_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "moa.samples.jsonl.gz").write_bytes(content)
