@@ -35,9 +35,10 @@ def keep_largest(tensor: Tensor, density: float) -> Tensor:
     position = size.numel() - kept
     # Several times faster than torch's kthvalue and topk on millions of entries.
     threshold = float(np.partition(size.cpu().numpy(), position)[position])
-    mask = size > threshold
-    tied = (size == threshold).nonzero()[:, 0]
-    mask[tied[: kept - int(mask.sum())]] = True
+    mask = size >= threshold
+    surplus = int(mask.sum()) - kept
+    if surplus:
+        mask[(size == threshold).nonzero()[-surplus:, 0]] = False
     return torch.where(mask.view_as(tensor), tensor, 0)
 
 

@@ -63,14 +63,16 @@ class SvdMerge(Merge):
 def truncated_svd(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Best rank-`rank` factors of `b @ a`, for `a (R, in)`, `b (out, R)`: `(V_rᵀ (r, in), U_r Σ_r (out, r))`.
 
-    With `b = Q_b R_b` and `aᵀ = Q_a R_a`, `b a = Q_b (R_b R_aᵀ) Q_aᵀ` and the core's SVD gives both
-    sides. Computed in fp64, since the QR of stacked, nearly parallel factors loses digits in fp32. The Q's
-    are not formed but applied to the r columns wanted, which halves the time.
+    With `b = Q_b R_b` and `aᵀ = Q_a R_a`, `b a = Q_b C Q_aᵀ` with the core `C = R_b R_aᵀ = U Σ Vᵀ`. V are the
+    eigenvectors of `CᵀC`, and `U Σ = C V`: half the time of an SVD, and in fp64 exact for all directions above
+    1e-8 of the largest, which is what fp32 factors can tell. The QR of stacked, nearly parallel factors
+    would lose digits in fp32 too. The Q's are not formed but applied to the r columns wanted.
     """
     q_b, r_b = _qr(b.double())
     q_a, r_a = _qr(a.double().T)
-    u, s, v = torch.linalg.svd(r_b @ r_a.T)
-    return q_a(v[:rank].T).T.to(a.dtype), q_b(u[:, :rank] * s[:rank]).to(b.dtype)
+    core = r_b @ r_a.T
+    v = torch.linalg.eigh(core.T @ core).eigenvectors.flip(1)[:, :rank]
+    return q_a(v).T.to(a.dtype), q_b(core @ v).to(b.dtype)
 
 
 def _qr(x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
