@@ -52,11 +52,9 @@ class SvdMerge(Merge):
     def fuse(self, pool: ExpertPool) -> Adapter:
         factors = {}
         for module, stack in pool.modules.items():
-            factors[module] = truncated_svd(
-                stack.A.flatten(0, 1),
-                stack.B.transpose(0, 1).flatten(1) / len(pool),
-                self.rank or max(stack.ranks),
-            )
+            rank = self.rank or max(stack.ranks)
+            a, b = truncated_svd(stack.A.flatten(0, 1), stack.B.transpose(0, 1).flatten(1), rank)
+            factors[module] = (a, b / len(pool))
         return Adapter(factors)
 
 
