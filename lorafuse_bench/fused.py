@@ -26,7 +26,7 @@ from lorafuse_bench.fusion.base import (
     RouterArtefact,
 )
 from lorafuse_bench.layers import FusedModule, Selection, block_list, block_of, install, linear_shape
-from lorafuse_bench.zoo.manifest import AdapterEntry, RouterEntry, Zoo
+from lorafuse_bench.zoo.manifest import AdapterEntry, RouterEntry, Zoo, embedded_root
 
 ROUTER_WEIGHTS = "router.safetensors"
 ADAPTER_WEIGHTS = "adapter.safetensors"
@@ -178,10 +178,11 @@ def adapter_entry(zoo: Zoo, method: FusionMethod) -> AdapterEntry:
         if suite in (None, entry.trained_on) and made == method:
             return entry
     have = ", ".join(entry.name for entry in entries) or "none"
+    where = "--base mini --out ZOO" if zoo.root == embedded_root() else f"--out {zoo.root}"
     raise LorafuseError(
         f"zoo '{zoo.name}' has no trained adapter '{method.label()}' (of this method it has: {have})."
         f" Train one with `lorafuse train adapter --method {replace(method, trained_on=None).label()}"  # type: ignore[type-var]
-        f" --suite {suite or 'SUITE'} --out {zoo.root}`."
+        f" --suite {suite or 'SUITE'} {where}`."
     )
 
 

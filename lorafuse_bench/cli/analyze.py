@@ -173,12 +173,15 @@ def latency(
 
     from lorafuse_bench.analysis import latency as analysis
     from lorafuse_bench.analysis.prompts import evaluation_prompts, without_experts
+    from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
     from lorafuse_bench.runner import all_methods
     from lorafuse_bench.zoo.manifest import Zoo
 
     opened = Zoo.open(zoo)
     trained = [m for m in all_methods(opened) if isinstance(m, TrainedAdapter)]
+    if not trained:
+        raise LorafuseError(f"zoo '{zoo}' has no trained adapter. Train one with `lorafuse train adapter`.")
     prompts = evaluation_prompts(opened, _tasks(suites), _source(data, zoo), batch_size)
     turns = zip(*([(key, row) for row in rows] for key, rows in prompts.items()), strict=False)
     result = analysis.latency(

@@ -153,3 +153,16 @@ def check_latency(result: dict[str, Any]) -> None:
             row["ratio"] / row["operations_ratio"]
         )
         assert label == "base" or row["operations_ratio"] > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["latency"], "zoo 'mini' has no trained adapter. Train one with"),
+        (["routing-weights"], "lorafuse train adapter --method moore --suite SUITE --base mini --out ZOO`"),
+    ],
+)
+def test_a_zoo_without_adapters_is_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["analyze", *arguments, "--zoo", "mini", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2 and message in done.stderr, done.output
+    assert not (tmp_path / "out").exists()
