@@ -60,5 +60,5 @@ def plot_serve(result: dict[str, Any], path: Path) -> None:
         axes.set_xlabel(f"requests at a time (mix: {mix})")
         axes.set_title(title)
         axes.grid(alpha=0.3)
-    rate.legend(fontsize="small")
+    figure.legend(*rate.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     write_figure(figure, path)
