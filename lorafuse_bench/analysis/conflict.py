@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lorafuse_bench.analysis.picture import colours, new_figure, write_figure
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import Board, Row, Score
+from lorafuse_bench.picture import colours, new_figure, write_figure
 from lorafuse_bench.tasks.suites import suite_tasks
 
 BASE = "base"

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from lorafuse_bench.analysis.picture import new_figure, write_figure
 from lorafuse_bench.bench.adapters import compare, twin
 from lorafuse_bench.bench.timing import machine
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import FusionMethod, Prompts
+from lorafuse_bench.picture import new_figure, write_figure
 from lorafuse_bench.zoo.manifest import Zoo
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorafuse_bench.analysis.picture import colours, new_figure, write_figure
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import Board, Row, Score
+from lorafuse_bench.picture import colours, new_figure, write_figure
 
 BASE = "base"
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lorafuse_bench.analysis.picture import new_figure, write_figure
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.adapters.trained import TrainedUpdate
 from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.layers import FusedModule
 from lorafuse_bench.leaderboards.board import Board
+from lorafuse_bench.picture import new_figure, write_figure
 
 
 def routed_modules(fused: FusedModel) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lorafuse_bench.analysis.picture import new_figure, new_panels, write_figure
+from lorafuse_bench.picture import new_figure, new_panels, write_figure
 
 
 def plot_sweep(result: dict[str, Any], path: Path) -> None:
