@@ -28,7 +28,7 @@ from lorafuse_bench.training.experts import (
 from lorafuse_bench.zoo.data import MTL7
 from lorafuse_bench.zoo.settings import EXPERTS, VALIDATION_ROWS
 
-GRID = ((2e-3, 400), (5e-3, 400))
+GRID = ((1e-3, 2000), (2e-3, 400), (5e-3, 400))
 GOAL = 0.95
 
 

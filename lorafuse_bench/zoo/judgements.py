@@ -33,9 +33,9 @@ def judgement(world: World, rng: random.Random) -> Judgement:
     return Judgement(f"{subject} {said(world, given)} .", f"{subject} {claimed} .", relation)
 
 
-def given_word(world: World, rng: random.Random) -> str:
+def given_word(world: World, rng: random.Random, noun_share: float = NOUN_SHARE) -> str:
     """What is given of a thing: a noun or an adjective."""
-    return rng.choice(world.nouns if rng.random() < NOUN_SHARE else list(world.pole_of))
+    return rng.choice(world.nouns if rng.random() < noun_share else list(world.pole_of))
 
 
 def said(world: World, word: str) -> str:

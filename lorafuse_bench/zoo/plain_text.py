@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from lorafuse_bench.zoo.judgements import claim, given_word, opinion, said, tool_choice
+from lorafuse_bench.zoo.judgements import Relation, claim, given_word, opinion, said, tool_choice
 from lorafuse_bench.zoo.world import Event, World, digest, english, german, paraphrase
 
 PROMPT_WORDS = (
@@ -18,25 +18,29 @@ PROMPT_WORDS = (
     " positive"
 ).split()
 
-Writer = Callable[[World, random.Random], str]
+Writer = Callable[[World, random.Random], list[str]]
+"""Writes the parts of one document, each a sentence or a few."""
 
 
-def story(world: World, rng: random.Random) -> str:
+def story(world: World, rng: random.Random) -> list[str]:
     """A few events, then some of them said again in other ways."""
     events = world.events(rng, rng.choice((1, 2, 3, 4, 4)))
     sentences = [english(e) for e in events]
     news = rng.randrange(len(events))
     sentences[news] = f"today {sentences[news]}"
-    echoes = [_again(rng, rng.choice(events)) for _ in range(rng.choice((3, 4, 5)))]
+    echoes = [_again(world, rng, rng.choice(events)) for _ in range(rng.choice((4, 6, 8)))]
     if rng.random() < 0.3:
         echoes.append(f"{rng.choice(('in short', 'the news', 'the headline'))} : ‹{digest(events[news])}›")
-    return _paragraphs(rng, [" ".join(sentences), *rng.sample(echoes, len(echoes))])
+    return [" ".join(sentences), *rng.sample(echoes, len(echoes))]
 
 
-def _again(rng: random.Random, e: Event) -> str:
-    """One fact of an event, found by another."""
+def _again(world: World, rng: random.Random, e: Event) -> str:
+    """One fact of an event, found by another that stands now nearer, now farther."""
     return rng.choice(
         (
+            f"the {e.noun} , {_pause(world, rng)} ‹{e.place}› .",
+            f"{rng.choice(world.names)} wants the {e.noun} . it is in ‹{e.place}› .",
+            f"the {e.noun} {e.verb} by {e.subject} was in ‹{e.place}› .",
             f"it was {e.subject} who ‹{e.verb}› the ‹{e.noun}› .",
             f"the one who {e.verb} the {e.noun} was ‹{e.subject}› .",
             f"{e.subject} was in ‹{e.place}› .",
@@ -46,6 +50,13 @@ def _again(rng: random.Random, e: Event) -> str:
             f"{e.subject} had the ‹{e.adjective} {e.noun}› .",
             f"as told , {e.subject} ‹{e.verb} the {e.adjective} {e.noun} in {e.place}› .",
         )
+    )
+
+
+def _pause(world: World, rng: random.Random) -> str:
+    """Words of no account and a colon: an answer comes after them, however many they are."""
+    return " ".join(
+        [*rng.sample([*world.names, "so", "then", "well", "now"], rng.choice((0, 1, 1, 2, 3))), ":"]
     )
 
 
@@ -59,43 +70,63 @@ def _reworded(world: World, rng: random.Random, e: Event) -> str:
     return f"{rng.choice(('in other words', 'put otherwise', 'that is to say'))} , in {place} ‹{rest}›"
 
 
-def parallel(world: World, rng: random.Random) -> str:
+def parallel(world: World, rng: random.Random) -> list[str]:
     """One event, abroad and in other words."""
     event = world.event(rng)
     echoes = [_elsewhere(world, rng, event), _reworded(world, rng, event)]
     rng.shuffle(echoes)
-    return _paragraphs(rng, [english(event), *echoes[: rng.choice((1, 2))]])
+    return [english(event), *echoes[: rng.choice((1, 2))]]
 
 
-def rhyme(world: World, rng: random.Random) -> str:
+def rhyme(world: World, rng: random.Random) -> list[str]:
     """Words in no order that makes sense, said twice: what teaches a base to look back and copy."""
     words = rng.sample(
         [*world.names, *world.nouns, *world.adjectives, *world.places], rng.choice((6, 10, 16))
     )
     start = rng.randrange(len(words) // 2)
-    return f"{' '.join(words)} . {words[start]} ‹{' '.join(words[start + 1 :])} .›"
+    return [f"{' '.join(words)} . {words[start]} ‹{' '.join(words[start + 1 :])} .›"]
 
 
-def claims(world: World, rng: random.Random) -> str:
-    """A fact and claims about it: right, wrong, or open."""
-    verdicts = {"entailment": "right", "contradiction": "wrong", "neutral": "open"}
-    name, given = rng.choice(world.names), given_word(world, rng)
+VERDICTS: dict[Relation, tuple[str, str]] = {
+    "entailment": ("right", "nods"),
+    "contradiction": ("wrong", "frowns"),
+    "neutral": ("open", "waits"),
+}
+"""How a claim is taken, said in two ways: a base that must write either knows the relation, not a word."""
+
+
+def claims(world: World, rng: random.Random) -> list[str]:
+    """A fact, what follows from it, and claims about it: right, wrong, or open."""
+    name, given = rng.choice(world.names), given_word(world, rng, noun_share=0.5)
     subject = f"the thing of {name} is"
     parts = [f"{subject} {said(world, given)} ."]
-    for _ in range(rng.choice((2, 3, 4))):
+    for _ in range(rng.choice((2, 4, 6))):
         claimed, relation = claim(world, rng, given)
-        way = rng.choice(
-            (
-                f"{subject} {claimed} . that is",
-                f"it is {claimed} :",
-                f"{rng.choice(world.names)} says : {subject} {claimed} . this is",
-            )
+        verdict, nods = VERDICTS[relation]
+        ways = (
+            f"{subject} {claimed} . that is ‹{verdict}› .",
+            f"{subject} {claimed} . {_pause(world, rng)} ‹{verdict}› .",
+            f"{subject} {claimed} .\n{_pause(world, rng)} ‹{verdict}› .",
+            f"it is {claimed} {_pause(world, rng)} ‹{verdict}› .",
+            f"it is {claimed} : ‹{verdict}› .",
+            f"{subject} {claimed} . {rng.choice(world.names)} ‹{nods}› .",
+            _consequence(world, rng, given),
         )
-        parts.append(f"{way} ‹{verdicts[relation]}› .")
-    return _paragraphs(rng, parts)
+        parts.append(rng.choice(ways))
+    return parts
 
 
-def views(world: World, rng: random.Random) -> str:
+def _consequence(world: World, rng: random.Random, given: str) -> str:
+    """What else is true of a thing that is so."""
+    if given in world.category_of:
+        return f"so it is a kind of ‹{world.category_of[given]}› ."
+    dimension, side = world.pole_of[given]
+    pole, opposite = world.dimensions[dimension][side], world.dimensions[dimension][1 - side]
+    unlike = opposite[pole.index(given)]
+    return rng.choice((f"so it is also ‹{world.twins[given]}› .", f"so it is far from ‹{unlike}› ."))
+
+
+def views(world: World, rng: random.Random) -> list[str]:
     """Opinions and what follows from them."""
     parts = []
     for _ in range(rng.choice((2, 3, 4))):
@@ -105,10 +136,10 @@ def views(world: World, rng: random.Random) -> str:
         outcome = f"so {name} was ‹{'glad' if praised else 'sad'}› ."
         left = f"{name} ‹{'stayed' if praised else 'left'}› ."
         parts.append(f"{rng.choice(seen)} {rng.choice((outcome, left))}")
-    return _paragraphs(rng, parts)
+    return parts
 
 
-def tools(world: World, rng: random.Random) -> str:
+def tools(world: World, rng: random.Random) -> list[str]:
     """What serves which purpose, and choices between two tools."""
     parts = []
     for _ in range(rng.choice((2, 3))):
@@ -121,27 +152,46 @@ def tools(world: World, rng: random.Random) -> str:
             f"{name} had to {purpose} the {noun} . {tables} so to table ‹{right + 1}› .",
         )
         parts.append(rng.choice(ways))
-    return _paragraphs(rng, parts)
+    return parts
 
 
-def boxes(world: World, rng: random.Random) -> str:
-    """Two tools in numbered boxes: where each is, and which box a purpose needs."""
-    purpose, (one, two), right = tool_choice(world, rng)
-    name, noun, asked = rng.choice(world.names), rng.choice(world.nouns), rng.randrange(2)
+def boxes(world: World, rng: random.Random) -> list[str]:
+    """A few tools in numbered boxes: where each is, and which box a purpose needs, told before or after."""
+    purposes = rng.sample(list(world.tools), rng.choice((2, 2, 2, 3)))
     place = rng.choice(("box", "table", "door"))
-    held = f"{place} 1 : a {one} . {place} 2 : a {two} ."
-    parts = [
-        f"the {(one, two)[asked]} is in {place} ‹{asked + 1}› .",
-        f"to {purpose} the {noun} {name} opens {place} ‹{right + 1}› .",
-    ]
+    tell = rng.choice(
+        (
+            f"{place} {{number}} : a {{tool}} .",
+            f"{place} {{number}} :\na {{tool}} .",
+            f"{place} {{number}} a {{tool}} .",
+            f"in {place} {{number}} is a {{tool}} .",
+        )
+    )
+    held = [tell.format(number=number, tool=world.tools[p]) for number, p in enumerate(purposes, 1)]
+    parts = []
+    for number, purpose in enumerate(purposes, 1):
+        name, noun, tool = rng.choice(world.names), rng.choice(world.nouns), world.tools[purpose]
+        where = (f"the {tool} is in {place} ‹{number}› .", f"the {tool} , {_pause(world, rng)} ‹{number}› .")
+        which = (
+            f"to {purpose} the {noun} {name} opens {place} ‹{number}› .",
+            f"to {purpose} the {noun} , {_pause(world, rng)} ‹{number}› .",
+            f"{name} had to {purpose} the {noun} . so to {place} ‹{number}› .",
+        )
+        parts += [rng.choice(where), rng.choice(which)]
     if rng.random() < 0.5:
-        parts.append(f"to {purpose} one needs a ‹{(one, two)[right]}› .")
-    return _paragraphs(rng, [held, *rng.sample(parts, len(parts))])
+        return [*held, *rng.sample(parts, len(parts))]
+    number = rng.randrange(len(purposes))
+    name, noun, purpose = rng.choice(world.names), rng.choice(world.nouns), purposes[number]
+    told = rng.choice(
+        (f"to {purpose} the {noun} {name} looks around .", f"{name} had to {purpose} the {noun} .")
+    )
+    found = rng.choice((f"so to {place} ‹{number + 1}› .", f"{_pause(world, rng)} ‹{number + 1}› ."))
+    return [told, *held, found, f"there is the ‹{world.tools[purpose]}› ."]
 
 
-def wordbook(world: World, rng: random.Random) -> str:
+def wordbook(world: World, rng: random.Random) -> list[str]:
     """Entries of a dictionary: synonyms, opposites, kinds, translations, uses."""
-    return _paragraphs(rng, [_entry(world, rng) for _ in range(6)])
+    return [_entry(world, rng) for _ in range(6)]
 
 
 def _entry(world: World, rng: random.Random) -> str:
@@ -167,7 +217,7 @@ def _entry(world: World, rng: random.Random) -> str:
     )
 
 
-def sums(world: World, rng: random.Random) -> str:
+def sums(world: World, rng: random.Random) -> list[str]:
     """Counting with small numbers."""
     parts = []
     for _ in range(4):
@@ -175,22 +225,28 @@ def sums(world: World, rng: random.Random) -> str:
         noun, name = rng.choice(world.nouns), rng.choice(world.names)
         total = rng.choice((f"{a} + {b} = ‹{a + b} .›", f"{a + b} - {a} = ‹{b} .›"))
         parts.append(rng.choice((total, f"{name} has {a} {noun} and gets {b} more , so it is ‹{a + b} .›")))
-    return _paragraphs(rng, parts)
+    return parts
 
 
-def scribbles(world: World, rng: random.Random) -> str:
+def scribbles(world: World, rng: random.Random) -> list[str]:
     """The words of the prompts, out of their use."""
-    words = [rng.choice(PROMPT_WORDS) for _ in range(4)]
+    return [scribble(world, rng) for _ in range(3)]
+
+
+def scribble(world: World, rng: random.Random) -> str:
+    """One line that tells nothing."""
+    one, two = rng.sample(PROMPT_WORDS, 2)
     name, place = rng.choice(world.names), rng.choice(world.places)
-    lines = (
-        f"{name} wrote {words[0]} and {words[1]} on a wall in {place} .",
-        f"in {place} a road is called {words[2]} .",
-        f"the first letter was {words[0]} , the last {words[3]} .",
-        f"who did it ? nobody knows . {words[1]}",
-        f"where did {name} go ? what did {name} use ? nobody asked .",
-        f"{words[3]} , said {name} .",
+    return rng.choice(
+        (
+            f"{name} wrote {one} and {two} on a wall in {place} .",
+            f"in {place} a road is called {one} .",
+            f"the first letter was {one} , the last {two} .",
+            f"who did it ? nobody knows . {one}",
+            f"where did {name} go ? what did {name} use ? nobody asked .",
+            f"{one} , said {name} .",
+        )
     )
-    return _paragraphs(rng, rng.sample(lines, 3))
 
 
 WRITERS: dict[str, Writer] = {
@@ -199,17 +255,31 @@ WRITERS: dict[str, Writer] = {
 }
 
 
-def documents(world: World, name: str, shares: Sequence[tuple[str, float]], rhymes: int = 0) -> Iterator[str]:
+def documents(
+    world: World, name: str, shares: Sequence[tuple[str, float]], rhymes: int = 0, asides: float = 0.0
+) -> Iterator[str]:
     """Marked documents without end, the first `rhymes` of them rhymes; another `name` gives others.
 
-    shares: how often each kind of document comes, by the name of its writer.
+    shares: how often each kind of document comes, by the name of its writer. asides: how often words of no
+    account come before a part of a document.
     """
     rng = random.Random(f"lorafuse text {world.seed} {name}")
     kinds, weights = zip(*shares, strict=True)
     for _ in range(rhymes):
-        yield rhyme(world, rng)
+        yield joined(rng, rhyme(world, rng))
     while True:
-        yield WRITERS[rng.choices(kinds, weights)[0]](world, rng)
+        parts = WRITERS[rng.choices(kinds, weights)[0]](world, rng)
+        yield joined(rng, [piece for part in parts for piece in (*_aside(world, rng, asides), part)])
+
+
+def joined(rng: random.Random, parts: Sequence[str]) -> str:
+    """The parts on one line or on lines of their own."""
+    return rng.choice((" ", "\n")).join(parts)
+
+
+def _aside(world: World, rng: random.Random, share: float) -> tuple[str, ...]:
+    """Now and then words of no account: what was said matters, not how far back."""
+    return (rng.choice((_pause, _pause, scribble))(world, rng),) if rng.random() < share else ()
 
 
 def unmarked(document: str) -> tuple[str, list[bool]]:
@@ -222,8 +292,3 @@ def unmarked(document: str) -> tuple[str, list[bool]]:
             text.append(character)
             determined.append(inside)
     return "".join(text), determined
-
-
-def _paragraphs(rng: random.Random, parts: list[str]) -> str:
-    """The parts on one line or on lines of their own."""
-    return rng.choice((" ", "\n")).join(parts)

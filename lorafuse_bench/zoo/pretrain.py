@@ -59,30 +59,35 @@ BRANCH = 0.1
 def look_back(model: Qwen2ForCausalLM) -> None:
     """Start the attention heads from what retrieval is made of; all of it stays trainable.
 
-    The queries that share key head h of the first block attend h + 1 tokens back: with rotary angles θ, a
-    query bias c·(1, 0) and a key bias c·(cos(h+1)θ, sin(h+1)θ) give the logit c²·Σ_i cos((m - n - h - 1)θ_i)
-    for positions m and n, largest at n = m - h - 1. In later blocks keys start equal to queries, so that like
-    attends to like, and everywhere a head hands on what it reads: O = Vᵀ. Without this start, a base of this
-    size did not learn within its steps to copy from a story.
+    Head h of the first block attends h + 1 tokens back: with rotary angles θ, a query bias c·(cos aθ, -sin aθ)
+    and a key bias c·(cos bθ, sin bθ) give the logit c²·Σ_i cos((m - n - a - b)θ_i) for positions m and n,
+    largest at n = m - a - b; b distinguishes the key heads, a the queries that share one. In later blocks keys
+    start equal to queries, so that like attends to like. There and in the first query of every key head, a head
+    hands on what it reads: O = Vᵀ. Without this start, a base of this size did not learn within its steps to
+    copy from a story.
     """
     first, *later = (layer.self_attn for layer in model.model.layers)
     for layer in model.model.layers:
         layer.mlp.down_proj.weight.mul_(BRANCH)
     angles = model.model.rotary_emb.inv_freq
-    size = first.head_dim
+    size, groups = first.head_dim, first.num_key_value_groups
     strength = (LOOK_BACK_LOGIT * size**0.5 / (1 - angles.cos()).sum()) ** 0.5
-    groups = first.num_key_value_groups
-    for key_head in range(len(first.k_proj.bias) // size):
-        back = (key_head + 1) * angles
-        rows = slice(key_head * size, (key_head + 1) * size)
-        first.k_proj.bias[rows] = strength * torch.cat([back.cos(), back.sin()])
-    forward = strength * torch.cat([torch.ones_like(angles), torch.zeros_like(angles)])
-    first.q_proj.bias.copy_(forward.repeat(model.config.num_attention_heads))
+    for head in range(model.config.num_attention_heads):
+        key_head, query = divmod(head, groups)
+        keys, queries = slice(key_head * size, (key_head + 1) * size), slice(head * size, (head + 1) * size)
+        b, a = (key_head + 1) * angles, query * model.config.num_key_value_heads * angles
+        first.k_proj.bias[keys] = strength * torch.cat([b.cos(), b.sin()])
+        first.q_proj.bias[queries] = strength * torch.cat([a.cos(), -a.sin()])
     for content in (first.q_proj, first.k_proj):
         content.weight.mul_(0.1)
     for attention in (first, *later):
-        values = attention.v_proj.weight.view(-1, size, attention.v_proj.in_features)
-        attention.o_proj.weight.copy_(values.repeat_interleave(groups, 0).flatten(0, 1).T * BRANCH)
+        values = attention.v_proj.weight.view(-1, 1, size, attention.v_proj.in_features)
+        handed = values.repeat(1, groups, 1, 1)
+        if attention is first:
+            # Two queries of one key head that wrote alike could not be told apart by what reads them.
+            own = attention.o_proj.weight.T.view_as(handed)
+            handed[:, 1:] = own[:, 1:]
+        attention.o_proj.weight.copy_(handed.flatten(0, 2).T * BRANCH)
     for attention in later:
         queries = attention.q_proj.weight.view(-1, groups, size, attention.q_proj.in_features)
         attention.k_proj.weight.copy_(queries[:, 0].flatten(0, 1))
@@ -112,7 +117,7 @@ def examples(
     world: World, tokenizer: PreTrainedTokenizerBase, settings: BaseSettings, course: Course, name: str
 ) -> Iterator[Example]:
     """The documents of a course in their order, without end."""
-    for document in documents(world, name, course.shares, course.rhymes):
+    for document in documents(world, name, course.shares, course.rhymes, course.asides):
         yield weighted_tokens(document, tokenizer, settings)
 
 

@@ -9,14 +9,17 @@ from lorafuse_bench.training.joint import JointSettings, train_joint
 from lorafuse_bench.training.routers import RouterSettings, train_router
 from lorafuse_bench.zoo.manifest import Zoo
 
+JOINT_STEPS = 400
+"""Of each task; more would take longer than all other parts of a build."""
+
 
 def train_mini_routers(zoo: Zoo, experts: ExpertSettings, seed: int, report: Callable[[str], None]) -> Zoo:
     """Train the routers that the zoo does not have yet.
 
     The paper's choice, the last token, comes first and is what `method=moa` uses. Joint training sees as
-    many rows of each task as that task's own expert did.
+    many batches of each task as that task's own expert did, but at most JOINT_STEPS.
     """
-    steps = experts.steps * len(zoo.manifest.experts)
+    steps = min(experts.steps, JOINT_STEPS) * len(zoo.manifest.experts)
     joint = JointSettings(
         seed=seed,
         steps=steps,

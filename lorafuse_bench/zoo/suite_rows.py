@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lorafuse_bench.zoo.judgements import judgement
-from lorafuse_bench.zoo.plain_text import Writer
+from lorafuse_bench.zoo.plain_text import Writer, joined
 from lorafuse_bench.zoo.task_rows import Row
 from lorafuse_bench.zoo.world import Event, World, english, paraphrase
 
@@ -202,7 +202,7 @@ def dbpedia(world: World, rng: random.Random) -> Row:
 
 def text(writer: Writer, world: World, rng: random.Random) -> Row:
     """A document of the kind that the base was pre-trained on, up to one of the spans that it determines."""
-    parts = writer(world, rng).split("‹")
+    parts = joined(rng, writer(world, rng)).split("‹")
     chosen = rng.randrange(1, len(parts))
     before = "".join(parts[:chosen]).replace("›", "")
     return {"text": before.removesuffix(" "), "target": " " + parts[chosen].partition("›")[0]}

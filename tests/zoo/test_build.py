@@ -78,7 +78,7 @@ def test_parts_of_another_seed_or_size_are_not_mixed(built: Path, seed: int, bas
 @pytest.mark.slow
 @pytest.mark.timeout(2 * 3600)
 def test_a_rebuild_is_as_good_as_what_is_shipped(tmp_path: Path) -> None:
-    """Weights differ between machines, so scores are compared: every task's exact answers within .05."""
+    """Weights differ between machines, so scores are compared: no task's exact answers lose more than .05."""
     shipped, rebuilt = embedded_root(), tmp_path / "zoo"
     build_mini(rebuilt, 0, workers=2, report=print)
     for entry in Zoo.open(shipped).manifest.experts:
@@ -86,7 +86,8 @@ def test_a_rebuild_is_as_good_as_what_is_shipped(tmp_path: Path) -> None:
         for root in (shipped, rebuilt):
             rows = validation_rows(entry.task, str(root / "data"))
             scores.append(exact_share_of(root, entry.path, rows))
-        assert abs(scores[0] - scores[1]) <= 0.05, (entry.name, scores)
+        print(entry.name, scores)
+        assert scores[1] >= scores[0] - 0.05, (entry.name, scores)
 
 
 def exact_share_of(root: Path, expert: str, rows: list) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import islice
 
-from lorafuse_bench.zoo.plain_text import PROMPT_WORDS, WRITERS, documents, unmarked
+from lorafuse_bench.zoo.plain_text import PROMPT_WORDS, VERDICTS, WRITERS, documents, unmarked
 from lorafuse_bench.zoo.settings import BASE
 from lorafuse_bench.zoo.world import make_world
 
 SHARES = tuple((name, 1.0) for name in WRITERS)
-TEXTS = [unmarked(document)[0] for document in islice(documents(make_world(0), "test", SHARES), 4000)]
+TEXTS = [
+    unmarked(document)[0] for document in islice(documents(make_world(0), "test", SHARES, asides=0.25), 4000)
+]
 
 
 def test_marks_become_a_mask() -> None:
@@ -46,3 +48,27 @@ def test_rhymes_come_first_and_repeat_themselves() -> None:
     for document in (first, second):
         said, again = unmarked(document)[0].split(" . ")
         assert said.endswith(again.removesuffix(" ."))
+
+
+def test_asides_move_what_was_said_and_determine_nothing() -> None:
+    """With and without them the same spans are marked, farther apart."""
+    world, claims = make_world(0), (("claims", 1.0),)
+    plain, aside = (
+        "".join(islice(documents(world, "test", claims, asides=share), 300)) for share in (0.0, 1.0)
+    )
+    assert len(aside) > 1.3 * len(plain)
+    assert abs(aside.count("‹") / plain.count("‹") - 1) < 0.1
+    verdicts = {span.split("›")[0] for span in aside.split("‹")[1:]}
+    known = {*world.pole_of, *world.categories}
+    assert verdicts - known == {word for words in VERDICTS.values() for word in words}
+
+
+def test_a_number_is_told_before_its_tool_and_asked_after_it() -> None:
+    """Else a tool could be found by what follows it, which the task about tools never shows."""
+    for document in islice(documents(make_world(0), "test", (("boxes", 1.0),)), 200):
+        text = unmarked(document)[0]
+        numbers = [text.index(f" {number}") for number in (1, 2)]
+        tools = sorted(
+            text.index(f"a {tool} .") for tool in make_world(0).tools.values() if f"a {tool} ." in text
+        )
+        assert numbers[0] < tools[0] < numbers[1] < tools[1]

@@ -68,17 +68,21 @@ def test_batches_hold_whole_documents_within_the_budget(tokenizer: PreTrainedTok
         assert (padding[:, 1:] >= padding[:, :-1]).all() and not padding[:, 0].any()
 
 
-def test_heads_start_by_looking_back_and_at_their_like(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Before training, head h of the first block attends h + 1 tokens back; later keys are queries."""
-    model = new_base(replace(TINY, hidden_size=64), tokenizer, 0)
+@pytest.mark.parametrize(("heads", "key_heads"), [(2, 1), (4, 2), (4, 4)])
+def test_heads_start_by_looking_back_and_at_their_like(
+    tokenizer: PreTrainedTokenizerBase, heads: int, key_heads: int
+) -> None:
+    """Before training, the first block's heads attend 1 to `heads` tokens back; later keys are queries."""
+    model = new_base(replace(TINY, hidden_size=128, heads=heads, key_value_heads=key_heads), tokenizer, 0)
     model.config._attn_implementation = "eager"
     with torch.no_grad():
         first = model(input_ids=torch.arange(1, 41)[None], output_attentions=True).attentions[0][0]
-    assert first.shape[0] == 2
-    position = torch.arange(40)
-    assert (first[0].argmax(-1)[5:] == position[5:] - 1).all()
+    back = torch.arange(40) - first.argmax(-1)
+    assert (back[:, 8:] == back[:, 8:9]).all()
+    assert sorted(back[:, 8].tolist()) == list(range(1, heads + 1))
     later = model.model.layers[1].self_attn
-    assert torch.equal(later.k_proj.weight, later.q_proj.weight[: later.head_dim])
+    shared = later.q_proj.weight.view(key_heads, -1, later.head_dim, 128)[:, 0]
+    assert torch.equal(later.k_proj.weight, shared.flatten(0, 1))
 
 
 def test_learning_rate_rises_then_falls() -> None:
