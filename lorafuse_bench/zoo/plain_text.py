@@ -97,6 +97,7 @@ VERDICTS: dict[Relation, tuple[str, str]] = {
 
 def claims(world: World, rng: random.Random) -> list[str]:
     """A fact, what follows from it, and claims about it: right, wrong, or open."""
+    # Which kind a noun is of is learnt later than which words are alike, so it is read oftener than it is asked.
     name, given = rng.choice(world.names), given_word(world, rng, noun_share=0.5)
     subject = f"the thing of {name} is"
     parts = [f"{subject} {said(world, given)} ."]
