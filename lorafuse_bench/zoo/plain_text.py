@@ -30,7 +30,8 @@ def story(world: World, rng: random.Random) -> list[str]:
     sentences[news] = f"today {sentences[news]}"
     echoes = [_again(world, rng, rng.choice(events)) for _ in range(rng.choice((4, 6, 8)))]
     if rng.random() < 0.3:
-        echoes.append(f"{rng.choice(('in short', 'the news', 'the headline'))} : ‹{digest(events[news])}›")
+        # No colon before it: a base that answers every colon with the headline needs no expert of summaries.
+        echoes.append(f"{rng.choice(('in short', 'the news', 'the headline'))} ‹{digest(events[news])}›")
     return [" ".join(sentences), *rng.sample(echoes, len(echoes))]
 
 
@@ -156,6 +157,10 @@ def tools(world: World, rng: random.Random) -> list[str]:
     return parts
 
 
+ORDINALS = ("first", "second", "third")
+"""Which box it is, after a pause: a digit there would be the answer of a task, written without an expert."""
+
+
 def boxes(world: World, rng: random.Random) -> list[str]:
     """A few tools in numbered boxes: where each is, and which box a purpose needs, told before or after."""
     purposes = rng.sample(list(world.tools), rng.choice((2, 2, 2, 3)))
@@ -170,12 +175,12 @@ def boxes(world: World, rng: random.Random) -> list[str]:
     )
     held = [tell.format(number=number, tool=world.tools[p]) for number, p in enumerate(purposes, 1)]
     parts = []
-    for number, purpose in enumerate(purposes, 1):
+    for number, (purpose, ordinal) in enumerate(zip(purposes, ORDINALS, strict=False), 1):
         name, noun, tool = rng.choice(world.names), rng.choice(world.nouns), world.tools[purpose]
-        where = (f"the {tool} is in {place} ‹{number}› .", f"the {tool} , {_pause(world, rng)} ‹{number}› .")
+        where = (f"the {tool} is in {place} ‹{number}› .", f"the {tool} , {_pause(world, rng)} ‹{ordinal}› .")
         which = (
             f"to {purpose} the {noun} {name} opens {place} ‹{number}› .",
-            f"to {purpose} the {noun} , {_pause(world, rng)} ‹{number}› .",
+            f"to {purpose} the {noun} , {_pause(world, rng)} ‹{ordinal}› .",
             f"{name} had to {purpose} the {noun} . so to {place} ‹{number}› .",
         )
         parts += [rng.choice(where), rng.choice(which)]
@@ -186,7 +191,7 @@ def boxes(world: World, rng: random.Random) -> list[str]:
     told = rng.choice(
         (f"to {purpose} the {noun} {name} looks around .", f"{name} had to {purpose} the {noun} .")
     )
-    found = rng.choice((f"so to {place} ‹{number + 1}› .", f"{_pause(world, rng)} ‹{number + 1}› ."))
+    found = rng.choice((f"so to {place} ‹{number + 1}› .", f"{_pause(world, rng)} ‹{ORDINALS[number]}› ."))
     return [told, *held, found, f"there is the ‹{world.tools[purpose]}› ."]
 
 

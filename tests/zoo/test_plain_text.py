@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from lorafuse_bench.zoo.plain_text import PROMPT_WORDS, VERDICTS, WRITERS, documents, unmarked
+from lorafuse_bench.zoo.plain_text import ORDINALS, PROMPT_WORDS, VERDICTS, WRITERS, documents, unmarked
 from lorafuse_bench.zoo.settings import BASE
 from lorafuse_bench.zoo.world import make_world
 
@@ -72,3 +72,14 @@ def test_a_number_is_told_before_its_tool_and_asked_after_it() -> None:
             text.index(f"a {tool} .") for tool in make_world(0).tools.values() if f"a {tool} ." in text
         )
         assert numbers[0] < tools[0] < numbers[1] < tools[1]
+
+
+def test_no_answer_of_a_task_follows_a_colon() -> None:
+    """Prompts end in one: a base that writes headlines and numbers after colons would need no expert for them."""
+    story, boxes = (
+        "".join(islice(documents(make_world(0), "test", ((kind, 1.0),), asides=0.25), 1000))
+        for kind in ("story", "boxes")
+    )
+    assert [line for line in ("in short :", "the news :", "the headline :") if line in story] == []
+    after_colons = {span.split("›")[0] for span in boxes.split(": ‹")[1:]}
+    assert after_colons == set(ORDINALS)

@@ -1,0 +1,32 @@
+"""What a mini zoo's base and experts score by the metrics of boards, and what they should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lorafuse_bench import runner
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.leaderboards import schema
+
+NEAR_ZERO = 0.2
+"""A base that has only read scores this at most: overlap with a text costs it nothing, a label is never written."""
+KNOWN = {"bleu": 0.8}
+OTHERWISE_KNOWN = 0.9
+
+
+def shortcomings(zoo: Path, out: Path, limit: int) -> list[str]:
+    """Tasks of mtl7 that the zoo's base can do without an expert, or that their own expert cannot do."""
+    methods = [registry.parse(label) for label in ("base", "oracle")]
+    plan = runner.Plan(
+        methods=methods, suites=["mtl7"], out=out, zoo=zoo, limit=limit, batch_size=50, device="cpu"
+    )
+    base, oracle = (schema.read_result(path).tasks for path in runner.run(plan))
+    found = []
+    for key, task in base.items():
+        metric = task.representative
+        alone, own = (tasks[key].metrics[metric].value for tasks in (base, oracle))
+        if alone > NEAR_ZERO:
+            found.append(f"{key}: the base alone scores {metric} {alone:.3f}")
+        if own < KNOWN.get(metric, OTHERWISE_KNOWN):
+            found.append(f"{key}: its own expert scores {metric} {own:.3f}")
+    return found
