@@ -8,7 +8,7 @@ from lorafuse_bench import runner
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards import schema
 
-NEAR_ZERO = 0.2
+NEAR_ZERO = 0.1
 """A base that has only read scores this at most: overlap with a text costs it nothing, a label is never written."""
 KNOWN = {"bleu": 0.8}
 OTHERWISE_KNOWN = 0.9

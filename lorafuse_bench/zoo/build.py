@@ -17,6 +17,7 @@ from typing import Any
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
 from lorafuse_bench.training.experts import ExpertSettings, train_experts
+from lorafuse_bench.zoo.choose import GOAL, exact_shares
 from lorafuse_bench.zoo.data import NAMED_TASKS, RECORD, mini_tasks, write_data
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.plain_text import documents, unmarked
@@ -45,6 +46,7 @@ def build_mini(
     trained at a time. Raises LorafuseError when `out` holds parts of another seed or other settings.
     """
     world, count = make_world(seed), max(tasks, len(NAMED_TASKS))
+    keys = [task.key for task in mini_tasks(tasks)]
     _stage(
         out, "data", {"seed": seed, "tasks": count}, report, lambda f: write_data(world, f, mini_tasks(count))
     )
@@ -52,7 +54,7 @@ def build_mini(
     _stage(out, "base", base_record, report, lambda f: _write_base(world, base, seed, f, report))
     zoo = train_experts(
         str(out / "base"),
-        [task.key for task in mini_tasks(tasks)],
+        keys,
         out,
         str(out / "data"),
         replace(experts, seed=seed),
@@ -60,7 +62,15 @@ def build_mini(
         workers=workers,
         report=report,
     )
+    _report_shares(exact_shares(str(out / "base"), str(out / "data"), out / "experts", keys), report)
     return train_mini_routers(_described(zoo, base_record), experts, seed, report)
+
+
+def _report_shares(shares: dict[str, float], report: Report) -> None:
+    """Say how good each expert is, since one setting does not suit every seed alike."""
+    for key, share in shares.items():
+        short = "" if share >= GOAL else f", short of {GOAL:.0%}: scores relative to this expert say less"
+        report(f"expert {key}: {share:.1%} of its validation answers are exact{short}")
 
 
 def _stage(

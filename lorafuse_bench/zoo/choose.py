@@ -83,17 +83,23 @@ def validation_rows(key: str, data: str) -> list[Row]:
     return training_rows(key, data)[-VALIDATION_ROWS:]
 
 
+def exact_shares(base: str, data: str, experts: Path, keys: Sequence[str]) -> dict[str, float]:
+    """Task to the share of its validation answers that its own expert writes exactly."""
+    shares = {}
+    for key in keys:
+        model = AutoModelForCausalLM.from_pretrained(base)
+        expert = PeftModel.from_pretrained(model, str(experts / key)).eval()
+        shares[key] = exact_share(expert, base, validation_rows(key, data))
+    return shares
+
+
 def evaluate(zoo: Path, out: Path, rate: float, steps: int, workers: int = 2) -> Candidate:
     """Train the experts of one setting into `out` and test them on the validation rows."""
     base, data = str(zoo / "base"), str(zoo / "data")
     settings = replace(EXPERTS, learning_rate=rate, steps=steps)
     trained = train_experts(base, MTL7, out, data, settings, workers=workers)
     records = trained.manifest.training["experts"]
-    exact = {}
-    for key in MTL7:
-        model = AutoModelForCausalLM.from_pretrained(base)
-        expert = PeftModel.from_pretrained(model, str(out / "experts" / key)).eval()
-        exact[key] = exact_share(expert, base, validation_rows(key, data))
+    exact = exact_shares(base, data, out / "experts", MTL7)
     norm = sum(records[key]["relative_update_norm"] for key in MTL7) / len(MTL7)
     return Candidate(rate, steps, norm, exact)
 
