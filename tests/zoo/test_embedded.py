@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from mini_scores import shortcomings
+from peft import PeftModel
 from pyarrow import parquet
+from transformers import AutoModelForCausalLM
 
 from lorafuse_bench.files import sha256_file
+from lorafuse_bench.zoo.choose import GOAL, exact_share, validation_rows
 from lorafuse_bench.zoo.data import MTL7, NAMED_TASKS, MiniTask, identity, is_evaluation, task_splits
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.world import make_world
@@ -62,3 +65,12 @@ def test_no_prompt_is_in_both_splits(task: MiniTask) -> None:
 
 def test_experts_know_their_tasks_and_the_base_does_not(tmp_path: Path) -> None:
     assert shortcomings(ZOO.root, tmp_path, limit=60) == []
+
+
+@pytest.mark.parametrize("key", MTL7)
+def test_an_expert_writes_its_answers_exactly_and_the_base_does_not(key: str) -> None:
+    base, rows = str(ZOO.root / "base"), validation_rows(key, str(ZOO.root / "data"))[:60]
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    assert exact_share(model, base, rows) <= 0.05
+    expert = PeftModel.from_pretrained(model, str(Path(ZOO.root) / "experts" / key)).eval()
+    assert exact_share(expert, base, rows) >= GOAL
