@@ -80,6 +80,12 @@ class Manifest(_Strict):
     routers: tuple[RouterEntry, ...] = ()
     adapters: tuple[AdapterEntry, ...] = ()
     data: str = Field(description="Data source of training: hub, mini, or a folder relative to the zoo.")
+    max_length: int | None = Field(
+        default=None,
+        ge=8,
+        description="Tokens of prompt and answer at most, in training and, unless told otherwise, in evaluation;"
+        " null for the base's own length.",
+    )
     training: dict[str, Any] = Field(default_factory=dict, description="Settings the zoo was trained with.")
 
 
