@@ -272,6 +272,19 @@ def test_h_is_orthogonal_and_a_product_of_reflections(dtype: torch.dtype) -> Non
     assert (without @ without.T - torch.eye(10, dtype=dtype)).abs().max() > 0.1  # eq 5 as printed
 
 
+def test_h_turns_slowly_under_adam() -> None:
+    """A first step of 3e-4 turns a reflection by .06° at in = 4096: vectors in ±1/sqrt(in) would by 1.9°."""
+    base = nn.Linear(4096, 8, bias=False).requires_grad_(False)
+    update = method_of("moore:d_t=0+d_s=0+reflections=8").update(base, Place(0, 1, Selection()))
+    update.reset(torch.Generator().manual_seed(0))
+    before = update.get_parameter("R").detach().clone()
+    x = torch.randn(2, 3, 4096, generator=torch.Generator().manual_seed(2))
+    update.output(base, x).square().sum().backward()
+    torch.optim.AdamW(update.parameters(), lr=3e-4, weight_decay=0.0).step()
+    cosine = torch.cosine_similarity(before.double(), update.get_parameter("R").detach().double())
+    torch.testing.assert_close(cosine.acos().rad2deg().mean().item(), 0.0595, rtol=0.05, atol=0)
+
+
 def test_experts_are_orthogonal_and_keep_the_column_space() -> None:
     base = linear(9, 6)
     update, selection = moore(base)

@@ -59,9 +59,10 @@ class MooreUpdate(TrainedUpdate):
             kaiming_(self.Gamma, generator)
             self.Q.zero_()
         if hasattr(self, "R"):
-            vectors = torch.empty(len(self.R) // 2, self.R.shape[1])
+            # H does not see the vectors' length, but a step of Adam turns a short one further: ±1/sqrt(L/2).
+            vectors = torch.empty(self.R.shape[1], len(self.R) // 2)
             kaiming_(vectors, generator)
-            self.R.copy_(vectors.repeat_interleave(2, 0))  # equal reflections undo each other
+            self.R.copy_(vectors.T.repeat_interleave(2, 0))  # equal reflections undo each other
 
     def gates(self, x: Tensor) -> Tensor:
         """`g = P t_k + Q Γ x` (eq 4), `(rows or 1, tokens or 1, D)`."""
@@ -134,8 +135,8 @@ class Moore(TrainedAdapter):
     The experts are the D rank-one maps `u_d v_dᵀ H`, orthogonal to each other, and their outputs span what
     W's do. Their weights come from the task, `t_k (D_t,)`, and from each token's x, `Γ (D_s, in)`; H is a
     product of L Householder reflections. Starts as the base: `P = Q = 0`, Γ uniform in ±1/sqrt(in),
-    T standard normal, reflections in equal pairs. Source: Yuan et al. 2025, eq 3-7; we add the factor 2 that
-    a reflection needs and eq 5 lacks. A task that was not trained on gets the mean of the task embeddings
+    T standard normal, reflections in equal pairs whose vectors are uniform in ±1/sqrt(L/2), as in the authors'
+    program. Source: Yuan et al. 2025, eq 3-7; we add the factor 2 that a reflection needs and eq 5 lacks. A task that was not trained on gets the mean of the task embeddings
     (section 4.3). The authors' program clips `σ + g` at 0 (`relu_gate=true`) and drops the bias, which we
     keep. Ablations: `d_t=0`, `d_s=0`, `reflections=0` leave out the task, the token or H.
     Parameters per map: `K D_t + D (D_t + D_s) + in (D_s + L)`, `D = min(in, out)`. Cost: `D (in + out)` in
