@@ -11,7 +11,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.tasks.rows import load_task, rendered
 from lorafuse_bench.tasks.suites import PREFIX
-from lorafuse_bench.training.experts import load_tokenizer
+from lorafuse_bench.training.examples import load_tokenizer
 from lorafuse_bench.zoo.manifest import Zoo
 
 

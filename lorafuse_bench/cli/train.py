@@ -64,7 +64,8 @@ def experts(
     """
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
-    from lorafuse_bench.training.experts import ExpertSettings, train_experts
+    from lorafuse_bench.training.experts import train_experts
+    from lorafuse_bench.training.settings import ExpertSettings
 
     leaf_tasks(suite)
     settings = ExpertSettings(

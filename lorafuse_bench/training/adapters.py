@@ -34,21 +34,16 @@ from lorafuse_bench.fusion.adapters.trained import (
 )
 from lorafuse_bench.layers import Selection, install
 from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.training.experts import (
-    PadRight,
+from lorafuse_bench.training.examples import PadRight, load_tokenizer, pad_token, tokenize
+from lorafuse_bench.training.loop import (
     Progress,
     Report,
-    Schedule,
-    base_sha256,
     isolated_randomness,
-    load_tokenizer,
-    pad_token,
-    portable_base,
-    portable_source,
-    tokenize,
     train,
     training_arguments,
 )
+from lorafuse_bench.training.records import base_sha256, portable_base, portable_source
+from lorafuse_bench.training.settings import Schedule
 from lorafuse_bench.training.trainable import PartlyTrained
 from lorafuse_bench.zoo.manifest import AdapterEntry, BaseEntry, Manifest, Zoo, local_model
 

@@ -7,77 +7,40 @@ finished is never trained again; an interrupted one goes on from its last checkp
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from lorafuse_bench.files import write_json
+from lorafuse_bench.tasks.rows import training_rows
+from lorafuse_bench.training.examples import PadRight, load_tokenizer, pad_token, tokenize
+from lorafuse_bench.training.loop import (
+    Progress,
+    Report,
+    isolated_randomness,
+    seed_of,
+    train,
+    training_arguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
-
-from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import sha256_file, write_json
-from lorafuse_bench.tasks.rows import Row, training_rows
-from lorafuse_bench.zoo.manifest import (
-    EMBEDDED,
-    BaseEntry,
-    ExpertEntry,
-    Manifest,
-    Zoo,
-    embedded_root,
-    local_model,
-    weights_sha256,
+from lorafuse_bench.training.records import (
+    RECORD,
+    base_sha256,
+    identity,
+    is_finished,
+    portable_base,
+    portable_source,
+    write_manifest,
 )
-
-Report = Callable[[str], None]
-RECORD = "training.json"
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train."""
-
-    learning_rate: float = 1e-4
-    steps: int = 1000
-    batch_size: int = 8
-    warmup_share: float = 0.05
-    checkpoints: int = 4
-    """How many times a run is saved on its way."""
-    cutoff: int = 512
-    """Longest row in tokens; a longer prompt loses its beginning."""
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class ExpertSettings(Schedule):
-    """How every expert of a zoo is trained."""
-
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    rows: int | None = None
-    """Rows of the training split to use; all when None."""
-    init: Literal["shared", "independent"] = "shared"
-    """Whether all experts start from one A, so that averaging factors means something."""
+from lorafuse_bench.training.settings import ExpertSettings
+from lorafuse_bench.zoo.manifest import Zoo, local_model
 
 
 def train_experts(
@@ -98,19 +61,19 @@ def train_experts(
     Raises LorafuseError when `out` holds experts of other settings or of another base.
     """
     base_sha256(base)  # a base that is not there is said before any rows are fetched
-    waiting = [key for key in keys if not _finished(base, key, out, source, settings)]
+    waiting = [key for key in keys if not is_finished(base, key, out, source, settings)]
     for key in keys:
         if key not in waiting:
             report(f"expert {key}: already trained, kept")
     if workers == 1:
         for key in waiting:
             train_expert(base, key, out, source, settings, report)
-            _write_manifest(base, out, source, settings, name)
+            write_manifest(base, out, source, settings, name)
     else:
         for key in _in_processes(base, waiting, out, source, settings, workers):
             report(f"expert {key}: done")
-            _write_manifest(base, out, source, settings, name)
-    return _write_manifest(base, out, source, settings, name)
+            write_manifest(base, out, source, settings, name)
+    return write_manifest(base, out, source, settings, name)
 
 
 def train_expert(
@@ -129,7 +92,7 @@ def train_expert(
         loss = train(
             model, examples, PadRight(pad_token(tokenizer)), arguments, Progress(f"expert {key}", report)
         )
-    record = _identity(base, key, portable_source(source, out), settings) | {
+    record = identity(base, key, portable_source(source, out), settings) | {
         "rows": len(rows),
         "loss": loss,
         "initial_a_sha256": initial,
@@ -155,53 +118,6 @@ def new_expert(model: PreTrainedModel, key: str, settings: ExpertSettings) -> Pe
         return get_peft_model(model, config)
 
 
-def tokenize(row: Row, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> dict[str, list[int]]:
-    """Prompt then target then end of text; only the target is learnt (labels -100 before it).
-
-    The two are tokenised apart, as in evaluation. A target longer than half the cutoff loses its end, a
-    prompt that is too long for the rest loses its beginning.
-    """
-    prompt = tokenizer(row.prompt)["input_ids"]
-    target = tokenizer(row.target, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-    target = target[: cutoff // 2]
-    prompt = prompt[-(cutoff - len(target)) :]
-    return {"input_ids": prompt + target, "labels": [-100] * len(prompt) + target}
-
-
-class PadRight:
-    """Collates examples of different lengths into one batch; padding is neither attended to nor learnt.
-
-    Where examples say which task they are of, the batch does.
-    """
-
-    def __init__(self, pad: int) -> None:
-        self.pad = pad
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        width = max(len(example["input_ids"]) for example in examples)
-
-        def padded(name: str, fill: int) -> Tensor:
-            return torch.tensor([e[name] + [fill] * (width - len(e[name])) for e in examples])
-
-        ids, labels = padded("input_ids", self.pad), padded("labels", -100)
-        lengths = torch.tensor([[len(example["input_ids"])] for example in examples])
-        batch = {"input_ids": ids, "labels": labels, "attention_mask": (torch.arange(width) < lengths).long()}
-        if "task" in examples[0]:
-            batch["task"] = torch.tensor([example["task"] for example in examples])
-        return batch
-
-
-class Progress(TrainerCallback):
-    """Says about ten times per run how far `what` is."""
-
-    def __init__(self, what: str, report: Report) -> None:
-        self.what, self.report = what, report
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step % max(1, state.max_steps // 10) == 0 or state.global_step == state.max_steps:
-            self.report(f"{self.what}: step {state.global_step}/{state.max_steps}")
-
-
 def relative_update_norm(model: PeftModel) -> float:
     """Mean over adapted modules of ‖ΔW‖_F / ‖W‖_F, ΔW = s·B@A."""
     ratios = []
@@ -219,95 +135,6 @@ def initial_sha256(model: PeftModel) -> str:
         if "lora_A" in name:
             digest.update(name.encode() + parameter.detach().float().numpy().tobytes())
     return digest.hexdigest()
-
-
-def seed_of(key: str, seed: int) -> int:
-    """A seed for one task, the same in every process."""
-    return int.from_bytes(hashlib.sha256(f"{key} {seed}".encode()).digest()[:4], "big")
-
-
-def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
-    """The base's tokenizer; LorafuseError when there is no such model."""
-    try:
-        return AutoTokenizer.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        raise LorafuseError(
-            f"base model '{base}' cannot be loaded: {str(error).splitlines()[0]}"
-            " Name a model folder or a hub id."
-        ) from error
-
-
-def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that fills batches; masked, so any will do."""
-    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
-
-
-@contextmanager
-def isolated_randomness() -> Iterator[None]:
-    """Put torch's global generator back afterwards: the Trainer seeds it."""
-    with torch.random.fork_rng():
-        yield
-
-
-def training_arguments(work: Path, settings: Schedule, seed: int, **changes: Any) -> TrainingArguments:
-    """Linear warm-up and decay, a few checkpoints on the way, nothing logged or drawn; `changes` override."""
-    arguments: dict[str, Any] = {
-        "output_dir": str(work),
-        "per_device_train_batch_size": settings.batch_size,
-        "max_steps": settings.steps,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": round(settings.warmup_share * settings.steps),
-        "save_steps": max(1, settings.steps // settings.checkpoints),
-        "save_total_limit": 1,
-        "seed": seed,
-        "data_seed": seed,
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-    return TrainingArguments(**(arguments | changes))
-
-
-def train(
-    model: torch.nn.Module,
-    rows: list[dict[str, Any]],
-    collator: PadRight,
-    arguments: TrainingArguments,
-    progress: Progress,
-) -> float:
-    """Train to the end, from the last checkpoint where there is one; the mean loss."""
-    trainer = Trainer(
-        model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[progress]
-    )
-    trainer.remove_callback(PrinterCallback)  # prints a dictionary at the end
-    work = Path(str(arguments.output_dir))
-    checkpoint = get_last_checkpoint(str(work)) if work.is_dir() else None
-    return float(trainer.train(resume_from_checkpoint=checkpoint).training_loss)
-
-
-def _identity(base: str, key: str, source: str, settings: ExpertSettings) -> dict[str, Any]:
-    """What makes a trained expert this one: a run that differs in any of it is another expert."""
-    described = {**asdict(settings), "targets": list(settings.targets)}
-    return {"task": key, "base_sha256": base_sha256(base), "source": source, "settings": described}
-
-
-def _finished(base: str, key: str, out: Path, source: str, settings: ExpertSettings) -> bool:
-    """Whether `out` holds this expert; LorafuseError when it holds another of the same name."""
-    path = out / "experts" / key / RECORD
-    if not path.is_file():
-        return False
-    record = json.loads(path.read_text())
-    wanted = _identity(base, key, portable_source(source, out), settings)
-    for field, value in wanted.items():
-        if record.get(field) != value:
-            raise LorafuseError(
-                f"{path.parent} was trained with another {field} than asked for now."
-                f" Use another --out, or delete that folder to train it again."
-            )
-    return True
 
 
 def _finish(model: PeftModel, record: dict[str, Any], work: Path, folder: Path) -> None:
@@ -343,57 +170,3 @@ def _in_processes(
 
 
 SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def base_sha256(base: str) -> str:
-    """Hash of the base's weights, in its folder or in the hub's cache."""
-    return weights_sha256(local_model(Path(base), base))
-
-
-def portable_base(base: str, out: Path) -> str:
-    """How a zoo at `out` names its base: a hub id, or a folder relative to the zoo."""
-    return os.path.relpath(Path(base).resolve(), out.resolve()) if Path(base).is_dir() else base
-
-
-def portable_source(source: str, out: Path) -> str:
-    """How a zoo at `out` names its data: `hub`, `mini`, or a folder relative to the zoo."""
-    if source in ("hub", EMBEDDED):
-        return source
-    if Path(source).resolve() == (embedded_root() / "data").resolve():
-        return EMBEDDED
-    return os.path.relpath(Path(source).resolve(), out.resolve())
-
-
-def _write_manifest(base: str, out: Path, source: str, settings: ExpertSettings, name: str | None) -> Zoo:
-    """Describe every finished expert below `out`, keeping what the manifest says of other parts."""
-    records = {
-        p.parent.name: json.loads(p.read_text()) for p in sorted((out / "experts").glob(f"*/{RECORD}"))
-    }
-    sha256 = base_sha256(base)
-    entries = tuple(
-        ExpertEntry(
-            name=key,
-            task=record["task"],
-            path=f"experts/{key}",
-            sha256=sha256_file(out / "experts" / key / "adapter_model.safetensors"),
-            base_sha256=record["base_sha256"],
-        )
-        for key, record in records.items()
-    )
-    where = portable_base(base, out)
-    kept = Zoo.open(out).manifest if (out / "manifest.json").is_file() else None
-    manifest = Manifest(
-        schema="lorafuse.zoo/1",
-        name=name or (kept.name if kept else out.resolve().name),
-        seed=settings.seed,
-        base=BaseEntry(path=where, revision=None, sha256=sha256),
-        init=settings.init,
-        experts=entries,
-        routers=kept.routers if kept else (),
-        adapters=kept.adapters if kept else (),
-        data=portable_source(source, out),
-        training={**(kept.training if kept else {}), "experts": records},
-    )
-    zoo = Zoo(out, manifest)
-    zoo.save()
-    return zoo

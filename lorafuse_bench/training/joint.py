@@ -20,14 +20,11 @@ from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import FusedModule, RowUpdate
 from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.training.experts import (
-    PadRight,
+from lorafuse_bench.training.examples import PadRight, pad_token, tokenize
+from lorafuse_bench.training.loop import (
     Progress,
     Report,
-    Schedule,
     isolated_randomness,
-    pad_token,
-    tokenize,
     train,
     training_arguments,
 )
@@ -38,6 +35,7 @@ from lorafuse_bench.training.routers import (
     router_accuracy,
     save_router,
 )
+from lorafuse_bench.training.settings import Schedule
 from lorafuse_bench.training.trainable import PartlyTrained
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
-from lorafuse_bench.training.experts import ExpertSettings, train_experts
+from lorafuse_bench.training.experts import train_experts
+from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.choose import GOAL, exact_shares
 from lorafuse_bench.zoo.data import NAMED_TASKS, RECORD, mini_tasks, write_data
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo

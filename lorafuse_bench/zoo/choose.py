@@ -18,13 +18,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
 from lorafuse_bench.tasks.rows import Row, training_rows
-from lorafuse_bench.training.experts import (
-    PadRight,
-    load_tokenizer,
-    pad_token,
-    tokenize,
-    train_experts,
-)
+from lorafuse_bench.training.examples import PadRight, load_tokenizer, pad_token, tokenize
+from lorafuse_bench.training.experts import train_experts
 from lorafuse_bench.zoo.data import MTL7
 from lorafuse_bench.zoo.settings import EXPERTS, VALIDATION_ROWS
 

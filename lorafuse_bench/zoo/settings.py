@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lorafuse_bench.training.experts import ExpertSettings
+from lorafuse_bench.training.settings import ExpertSettings
 
 
 @dataclass(frozen=True)

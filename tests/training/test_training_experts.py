@@ -17,7 +17,9 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.tasks.rows import Row
 from lorafuse_bench.training import experts as training
-from lorafuse_bench.training.experts import ExpertSettings, PadRight, tokenize, train_experts
+from lorafuse_bench.training.examples import PadRight, tokenize
+from lorafuse_bench.training.experts import train_experts
+from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.manifest import Zoo, weights_sha256
 
 SETTINGS = ExpertSettings(

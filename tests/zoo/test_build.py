@@ -9,7 +9,7 @@ import pytest
 from mini_scores import shortcomings
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.training.experts import ExpertSettings
+from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo import build
 from lorafuse_bench.zoo.build import build_mini
 from lorafuse_bench.zoo.choose import exact_shares

@@ -1,0 +1,101 @@
+"""What a zoo's folder says of its trained experts, and the manifest made from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import sha256_file
+from lorafuse_bench.training.settings import ExpertSettings
+from lorafuse_bench.zoo.manifest import (
+    EMBEDDED,
+    BaseEntry,
+    ExpertEntry,
+    Manifest,
+    Zoo,
+    embedded_root,
+    local_model,
+    weights_sha256,
+)
+
+RECORD = "training.json"
+
+
+def identity(base: str, key: str, source: str, settings: ExpertSettings) -> dict[str, Any]:
+    """What makes a trained expert this one: a run that differs in any of it is another expert."""
+    described = {**asdict(settings), "targets": list(settings.targets)}
+    return {"task": key, "base_sha256": base_sha256(base), "source": source, "settings": described}
+
+
+def is_finished(base: str, key: str, out: Path, source: str, settings: ExpertSettings) -> bool:
+    """Whether `out` holds this expert; LorafuseError when it holds another of the same name."""
+    path = out / "experts" / key / RECORD
+    if not path.is_file():
+        return False
+    record = json.loads(path.read_text())
+    wanted = identity(base, key, portable_source(source, out), settings)
+    for field, value in wanted.items():
+        if record.get(field) != value:
+            raise LorafuseError(
+                f"{path.parent} was trained with another {field} than asked for now."
+                f" Use another --out, or delete that folder to train it again."
+            )
+    return True
+
+
+def write_manifest(base: str, out: Path, source: str, settings: ExpertSettings, name: str | None) -> Zoo:
+    """Describe every finished expert below `out`, keeping what the manifest says of other parts."""
+    records = {
+        p.parent.name: json.loads(p.read_text()) for p in sorted((out / "experts").glob(f"*/{RECORD}"))
+    }
+    sha256 = base_sha256(base)
+    entries = tuple(
+        ExpertEntry(
+            name=key,
+            task=record["task"],
+            path=f"experts/{key}",
+            sha256=sha256_file(out / "experts" / key / "adapter_model.safetensors"),
+            base_sha256=record["base_sha256"],
+        )
+        for key, record in records.items()
+    )
+    where = portable_base(base, out)
+    kept = Zoo.open(out).manifest if (out / "manifest.json").is_file() else None
+    manifest = Manifest(
+        schema="lorafuse.zoo/1",
+        name=name or (kept.name if kept else out.resolve().name),
+        seed=settings.seed,
+        base=BaseEntry(path=where, revision=None, sha256=sha256),
+        init=settings.init,
+        experts=entries,
+        routers=kept.routers if kept else (),
+        adapters=kept.adapters if kept else (),
+        data=portable_source(source, out),
+        training={**(kept.training if kept else {}), "experts": records},
+    )
+    zoo = Zoo(out, manifest)
+    zoo.save()
+    return zoo
+
+
+def base_sha256(base: str) -> str:
+    """Hash of the base's weights, in its folder or in the hub's cache."""
+    return weights_sha256(local_model(Path(base), base))
+
+
+def portable_base(base: str, out: Path) -> str:
+    """How a zoo at `out` names its base: a hub id, or a folder relative to the zoo."""
+    return os.path.relpath(Path(base).resolve(), out.resolve()) if Path(base).is_dir() else base
+
+
+def portable_source(source: str, out: Path) -> str:
+    """How a zoo at `out` names its data: `hub`, `mini`, or a folder relative to the zoo."""
+    if source in ("hub", EMBEDDED):
+        return source
+    if Path(source).resolve() == (embedded_root() / "data").resolve():
+        return EMBEDDED
+    return os.path.relpath(Path(source).resolve(), out.resolve())
