@@ -23,6 +23,8 @@ from lorafuse_bench.leaderboards import schema
 from lorafuse_bench.leaderboards.lm_eval_results import read_lm_eval
 from lorafuse_bench.leaderboards.samples import read_samples
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
+from lorafuse_bench.runner import grid
+from lorafuse_bench.runner import plan as plans
 from lorafuse_bench.tasks.rows import load_task
 from lorafuse_bench.tasks.suites import SUITES
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
@@ -158,8 +160,8 @@ def test_finished_cells_are_kept_and_the_rest_is_run(
     zoo: Zoo, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = []
-    original = runner.run_cell
-    monkeypatch.setattr(runner, "run_cell", lambda *args: ran.append(args[3].label()) or original(*args))
+    original = grid.run_cell
+    monkeypatch.setattr(grid, "run_cell", lambda *args: ran.append(args[3].method.label()) or original(*args))
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("oracle*")}
     said: list[str] = []
     runner.run(plan(zoo, finished, "oracle,svd"), report=said.append)
@@ -171,14 +173,14 @@ def test_finished_cells_are_kept_and_the_rest_is_run(
 def test_an_interruption_loses_nothing_finished(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = runner.run_cell
+    original = grid.run_cell
 
     def interrupted(*args: Any) -> Path:
-        if args[3].name == "concat":
+        if args[3].method.name == "concat":
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(runner, "run_cell", interrupted)
+    monkeypatch.setattr(grid, "run_cell", interrupted)
     with pytest.raises(KeyboardInterrupt):
         runner.run(plan(zoo, tmp_path, "svd,concat"))
     monkeypatch.undo()
@@ -207,7 +209,7 @@ def test_all_leaves_out_with_a_word_what_does_not_fit_the_experts(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitting = [registry.parse(spec) for spec in ("base", "arrow:k=2", "arrow:k=99")]
-    monkeypatch.setattr(runner, "all_methods", lambda zoo: fitting)
+    monkeypatch.setattr(plans, "all_methods", lambda zoo: fitting)
     said: list[str] = []
     paths = runner.run(replace(plan(zoo, tmp_path, "base"), methods=None), said.append)
     assert [path.name for path in paths] == ["base.json", "arrow@k=2.json"]

@@ -1,0 +1,124 @@
+"""What to run, and the cells that it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fused import adapter_entry
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.base import FusionMethod
+from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.tasks.suites import OBLIVION, leaf_tasks, suite_tasks
+from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: every method on every suite, with the experts of one zoo.
+
+    `methods=None` takes all that the zoo can do, and leaves out with a word those that do not fit its experts.
+    `experts=None` takes, for each suite, the zoo's experts of that suite's tasks: as in the papers, five
+    experts are fused for five tasks. For a suite of oblivion, which no expert was trained for, it takes all.
+    """
+
+    methods: Sequence[FusionMethod] | None
+    suites: Sequence[str]
+    out: Path
+    zoo: str | Path = EMBEDDED
+    experts: Sequence[str] | None = None
+    data: str | None = None
+    limit: int | None = None
+    max_length: int | None = None
+    batch_size: int = 32
+    dtype: str = "float32"
+    device: str = "cuda"
+    run_code: bool = False
+    """Consent to run the code that models write, where a suite has such tasks."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one suite with these experts; its result file is `path`."""
+
+    method: FusionMethod
+    suite: str
+    pool: ExpertPool
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.suite} {self.method.label()}"
+
+
+def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
+    """The plan's cells, suite by suite; `report` is told which methods are left out.
+
+    LorafuseError for an unknown suite or expert, and for every named method that does not fit its experts.
+    """
+    methods = all_methods(zoo) if plan.methods is None else plan.methods
+    names = {suite: _experts(plan, zoo, suite, methods) for suite in plan.suites}
+    pools = {suite: ExpertPool.from_zoo(zoo, names[suite]) for suite in plan.suites}
+    cells = [
+        Cell(
+            method,
+            suite,
+            pools[suite],
+            schema.cell_path(plan.out, suite, zoo.name, zoo.manifest.seed, method.label()),
+        )
+        for suite in plan.suites
+        for method in methods
+    ]
+    misfits = {cell.path: error for cell in cells if (error := _misfit(zoo, cell))}
+    if plan.methods is not None and misfits:
+        raise LorafuseError("\n".join(dict.fromkeys(misfits.values())))
+    for cell in cells:
+        if cell.path in misfits:
+            report(f"{cell}: left out, {misfits[cell.path]}")
+    return [cell for cell in cells if cell.path not in misfits]
+
+
+def all_methods(zoo: Zoo) -> list[FusionMethod]:
+    """Every registered method with its default options whose needs the zoo meets, and its trained adapters."""
+    trained = {router.method for router in zoo.manifest.routers}
+    ready = [
+        registry.create(name)
+        for name, cls in registry.methods().items()
+        if "adapter" not in cls.needs
+        and ("router" not in cls.needs or name in trained)
+        and (zoo.manifest.experts or not cls.fuses_experts)
+    ]
+    adapters: dict[str, FusionMethod] = {}
+    for entry in zoo.manifest.adapters:
+        method = registry.create(entry.method, entry.options)
+        if method.label() in adapters:  # of another suite
+            method = registry.create(entry.method, {**entry.options, "trained_on": entry.trained_on})
+        adapters[method.label()] = method
+    return ready + list(adapters.values())
+
+
+def _misfit(zoo: Zoo, cell: Cell) -> str | None:
+    """Why a method cannot run with its experts, None where it can."""
+    try:
+        cell.method.check(cell.pool)
+        if "adapter" in cell.method.needs:
+            adapter_entry(zoo, cell.method)
+    except LorafuseError as error:
+        return str(error)
+    return None
+
+
+def _experts(plan: Plan, zoo: Zoo, suite: str, methods: Sequence[FusionMethod]) -> Sequence[str]:
+    leaf_tasks(suite)
+    if plan.experts is not None:
+        return plan.experts
+    wanted = suite_tasks(suite)
+    names = [entry.name for entry in zoo.manifest.experts if suite in OBLIVION or entry.task in wanted]
+    if not names and any(method.fuses_experts for method in methods):
+        tasks = ", ".join(entry.task for entry in zoo.manifest.experts)
+        raise LorafuseError(
+            f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks or 'none'}). Name --experts."
+        )
+    return names
