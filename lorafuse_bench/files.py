@@ -1,4 +1,6 @@
-"""Writing files so that an interruption never leaves half of one, and hashing them."""
+"""Files: written so that neither an interruption nor a power cut leaves half of one, read with one line for
+what is wrong with them, and hashed.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +8,40 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.locks import UNFINISHED, same_file, sweep, try_lock
+
+_JSON_DEPTH = 64
+_JSON_BYTES = 256 * 2**20
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary name beside `path`, then rename it into place.
+    """Write `content` to a temporary name beside `path`, then rename it into place; both are on the disk after.
 
     Raises LorafuseError when the folder cannot be written.
     """
     with _writable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        _make_folder(path.parent)
+        handle, temporary = _temporary_file(path)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            # mkstemp makes files private; an output file follows the user's umask instead.
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
+                file.flush()
+                # mkstemp makes files private; an output file follows the user's umask instead.
+                os.chmod(temporary, 0o666 & ~_umask())
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+            _sync(path.parent)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -50,34 +61,75 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises LorafuseError when `path` exists and is not an empty folder, or cannot be written.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise LorafuseError(f"{path} exists and is not empty. Name another folder, or remove it first.")
     with _writable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise LorafuseError(f"{path} exists and is not empty. Name another folder, or remove it first.")
+        _make_folder(path.parent)
+        handle, temporary = _temporary_folder(path)
     try:
         yield temporary
         with _writable(path):
             temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders private
-            os.replace(temporary, path)
+            move_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        os.close(handle)
 
 
-@contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def move_folder(ready: Path, path: Path) -> None:
+    """Rename a finished folder to `path`, whose parents are made, with all that it holds on the disk before."""
+    _make_folder(path.parent)
+    for entry in (*ready.rglob("*"), ready):
+        _sync(entry)
+    os.replace(ready, path)
+    _sync(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """LorafuseError unless files can be written to `folder`, which need not exist yet. Nothing is left there."""
+    with _writable(folder):
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0")
+            probe.flush()
+            os.fsync(probe.fileno())
+
+
+def read_bytes(path: Path, remedy: str) -> bytes:
+    """The content of a regular file; a missing, unreadable or special one is a LorafuseError ending in `remedy`."""
     try:
-        yield
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise LorafuseError(f"{path} is not a regular file. {remedy}")
+        return path.read_bytes()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise LorafuseError(f"cannot write {path}: {reason}. Choose a folder you can write to.") from error
+        raise LorafuseError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from error
 
 
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file; LorafuseError ending in `remedy` for anything else.
+
+    Refused: what `read_bytes` refuses, other encodings than UTF-8, more than 256 MiB, nesting beyond 64 levels,
+    and a list or a plain value.
+    """
+    content = read_bytes(path, remedy)
+    if len(content) > _JSON_BYTES:
+        raise LorafuseError(f"{path} is not JSON of ours: {len(content)} bytes are too many. {remedy}")
+    try:
+        value = json.loads(content.decode())
+    except RecursionError:
+        raise LorafuseError(f"{path} is not JSON of ours: it is nested too deeply. {remedy}") from None
+    except ValueError as error:  # of JSON or of UTF-8
+        raise LorafuseError(f"{path} is not JSON: {error}. {remedy}") from error
+    if not isinstance(value, dict):
+        raise LorafuseError(
+            f"{path} holds a {type(value).__name__} where a JSON object {{...}} is due. {remedy}"
+        )
+    if _deeper(value, _JSON_DEPTH):
+        raise LorafuseError(f"{path} is not JSON of ours: it is nested too deeply. {remedy}")
+    return value
 
 
 def sha256_file(path: Path) -> str:
@@ -92,3 +144,78 @@ def sha256_files(folder: Path, pattern: str) -> str:
     if not lines:
         raise LorafuseError(f"no {pattern} in {folder}: nothing to hash. Check the folder.")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LorafuseError(f"cannot write {path}: {reason}. Choose a folder you can write to.") from error
+
+
+def _temporary_file(path: Path) -> tuple[int, Path]:
+    """An open file beside `path`, locked so that another process's sweep leaves it."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=UNFINISHED)
+        try_lock(handle)
+        if same_file(Path(name), handle):
+            return handle, Path(name)
+        os.close(handle)  # swept before it was locked
+
+
+def _temporary_folder(path: Path) -> tuple[int, Path]:
+    """What holds the lock of a folder beside `path`, and that folder."""
+    while True:
+        name = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=UNFINISHED))
+        with suppress(FileNotFoundError):  # swept before it was locked
+            handle = os.open(name, os.O_RDONLY)
+            try_lock(handle)
+            if same_file(name, handle):
+                return handle, name
+            os.close(handle)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder with its parents, on the disk, and clear it of what killed processes left in it."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(new):
+        _sync(path.parent)
+    _sweep_once(folder.absolute())
+
+
+@cache
+def _sweep_once(folder: Path) -> None:
+    sweep(folder)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file's content, or a folder's names, before going on."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested in more than so many levels."""
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for outer in layer
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(layer)
