@@ -149,6 +149,7 @@ class Moore(TrainedAdapter):
     relu_gate: bool = option(False, "clip σ + g at 0, as the authors' program does")
 
     name = "moore"
+    version = "2"  # 1 began with shorter reflection vectors
     needs = frozenset({"adapter", "task_id"})
     paper = f"{MOORE}, eq 3-7"
 
