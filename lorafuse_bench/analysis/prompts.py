@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from transformers import AutoModelForCausalLM
+from lm_eval.defaults import DEFAULT_OTHER_SEED
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
-from lorafuse_bench.tasks.rows import load_task, rendered
+from lorafuse_bench.tasks.borrowed import PART
+from lorafuse_bench.tasks.rows import load_task
 from lorafuse_bench.tasks.suites import PREFIX
 from lorafuse_bench.training.examples import load_tokenizer
+from lorafuse_bench.truncation import truncate
 from lorafuse_bench.zoo.manifest import Zoo
 
 
 def evaluation_prompts(
-    zoo: Zoo, keys: Iterable[str], source: str, samples: int, longest: int = 512
+    fused: FusedModel, keys: Iterable[str], source: str, samples: int
 ) -> dict[str, list[list[int]]]:
-    """Task key to token ids of its first evaluated prompts; of longer ones the end."""
-    tokenizer: Any = load_tokenizer(str(zoo.base_folder()))
-    found = {}
-    for key in keys:
-        task = load_task(PREFIX + key, source)
-        rows = rendered(task, task.config.test_split, samples)
-        found[key] = [tokenizer(row.prompt)["input_ids"][-longest:] for row in rows]
-    return found
+    """Task key to token ids of `samples` evaluated prompts, cut where they exceed the zoo's length."""
+    tokenizer: Any = load_tokenizer(str(fused.zoo.base_folder()))
+    longest = fused.zoo.manifest.max_length or _context(fused.model.config)
+    return {
+        key: [
+            truncate(tokenizer(text)["input_ids"], longest)
+            for text in contexts(load_task(PREFIX + key, source), samples)
+        ]
+        for key in keys
+    }
+
+
+def contexts(task: Any, samples: int) -> list[str]:
+    """What evaluation shows the model before its answer, examples included, for `samples` documents of an lm-eval task.
+
+    The parts of a joined task take turns, so that each has its share.
+    """
+    task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+    task.build_all_requests(samples=in_turns([doc.get(PART) for doc in task.eval_docs], samples))
+    shown: dict[int, str] = {}
+    for request in task.instances:  # one per answer to choose from, in the order of the documents
+        shown.setdefault(request.doc_id, request.args[0])
+    return list(shown.values())
 
 
 def without_experts(zoo: Zoo) -> FusedModel:
     """The zoo's base, ready for its trained adapters."""
     model = AutoModelForCausalLM.from_pretrained(zoo.base_folder()).eval()
     return FusedModel(model, zoo, ExpertPool.from_zoo(zoo, []))
+
+
+def in_turns(parts: Iterable[str | None], samples: int) -> list[int]:
+    """Positions of the first document of every part, then of every second one, and so on, until there are `samples`."""
+    seen: Counter[str | None] = Counter()
+    turns = []
+    for position, part in enumerate(parts):
+        turns.append((seen[part], position))
+        seen[part] += 1
+    return sorted(position for _, position in sorted(turns)[:samples])
+
+
+def _context(config: PretrainedConfig) -> int:
+    """The longest prompt a base reads, in tokens."""
+    return int(config.get_text_config().max_position_embeddings)

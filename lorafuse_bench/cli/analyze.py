@@ -182,10 +182,11 @@ def latency(
     trained = [m for m in all_methods(opened) if isinstance(m, TrainedAdapter)]
     if not trained:
         raise LorafuseError(f"zoo '{zoo}' has no trained adapter. Train one with `lorafuse train adapter`.")
-    prompts = evaluation_prompts(opened, _tasks(suites), _source(data, zoo), batch_size)
+    fused = without_experts(opened)
+    prompts = evaluation_prompts(fused, _tasks(suites), _source(data, zoo), batch_size)
     turns = zip(*([(key, row) for row in rows] for key, rows in prompts.items()), strict=False)
     result = analysis.latency(
-        without_experts(opened).model,
+        fused.model,
         opened,
         trained if methods == "all" else _adapters(methods),
         list(islice(chain.from_iterable(turns), batch_size)),
@@ -206,7 +207,7 @@ def _weights(
     fused = without_experts(opened)
     fused.use(_adapters(method)[0])
     place = module or routed_modules(fused)[0]
-    prompts = evaluation_prompts(opened, _tasks(suites), _source(data, zoo), samples)
+    prompts = evaluation_prompts(fused, _tasks(suites), _source(data, zoo), samples)
     return place, routing_weights(fused, prompts, place)
 
 
