@@ -115,8 +115,7 @@ def export_pool(pool: ExpertPool, zoo: Zoo, out: Path) -> list[Exported]:
 
 def base_name(zoo: Zoo) -> str:
     """How other programs find the zoo's base: an absolute path, or the hub id."""
-    folder = zoo.root / zoo.manifest.base.path
-    return str(folder.resolve()) if folder.is_dir() else zoo.manifest.base.path
+    return zoo.hub_id or str(zoo.find_base().resolve())
 
 
 def _skeleton(zoo: Zoo, pool: ExpertPool) -> PreTrainedModel:

@@ -22,7 +22,7 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.memory import peak_bytes
 from lorafuse_bench.tasks.data import HUB, MINI
-from lorafuse_bench.zoo.manifest import RouterEntry, Zoo, local_model
+from lorafuse_bench.zoo.manifest import RouterEntry, Zoo
 
 _PACKAGES = ("lorafuse-bench", "lm_eval", "torch", "transformers", "peft", "datasets")
 _TOKENIZER_FILES = (
@@ -39,7 +39,6 @@ _TOKENIZER_FILES = (
 def identity(zoo: Zoo, pool: ExpertPool, method: FusionMethod, dtype: str) -> dict[str, Any]:
     """A result's `method`, `zoo`, `base` and `experts`."""
     base = zoo.manifest.base
-    folder = local_model(zoo.root / base.path, base.path, base.revision)
     return {
         "method": {
             "name": method.name,
@@ -56,10 +55,10 @@ def identity(zoo: Zoo, pool: ExpertPool, method: FusionMethod, dtype: str) -> di
             "init": zoo.manifest.init,
         },
         "base": {
-            "repo": Path(base.path).name if Path(base.path).is_absolute() else base.path,
+            "repo": zoo.base_name,
             "revision": base.revision,
             "sha256": base.sha256,
-            "tokenizer_sha256": tokenizer_sha256(folder),
+            "tokenizer_sha256": tokenizer_sha256(zoo.find_base()),
             "dtype": dtype,
         },
         "experts": [

@@ -66,7 +66,7 @@ def show(zoo: Annotated[str, typer.Argument(help="A zoo directory, or 'mini'.")]
     )
     table = Table("kind", "name", "task", "sha256", "accuracy", "parameters", box=None)
     for expert in manifest.experts:
-        table.add_row("expert", expert.name, expert.task, expert.sha256[:12], "", "")
+        table.add_row("expert", expert.name, "/".join(expert.tasks), expert.sha256[:12], "", "")
     for router in manifest.routers:
         accuracy = router.settings.get("accuracy")
         shown = f"{accuracy:.3f}" if isinstance(accuracy, float) else ""

@@ -114,10 +114,10 @@ def _experts(plan: Plan, zoo: Zoo, suite: str, methods: Sequence[FusionMethod]) 
     leaf_tasks(suite)
     if plan.experts is not None:
         return plan.experts
-    wanted = suite_tasks(suite)
-    names = [entry.name for entry in zoo.manifest.experts if suite in OBLIVION or entry.task in wanted]
+    wanted = set(suite_tasks(suite))
+    names = [entry.name for entry in zoo.manifest.experts if suite in OBLIVION or wanted & set(entry.tasks)]
     if not names and any(method.fuses_experts for method in methods):
-        tasks = ", ".join(entry.task for entry in zoo.manifest.experts)
+        tasks = ", ".join("/".join(entry.tasks) for entry in zoo.manifest.experts)
         raise LorafuseError(
             f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks or 'none'}). Name --experts."
         )

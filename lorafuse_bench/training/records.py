@@ -56,7 +56,7 @@ def write_manifest(base: str, out: Path, source: str, settings: ExpertSettings, 
     entries = tuple(
         ExpertEntry(
             name=key,
-            task=record["task"],
+            tasks=(record["task"],),
             path=f"experts/{key}",
             sha256=sha256_file(out / "experts" / key / "adapter_model.safetensors"),
             base_sha256=record["base_sha256"],

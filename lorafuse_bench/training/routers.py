@@ -91,7 +91,7 @@ def check_zoo(zoo: Zoo, suite: str | None = None, base: str | None = None) -> No
     """LorafuseError unless the zoo covers `suite` and stands on `base`, where these are given."""
     if suite is not None:
         leaf_tasks(suite)
-        missing = set(suite_tasks(suite)) - {expert.task for expert in zoo.manifest.experts}
+        missing = set(suite_tasks(suite)) - {task for expert in zoo.manifest.experts for task in expert.tasks}
         if missing:
             raise LorafuseError(
                 f"zoo '{zoo.name}' has no expert for {', '.join(sorted(missing))} of suite '{suite}'."

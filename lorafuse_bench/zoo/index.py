@@ -28,7 +28,9 @@ def index_adapters(root: Path, base: str, data: str = "hub", init: str = "indepe
     experts = [LoraExpert.load(folder, folder.name, folder.name, digest) for folder in folders]
     ExpertPool(experts)
     entries = tuple(
-        ExpertEntry(name=e.name, task=e.task, path=f"experts/{e.name}", sha256=e.sha256, base_sha256=digest)
+        ExpertEntry(
+            name=e.name, tasks=(e.task,), path=f"experts/{e.name}", sha256=e.sha256, base_sha256=digest
+        )
         for e in experts
     )
 

@@ -14,7 +14,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks import data
 from lorafuse_bench.tasks.data import load, resolve_source, served_by
 from lorafuse_bench.tasks.rows import load_task, training_rows
-from lorafuse_bench.zoo import manifest
+from lorafuse_bench.zoo import installed
 from lorafuse_bench.zoo.manifest import BaseEntry, Manifest, Zoo
 
 SST2 = {"hub": "nyu-mll/glue", "name": "sst2", "columns": ["sentence", "label"]}
@@ -53,7 +53,7 @@ def test_a_method_without_a_zoo_means_the_embedded_zoo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_zoo(tmp_path / "mini", "mini")
-    monkeypatch.setattr(manifest, "embedded_root", lambda: tmp_path / "mini")
+    monkeypatch.setattr(installed, "embedded_root", lambda: tmp_path / "mini")
     assert resolve_source(method="moa") == "mini"
     assert resolve_source(zoo=make_zoo(tmp_path / "real", "hub"), method="moa") == "hub"
 

@@ -1,0 +1,162 @@
+"""The fields of a zoo's manifest.json, and reading one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from lorafuse_bench.errors import LorafuseError
+
+MAX_SEED = 2**32 - 1
+"""The largest seed that numpy's generators take."""
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds control characters")
+    return text
+
+
+def _inside(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
+        raise ValueError(f"'{path}' leads outside the zoo; only a folder below it may be named")
+    return path
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_printable)]
+Inside = Annotated[Line, AfterValidator(_inside)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseEntry(_Strict):
+    """The base model: a folder, a hub repository, or both."""
+
+    path: Line = Field(description="Folder relative to the zoo, or a hub id such as Qwen/Qwen2-0.5B.")
+    revision: Name | None = Field(default=None, description="Hub revision; null for a local folder.")
+    sha256: Sha256 = Field(description="sha256 over the names and hashes of the base's *.safetensors files.")
+    name: Name | None = Field(default=None, description="What boards call it; null for its hub id or folder.")
+    hub: Name | None = Field(
+        default=None, description="Hub id of the same weights, for where the folder is not there."
+    )
+    make: Line | None = Field(
+        default=None, description="Command that makes the folder, for where neither folder nor hub has it."
+    )
+
+
+class ExpertEntry(_Strict):
+    """One LoRA expert in PEFT format."""
+
+    name: Name = Field(description="Unique name; also the folder under experts/.")
+    tasks: tuple[Name, ...] = Field(
+        min_length=1, description="Keys of the tasks it was trained on, such as sst2; mostly one."
+    )
+    bank: Literal["private", "mbc", "shared"] = Field(
+        default="private",
+        description="Trained on one task (private), on a cluster of tasks (mbc), or on all (shared).",
+    )
+    path: Inside = Field(description="Folder relative to the zoo.")
+    sha256: Sha256 = Field(description="sha256 of adapter_model.safetensors.")
+    base_sha256: Sha256 = Field(description="The base it was trained on; loading onto another is refused.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_task(cls, given: Any) -> Any:
+        """Manifests of before 0.2 name one `task`."""
+        if isinstance(given, dict) and "task" in given and "tasks" not in given:
+            return {**{key: given[key] for key in given if key != "task"}, "tasks": (given["task"],)}
+        return given
+
+    @property
+    def task(self) -> str:
+        """The first of its tasks, which is the only one of a private expert."""
+        return self.tasks[0]
+
+
+class RouterEntry(_Strict):
+    """One trained router with its own settings."""
+
+    name: Name = Field(description="Unique name; also the folder under routers/.")
+    method: Name = Field(description="The fusion method it belongs to, such as moa.")
+    path: Inside = Field(description="Folder relative to the zoo.")
+    sha256: Sha256 = Field(description="sha256 of router.safetensors.")
+    experts: tuple[Name, ...] = Field(description="Expert names in the order of the router's outputs.")
+    settings: dict[str, Any] = Field(description="What it was trained with: pool, training, seed, ...")
+    adapters: tuple[ExpertEntry, ...] = Field(
+        default=(),
+        description="Experts trained jointly with this router; empty when it serves the zoo's own.",
+    )
+
+
+class AdapterEntry(_Strict):
+    """One multi-task adapter, trained on the base for all tasks of a suite at once."""
+
+    name: Name = Field(description="Unique name: the folder under adapters/, such as moore/mtl7.")
+    method: Name = Field(description="The method it belongs to, such as moore.")
+    options: dict[str, Any] = Field(description="The method's options that it was trained with.")
+    trained_on: str = Field(description="Name of the suite it was trained on.")
+    tasks: tuple[Name, ...] = Field(description="Task keys in the order of their ids.")
+    path: Inside = Field(description="Folder relative to the zoo.")
+    sha256: Sha256 = Field(description="sha256 of adapter.safetensors.")
+    base_sha256: Sha256 = Field(description="The base it was trained on; loading onto another is refused.")
+    parameters: int = Field(ge=0, description="Numbers trained.")
+    settings: dict[str, Any] = Field(description="What it was trained with: steps, rows, seed, ...")
+
+
+class Manifest(_Strict):
+    """manifest.json of a zoo."""
+
+    schema_: Literal["lorafuse.zoo/1"] = Field("lorafuse.zoo/1", alias="schema")
+    name: Name = Field(description="Name of the zoo; zoos that differ only in seed share it.")
+    seed: int = Field(ge=0, le=MAX_SEED, description="Seed that the zoo was built from.")
+    base: BaseEntry
+    init: Literal["shared", "independent"] = Field(
+        description="Whether the experts started from one LoRA initialisation: merge-before needs shared."
+    )
+    experts: tuple[ExpertEntry, ...] = ()
+    routers: tuple[RouterEntry, ...] = ()
+    adapters: tuple[AdapterEntry, ...] = ()
+    data: Line = Field(description="Data source of training: hub, mini, or a folder relative to the zoo.")
+    max_length: int | None = Field(
+        default=None,
+        ge=8,
+        description="Tokens of prompt and answer at most, in training and, unless told otherwise, in evaluation;"
+        " null for the base's own length.",
+    )
+    training: dict[str, Any] = Field(default_factory=dict, description="Settings the zoo was trained with.")
+
+    @field_validator("experts", "routers", "adapters")
+    @classmethod
+    def _distinct(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        name, times = next(iter(Counter(entry.name for entry in entries).most_common(1)), ("", 0))
+        if times > 1:
+            raise ValueError(f"{times} of them are named '{name}'")
+        return entries
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file; LorafuseError with the first field that is wrong."""
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise LorafuseError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise LorafuseError(f"{path}: {where}: {first['msg']}. Rebuild or correct the manifest.") from error

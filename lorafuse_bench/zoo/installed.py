@@ -1,0 +1,52 @@
+"""Zoos that came with a package: the embedded one, and those declared as entry points.
+
+A package declares a zoo in the group `lorafuse.zoos`; the value is a module or package whose folder holds
+manifest.json, or a function that returns that folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
+from pathlib import Path
+
+from lorafuse_bench.errors import LorafuseError
+
+EMBEDDED = "mini"
+ENTRY_POINTS = "lorafuse.zoos"
+
+
+def embedded_root() -> Path:
+    """Directory of the zoo shipped in the package."""
+    return Path(str(files("lorafuse_bench.zoo"))) / EMBEDDED
+
+
+def installed_zoos() -> Iterator[str]:
+    """Names of the installed zoos, the embedded one first."""
+    yield EMBEDDED
+    yield from sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)} - {EMBEDDED})
+
+
+def installed_root(name: str) -> Path | None:
+    """Directory of an installed zoo; None where no package brings one of this name."""
+    if name == EMBEDDED:
+        return embedded_root()
+    found = list(entry_points(group=ENTRY_POINTS, name=name))
+    if len({entry.value for entry in found}) > 1:
+        packages = " and ".join(str(entry.dist and entry.dist.name) for entry in found)
+        raise LorafuseError(f"zoo '{name}' is brought by {packages}. Uninstall one of them.")
+    return _folder(found[0]) if found else None
+
+
+def _folder(entry: EntryPoint) -> Path:
+    try:
+        loaded = entry.load()
+        if callable(loaded):
+            return Path(loaded())
+        return Path(loaded.__file__).parent if loaded.__file__ else Path(next(iter(loaded.__path__)))
+    except Exception as error:  # whatever a foreign module raises, the user needs its name
+        raise LorafuseError(
+            f"entry point '{entry.name}' ({entry.value}) of group '{ENTRY_POINTS}' gives no folder:"
+            f" {type(error).__name__}: {error}. Repair or uninstall that package."
+        ) from error

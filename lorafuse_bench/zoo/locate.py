@@ -1,0 +1,61 @@
+"""Where the files of a base model are: a folder, lorafuse's cache, or the hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import sha256_files
+from lorafuse_bench.zoo.installed import EMBEDDED, embedded_root
+
+# What transformers may read of a model, and therefore what is downloaded.
+PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
+_OWNER_AND_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def cache_root() -> Path:
+    """Where lorafuse keeps what it made: `$LORAFUSE_CACHE`, or `lorafuse` in the user's cache folder."""
+    own = os.environ.get("LORAFUSE_CACHE")
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(user) / "lorafuse"
+
+
+def cached_base(sha256: str) -> Path:
+    """Folder of the cache for the base with these weights, whether it is there or not."""
+    return cache_root() / "bases" / sha256[:16]
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a manifest's path reads as `owner/name`; an id without an owner reads as a folder."""
+    return _OWNER_AND_NAME.fullmatch(path) is not None
+
+
+def local_model(folder: Path, repo: str, revision: str | None = None) -> Path:
+    """`folder` if it exists, else the embedded zoo's base for `mini`, else a snapshot of the hub's `repo`."""
+    if folder.is_dir():
+        return folder
+    if repo == EMBEDDED:
+        return embedded_root() / "base"
+    return download(repo, revision)
+
+
+def download(repo: str, revision: str | None = None) -> Path:
+    """Local snapshot of a hub model; LorafuseError when it cannot be had."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS)))
+    except (
+        Exception
+    ) as error:  # name, network, permission, disk: huggingface_hub has no common class for them
+        raise LorafuseError(
+            f"base model '{repo}' is neither a folder nor a hub model that can be downloaded now"
+            f" ({type(error).__name__}). Check the name and the connection."
+        ) from error
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """Hash of a model folder's weights: over the names and hashes of its *.safetensors files."""
+    return sha256_files(Path(folder), "*.safetensors")

@@ -1,0 +1,86 @@
+"""Zoos that packages bring through the entry-point group `lorafuse.zoos`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import tiny_zoo
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.zoo import installed
+from lorafuse_bench.zoo.manifest import Zoo
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of installed distributions, importable as one."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def distribution(site: Path, package: str, entries: dict[str, str], group: str = "lorafuse.zoos") -> None:
+    """Metadata of an installed package with entry points."""
+    info = site / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    lines = [f"{name} = {value}" for name, value in entries.items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]) + "\n")
+
+
+def test_a_package_is_a_zoo_by_name(site: Path) -> None:
+    tiny_zoo(site / "tinyzoo")
+    (site / "tinyzoo" / "__init__.py").touch()
+    distribution(site, "tinyzoo", {"tiny": "tinyzoo"})
+    assert Zoo.open("tiny").root == site / "tinyzoo"
+    assert list(installed.installed_zoos()) == ["mini", "tiny"]
+
+
+def test_a_folder_without_code_is_a_zoo_too(site: Path) -> None:
+    tiny_zoo(site / "barezoo")
+    distribution(site, "barezoo", {"bare": "barezoo"})
+    assert Zoo.open("bare").root == site / "barezoo"
+
+
+def test_a_function_may_say_where_the_zoo_is(site: Path, tmp_path: Path) -> None:
+    made = tiny_zoo(tmp_path / "kept")
+    (site / "finder.py").write_text(f"def folder():\n    return {str(made.root)!r}\n")
+    distribution(site, "finder", {"found": "finder:folder"})
+    assert Zoo.open("found").root == made.root
+
+
+def test_a_directory_goes_before_an_installed_zoo(site: Path, tmp_path: Path) -> None:
+    tiny_zoo(site / "tinyzoo")
+    distribution(site, "tinyzoo", {"tiny": "tinyzoo"})
+    tiny_zoo(tmp_path / "tiny")
+    assert Zoo.open("tiny").root == Path("tiny")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
+        ("folder = 7", "AttributeError: 'int'"),
+        ("", "AttributeError"),
+    ],
+)
+def test_an_entry_point_that_fails_is_named(site: Path, source: str, said: str) -> None:
+    (site / "broken.py").write_text(source + "\n")
+    distribution(site, "broken", {"bad": "broken:folder"})
+    with pytest.raises(LorafuseError, match=said) as caught:
+        Zoo.open("bad")
+    assert "entry point 'bad' (broken:folder)" in str(caught.value)
+
+
+def test_two_packages_with_one_zoo_are_named(site: Path) -> None:
+    for package in ("one", "two"):
+        distribution(site, package, {"same": package})
+    with pytest.raises(LorafuseError, match=r"(one and two|two and one)\. Uninstall one"):
+        Zoo.open("same")
