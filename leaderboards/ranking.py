@@ -59,7 +59,7 @@ def ability_draws(group: Group, labels: Sequence[str], counted: Collection[str])
         for key, task in members[ORACLE].result.tasks.items():
             if key not in counted or task.metrics[task.representative].direction == "down":
                 continue
-            scores = _draws(
+            scores = draws_of(
                 [members[label].representative(key) for label in (ORACLE, *labels)], task.docs_sha256
             )
             draws += scores[1:] / scores[0]
@@ -67,7 +67,7 @@ def ability_draws(group: Group, labels: Sequence[str], counted: Collection[str])
     return draws / terms
 
 
-def _draws(statistics: Sequence[Statistic], stratum: str) -> Array:
+def draws_of(statistics: Sequence[Statistic], stratum: str) -> Array:
     """(methods, draws) of one task; a corpus metric keeps those that its standard error came from."""
     if statistics[0].kind == "bootstrap":
         return np.stack([statistic.deviations for statistic in statistics])

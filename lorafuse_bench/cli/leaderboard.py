@@ -82,6 +82,48 @@ def verify(
 
 
 @app.command()
+def claims(
+    boards: Annotated[list[Path], typer.Argument(help="Folders of results, such as published boards.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write the tables to.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Folder for the page, claims.html.")] = None,
+    allow_limit: Annotated[bool, typer.Option("--allow-limit", help="Take results of limited runs.")] = False,
+) -> None:
+    """Hold the papers' printed findings against measured boards.
+
+    Each one holds, does not hold, cannot be told, or is not measured, by the paired 95% interval of the
+    difference; p values are corrected by Holm over one paper's findings.
+    """
+    import json
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from lorafuse_bench.cli._boards import console
+    from lorafuse_bench.files import write_text
+    from lorafuse_bench.leaderboards.builder import build as build_leaderboard
+    from lorafuse_bench.leaderboards.claims import papers, report, verdicts
+    from lorafuse_bench.leaderboards.collect import collect
+
+    known = papers()
+    found = verdicts.verdicts(collect(boards, allow_limit), build_leaderboard(boards, allow_limit), known)
+    if markdown is not None:
+        write_text(markdown, report.markdown(known, found))
+    if html is not None:
+        write_text(html / "claims.html", report.page(known, found))
+    if as_json:
+        typer.echo(json.dumps(report.as_json(found), indent=1, allow_nan=False))
+        return
+    for paper in known:
+        table = Table(*report.HEADINGS, title=Text(paper.title, style="bold"), title_justify="left", box=None)
+        for verdict in found:
+            if verdict.paper == paper.name:
+                table.add_row(*(Text(cell) for cell in report.cells(verdict)))
+        console().print(table)
+        console().print()
+
+
+@app.command()
 def pack(
     results: Annotated[list[Path], typer.Argument(help="Folders of `lorafuse run`, or of lm_eval.")],
     out: Annotated[Path, typer.Option(help="The new folder.")],

@@ -1,0 +1,98 @@
+"""The papers' findings as data: what is compared, what they printed, and where.
+
+One YAML file per paper. A finding compares two sides, each a method on a suite, over the mean of some tasks;
+`verdicts` says of measured boards whether it holds there. A finding that needs more than boards names the
+analysis that would measure it.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Literal, Self
+
+import yaml
+from pydantic import Field, JsonValue, ValidationError, model_validator
+
+from lorafuse_bench.leaderboards.schema import Strict, invalid
+
+
+class Side(Strict):
+    """One side of a comparison."""
+
+    method: str = Field(description="Method label, such as concat:scaling=false.")
+    suite: str = Field(description="Suite whose board has it.")
+
+
+class Figures(Strict):
+    """What the paper printed for the two sides."""
+
+    model: str = Field(default="", description="Base model; empty where the paper's figure is over several.")
+    left: float | None = Field(default=None, description="As printed; null where only the right is.")
+    right: float | None = Field(default=None, description="As printed; null where only the left is.")
+    unit: str = Field(description="Unit as printed: fraction of the oracle, percent, nats/token, ...")
+    table: str = Field(description="File of the paper's printed values that holds them.")
+    left_at: tuple[str | int, ...] = Field(default=(), description="Keys that lead to `left` in that file.")
+    right_at: tuple[str | int, ...] = Field(default=(), description="Keys that lead to `right` in it.")
+
+
+class Claim(Strict):
+    """One finding."""
+
+    id: str = Field(description="Unique in the file; stable.")
+    finding: str = Field(description="The finding in one sentence of ours.")
+    source: str = Field(description="Table, figure or section.")
+    left: Side | None = Field(default=None, description="What is said to be better, or like the right side.")
+    right: Side | None = Field(default=None, description="What it is compared with.")
+    relation: Literal["over", "about"] = Field(
+        default="over", description="over: left scores higher; about: they differ by less than `margin`."
+    )
+    margin: float = Field(default=0.05, gt=0, description="For about: the largest difference that is none.")
+    tasks: tuple[str, ...] = Field(default=(), description="Task keys; empty for all that both boards count.")
+    analysis: str | None = Field(
+        default=None, description="The analysis that measures it, where boards cannot."
+    )
+    reported: tuple[Figures, ...] = Field(default=(), description="Empty where only a picture is printed.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.left is None) != (self.right is None):
+            raise ValueError("left and right go together")
+        if (self.left is None) == (self.analysis is None):
+            raise ValueError("a claim has either two sides or an analysis")
+        return self
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        return (self.left, self.right) if self.left and self.right else ()
+
+
+class Paper(Strict):
+    """All findings of one paper."""
+
+    name: str = Field(description="File name without its ending.")
+    title: str = Field(description="Title of the paper.")
+    note: str | None = Field(default=None, description="What a reader of the verdicts must know.")
+    claims: tuple[Claim, ...] = Field(min_length=1, description="The findings.")
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        ids = [claim.id for claim in self.claims]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"id '{max(ids, key=ids.count)}' stands twice")
+        return self
+
+
+def load(name: str) -> Paper:
+    """The findings of one paper by its file name; LorafuseError naming file and field when it is not right."""
+    source = files(__name__) / f"{name}.yaml"
+    content: JsonValue = yaml.safe_load(source.read_text(encoding="utf-8"))
+    try:
+        return Paper.model_validate({"name": name, **content} if isinstance(content, dict) else content)
+    except ValidationError as error:
+        raise invalid(f"claims/{name}.yaml", error) from error
+
+
+def papers() -> list[Paper]:
+    """Every paper's findings, by file name."""
+    found = (entry.name for entry in files(__name__).iterdir())
+    return [load(name.removesuffix(".yaml")) for name in sorted(found) if name.endswith(".yaml")]

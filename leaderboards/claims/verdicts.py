@@ -1,0 +1,184 @@
+"""What measured boards say of the papers' findings: it holds, it does not, it cannot be told, or nobody measured it.
+
+A side's score is the mean over tasks, and over the zoo's seeds, of what its board compares: the metric over
+the oracle's, the raw metric on a board of oblivion, minus the loss where losses are scored. The difference of
+two sides has the paired bootstrap's interval: both sides, and their oracles, see the same items in each draw,
+across boards too. p values are corrected by Holm over one paper's findings on one zoo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from lorafuse_bench.leaderboards import ranks, stats
+from lorafuse_bench.leaderboards.board import Board, Leaderboard
+from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
+from lorafuse_bench.leaderboards.collect import ORACLE, Cell, Group
+from lorafuse_bench.leaderboards.ranking import draws_of
+from lorafuse_bench.leaderboards.stats import Array
+
+Ruling = Literal["holds", "does not hold", "cannot be told", "not measured"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One finding on one zoo. `difference` is left minus right, with its 95% interval; None where not measured."""
+
+    paper: str
+    claim: Claim
+    zoo: str | None
+    ruling: Ruling
+    left: float | None = None
+    right: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    """p of the ruling's own test, after Holm's correction."""
+    tasks: tuple[str, ...] = ()
+    seeds: int = 0
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A finding's two sides on one zoo, before the correction for the number of findings."""
+
+    verdict: Verdict
+    se: float
+
+    @property
+    def p(self) -> float:
+        """p against the finding's null: no difference, or for `about` one of at least the margin."""
+        claim, difference = self.verdict.claim, self.verdict.difference or 0.0
+        if claim.relation == "over":
+            return ranks.two_sided(difference, self.se)
+        # How far the difference lies from the nearer edge of the margin, inside or outside of it.
+        return ranks.two_sided(abs(difference) - claim.margin, self.se)
+
+    def ruled(self, p: float) -> Verdict:
+        claim, difference = self.verdict.claim, self.verdict.difference or 0.0
+        supports = difference > 0 if claim.relation == "over" else abs(difference) < claim.margin
+        ruling: Ruling = "cannot be told" if p > ranks.LEVEL else "holds" if supports else "does not hold"
+        return replace(self.verdict, ruling=ruling, p=p)
+
+
+def verdicts(groups: Iterable[Group], leaderboard: Leaderboard, papers: Sequence[Paper]) -> list[Verdict]:
+    """Every finding on every zoo that measured it; once without a zoo where none did.
+
+    `groups` are the cells that `leaderboard` was built of.
+    """
+    boards = _Boards(groups, leaderboard)
+    found: list[Verdict] = []
+    for paper in papers:
+        ruled = [verdict for zoo in boards.zoos for verdict in _on_zoo(paper, zoo, boards)]
+        for claim in paper.claims:
+            own = [verdict for verdict in ruled if verdict.claim.id == claim.id]
+            found += own or [Verdict(paper.name, claim, None, "not measured")]
+    return found
+
+
+def _on_zoo(paper: Paper, zoo: str, boards: _Boards) -> list[Verdict]:
+    measured = [one for claim in paper.claims if (one := _measure(paper, claim, zoo, boards)) is not None]
+    corrected = ranks.holm(np.array([one.p for one in measured])) if measured else np.empty(0)
+    return [one.ruled(float(p)) for one, p in zip(measured, corrected, strict=True)]
+
+
+def _measure(paper: Paper, claim: Claim, zoo: str, boards: _Boards) -> _Measured | None:
+    """The finding's difference on one zoo; None where a side, a task or a seed is missing."""
+    if claim.left is None or claim.right is None:
+        return None
+    tasks = boards.tasks(zoo, claim)
+    left, right = boards.side(zoo, claim.left, tasks), boards.side(zoo, claim.right, tasks)
+    if left is None or right is None or left.seeds != right.seeds:
+        return None
+    difference = left.value - right.value
+    se = float(np.std(left.draws - right.draws, ddof=1))
+    verdict = Verdict(
+        paper=paper.name,
+        claim=claim,
+        zoo=zoo,
+        ruling="cannot be told",
+        left=left.value,
+        right=right.value,
+        difference=difference,
+        low=difference - stats.Z95 * se,
+        high=difference + stats.Z95 * se,
+        tasks=tasks,
+        seeds=len(left.seeds),
+    )
+    return _Measured(verdict, se)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Value and bootstrap draws of a side, or of one of its tasks, the larger the better."""
+
+    value: float
+    draws: Array
+    seeds: tuple[int, ...] = ()
+
+
+class _Boards:
+    """The boards by suite and zoo, with what was drawn of them so far."""
+
+    def __init__(self, groups: Iterable[Group], leaderboard: Leaderboard) -> None:
+        self.groups = {(group.suite, group.zoo): group for group in groups}
+        self.boards: dict[tuple[str, str], Board] = {
+            (board.suite, board.zoo): board for board in leaderboard.boards
+        }
+        self.zoos = sorted({zoo for _, zoo in self.groups})
+        self._drawn: dict[tuple[str, str, int, str, str], _Scored] = {}
+
+    def tasks(self, zoo: str, claim: Claim) -> tuple[str, ...]:
+        """The claim's tasks, or those that count on the boards of both sides; none where one does not count."""
+        counted = [
+            [column.task for column in board.columns if column.counts or board.oblivion]
+            for side in claim.sides
+            if (board := self.boards.get((side.suite, zoo))) is not None
+        ]
+        if len(counted) < len(claim.sides):
+            return ()
+        shared = [key for key in counted[0] if key in counted[1]]
+        wanted = claim.tasks or tuple(shared)
+        return wanted if set(wanted) <= set(shared) else ()
+
+    def side(self, zoo: str, side: Side, tasks: Sequence[str]) -> _Scored | None:
+        """The mean over seeds and tasks; None where the board, or some zoo of it, lacks the method or a task."""
+        group = self.groups.get((side.suite, zoo))
+        if group is None or not tasks:
+            return None
+        seeds = tuple(sorted(group.cells))
+        cells = [_of_method(group, seed, side.method) for seed in seeds]
+        if not all(cell and set(tasks) <= set(cell.result.tasks) for cell in cells):
+            return None
+        terms = [self._score(group, cell, key) for cell in cells if cell for key in tasks]
+        value = float(np.mean([term.value for term in terms]))
+        return _Scored(value, np.asarray(np.mean([term.draws for term in terms], axis=0)), seeds)
+
+    def _score(self, group: Group, cell: Cell, key: str) -> _Scored:
+        at = (group.suite, group.zoo, cell.seed, cell.label, key)
+        if at not in self._drawn:
+            task = cell.result.tasks[key]
+            own = cell.representative(key)
+            if task.metrics[task.representative].direction == "down":
+                self._drawn[at] = _Scored(-own.value, -draws_of([own], task.docs_sha256)[0])
+            elif group.oblivion:
+                self._drawn[at] = _Scored(own.value, draws_of([own], task.docs_sha256)[0])
+            else:
+                oracle = group.cells[cell.seed][ORACLE].representative(key)
+                draws = draws_of([own, oracle], task.docs_sha256)
+                self._drawn[at] = _Scored(own.value / oracle.value, draws[0] / draws[1])
+        return self._drawn[at]
+
+
+def _of_method(group: Group, seed: int, method: str) -> Cell | None:
+    """The cell of that label, else the only one of that method whatever its options."""
+    members = group.cells[seed]
+    if method in members:
+        return members[method]
+    named = [cell for cell in members.values() if cell.result.method.name == method]
+    return named[0] if len(named) == 1 else None
