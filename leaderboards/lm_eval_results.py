@@ -143,7 +143,7 @@ def _read(path: Path, output: dict[str, Any]) -> tuple[Result, Items]:
         suite=suite,
         data={"source": data["source"], "splits": {}},
         limit=None if config["limit"] is None else math.ceil(config["limit"]),
-        max_length=_max_length(config.get("model_args")),
+        max_length=_max_length(config.get("model_args")) or info.get("max_length"),
         batch_size=config["batch_size"],
         seeds=seeds_of(config),
         cost={**cost, "eval_seconds": float(output["total_evaluation_time_seconds"])},

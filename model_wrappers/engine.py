@@ -47,11 +47,15 @@ class Ask:
 
 @dataclass
 class Answer:
-    """What came back: generated `tokens` and when (seconds after the request), or `(log p, rank)` of the scored."""
+    """What came back: generated `tokens` and when (seconds after the request), or `(log p, rank)` of the scored.
+
+    `at_stop`: a stop ended the tokens, not their number or the model.
+    """
 
     tokens: list[int] = field(default_factory=list)
     arrivals: list[float] = field(default_factory=list)
     scores: list[tuple[float, int]] = field(default_factory=list)
+    at_stop: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,7 @@ class Engine:
             new = output.outputs[0].token_ids
             answer.tokens += new
             answer.arrivals += [time.perf_counter() - start] * len(new)
+            answer.at_stop = isinstance(output.outputs[0].stop_reason, str)
             if ask.scored and output.prompt_logprobs:
                 place = len(ask.prompt) - ask.scored
                 for token, given in zip(ask.prompt[place:], output.prompt_logprobs[place:], strict=True):

@@ -1,17 +1,102 @@
-"""Greedy generation by an ensemble: its members write in step, each on a row of its own."""
+"""Generation under a fused model: batches of prompts, each row under its own choice of experts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Ensembling
+from lorafuse_bench.model_wrappers.prefix import Tokens
+from lorafuse_bench.model_wrappers.scoring import batches
+from lorafuse_bench.model_wrappers.stopping import Ending, StopRows
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One answer to write: after `prompt`, in at most `length` tokens, under the model's own `settings`."""
+
+    prompt: Tokens
+    task: str
+    length: int
+    ending: Ending
+    settings: Mapping[str, Any]
+
+    @property
+    def alike(self) -> tuple[str, int, tuple[str, ...]]:
+        """What requests of one batch have in common."""
+        return json.dumps(self.settings, sort_keys=True, default=str), self.length, self.ending.stops
+
+
+class Writer:
+    """Writes answers in batches of at most `rows` rows; each row ends by itself."""
+
+    def __init__(self, fused: FusedModel, padding: int, rows: int) -> None:
+        self.fused = fused
+        self.padding = padding
+        self.rows = rows
+
+    @torch.no_grad()
+    def write(
+        self,
+        asked: Sequence[Asked],
+        choices: Sequence[Tensor] | None = None,
+        report: Callable[[int], object] = lambda done: None,
+    ) -> list[str]:
+        """The answers, in the order of `asked`; `choices[i] (blocks,)` is the expert per block of request i.
+
+        The longest prompts come first. `report` is told how many answers each batch finished.
+        """
+        answers = [""] * len(asked)
+        order = sorted(
+            range(len(asked)), key=lambda i: (asked[i].alike, -len(asked[i].prompt), asked[i].prompt)
+        )
+        for _, alike in groupby(order, key=lambda i: asked[i].alike):
+            for batch in batches(list(alike), self.rows):
+                rows = [asked[i] for i in batch]
+                chosen = torch.stack([choices[i] for i in batch]) if choices else None
+                for i, tokens in zip(batch, self._write(rows, chosen), strict=True):
+                    answers[i] = asked[i].ending.answer(tokens)
+                report(len(batch))
+        return answers
+
+    def _write(self, batch: Sequence[Asked], chosen: Tensor | None) -> list[list[int]]:
+        """The tokens written after each prompt of one batch."""
+        first, model = batch[0], cast(Any, self.fused.model)
+        prompts = [torch.tensor(each.prompt, device=model.device) for each in batch]
+        context = pad_sequence(prompts, True, self.padding, padding_side="left")
+        mask = pad_sequence([torch.ones_like(ids) for ids in prompts], True, 0, padding_side="left")
+        generate = partial(
+            model.generate,
+            max_new_tokens=first.length,
+            stopping_criteria=StoppingCriteriaList([StopRows(first.ending, context.shape[1])]),
+            eos_token_id=sorted(first.ending.end_tokens),
+            pad_token_id=self.padding,
+            use_cache=True,
+        )
+        try:
+            method = self.fused.method
+            if isinstance(method, Ensembling):
+                settings = {**first.settings, "attention_mask": mask}
+                output = generate_in_step(
+                    self.fused, method, generate, context, self.rows, settings, self.padding
+                )
+            else:
+                self.fused.selection.set(chosen)
+                output = generate(input_ids=context, attention_mask=mask, **first.settings)
+        finally:
+            self.fused.selection.set(None)
+        return [row.tolist() for row in output[:, context.shape[1] :]]
 
 
 class InStep(LogitsProcessor):
@@ -35,6 +120,7 @@ def generate_in_step(
     context: Tensor,
     rows: int,
     settings: Mapping[str, Any],
+    padding: int,
 ) -> Tensor:
     """`generate` for an ensemble: token ids `(prompts, length)` after `context (prompts, tokens)`.
 
@@ -53,10 +139,9 @@ def generate_in_step(
     for ids, mask in zip(context.split(size), masks, strict=True):
         fused.selection.set(members.index.repeat(len(ids), 1).to(context.device))
         output = generate(
-            context=ids.repeat_interleave(width, 0),
+            input_ids=ids.repeat_interleave(width, 0),
             **{**settings, "attention_mask": mask.repeat_interleave(width, 0)},
             logits_processor=LogitsProcessorList([InStep(ensemble, members.weights.to(context.device))]),
         )
         written += output[::width]
-    padding = fused.model.generation_config.pad_token_id
-    return pad_sequence(written, batch_first=True, padding_value=0 if padding is None else padding)
+    return pad_sequence(written, batch_first=True, padding_value=padding)

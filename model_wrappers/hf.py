@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -22,12 +21,14 @@ from lorafuse_bench.errors import LorafuseError, did_you_mean, unknown
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.fusion.base import Ensembling, FusionMethod, Prompts
+from lorafuse_bench.fusion.base import FusionMethod, Prompts
 from lorafuse_bench.identity import model_info
-from lorafuse_bench.model_wrappers.generation import generate_in_step
+from lorafuse_bench.model_wrappers.generation import Asked, Writer
 from lorafuse_bench.model_wrappers.scoring import Scored, Scorer, batches, shares_prefixes
+from lorafuse_bench.model_wrappers.stopping import Ending
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.suites import task_key
+from lorafuse_bench.truncation import RULE, truncate
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _AUTO_BATCH = 32
@@ -41,6 +42,7 @@ class LorafuseLM(HFLM):
 
     `method` and its options choose the fusion method, `zoo` a zoo directory (the embedded `mini` by
     default), `experts` some of its experts, `data` the source of the tasks' rows (read by the tasks).
+    Prompts too long for `max_length` tokens (the zoo's own by default) lose their middle (truncation.py).
     Everything else goes to lm-eval's Hugging Face model. Methods that route by task or prompt choose
     an expert for each request before any batch is formed, so results do not depend on batch size,
     order or padding.
@@ -55,6 +57,7 @@ class LorafuseLM(HFLM):
         prefix_sharing: bool = True,
         batch_size: int | str = 1,
         device: str | None = "cuda",
+        max_length: int | None = None,
         **options: Any,
     ) -> None:
         chosen, model_options = split_options(
@@ -64,19 +67,27 @@ class LorafuseLM(HFLM):
         self.data_source = resolve_source(data, str(zoo), method)
         names = experts.split("/") if isinstance(experts, str) else experts
         pool = ExpertPool.from_zoo(self.zoo, names)
+        self.longest = None if max_length is None else int(max_length)
+        if self.longest is None:
+            self.longest = self.zoo.manifest.max_length
+        self._DEFAULT_MAX_LENGTH = self.longest or HFLM._DEFAULT_MAX_LENGTH  # of a base that names no limit
         super().__init__(
             pretrained=str(self.zoo.base_folder()),
             batch_size=batch_size,
             # The lm_eval command always asks for cuda:0.
             device="cpu" if str(device).startswith("cuda") and not torch.cuda.is_available() else device,
-            # Prompts longer than the model keep their end, where the structured prompt names its task.
             truncation=False,
             **model_options,
         )
         self.fused = FusedModel(self.model, self.zoo, pool)
         self.prefix_sharing = _truth("prefix_sharing", prefix_sharing) and shares_prefixes(self.model)
-        self._choices: dict[tuple[int, ...], Tensor] = {}
         self.use(chosen)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of prompt and answer at most: as asked for, or as the zoo was trained, within the base's own."""
+        own = int(super().max_length)
+        return min(own, self.longest or own)
 
     def use(self, method: FusionMethod) -> None:
         """Switch to another method in place; the base stays loaded."""
@@ -94,7 +105,12 @@ class LorafuseLM(HFLM):
         return {
             "model_num_parameters": sum(p.numel() for p in self.model.parameters()),
             "model_dtype": str(self.model.dtype),
-            "lorafuse": model_info(self.fused, self.data_source) | {"prefix_sharing": self.prefix_sharing},
+            "lorafuse": model_info(self.fused, self.data_source)
+            | {
+                "prefix_sharing": self.prefix_sharing,
+                "max_length": self.longest,
+                "truncation": {"rule": RULE, "length": self.max_length},
+            },
         }
 
     # --- log-likelihoods ------------------------------------------------------------------------
@@ -156,51 +172,53 @@ class LorafuseLM(HFLM):
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def _truncated(self, row: Scored) -> Scored:
-        """Drop the context's start where context and continuation exceed the model's length."""
-        excess = len(row.context) + len(row.continuation) - 1 - self.max_length
-        if excess >= len(row.context):
+        """Cut the context's middle where context and continuation exceed the model's length."""
+        room = self.max_length + 1 - len(row.continuation)
+        if room < 1:
             raise LorafuseError(
                 f"task '{row.task}': a continuation of {len(row.continuation)} tokens does not fit the model's"
                 f" {self.max_length}. Use a model with a longer context."
             )
-        return row if excess <= 0 else Scored(row.context[excess:], row.continuation, row.task)
+        return Scored(tuple(truncate(row.context, room)), row.continuation, row.task)
 
     # --- generation -----------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continuations of the requests' contexts, through lm-eval's own batching and stopping."""
-        prompts, tasks = [], []
-        for request in requests:
-            context, settings = request.args
-            room = self.max_length - normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
-            prompts.append(tuple(self.tok_encode(context)[-room:]))
-            tasks.append(task_key(request.task_name))
-        choices = self._choose(prompts, tasks)
-        if choices is None:
-            return super().generate_until(requests, disable_tqdm=disable_tqdm)
-        outputs: list[str] = [""] * len(requests)
-        for positions, by_prompt in _rounds(prompts, choices):
-            self._choices = by_prompt
-            texts = super().generate_until([requests[i] for i in positions], disable_tqdm=disable_tqdm)
-            for i, text in zip(positions, texts, strict=True):
-                outputs[i] = text
-        self._choices = {}
-        return outputs
+        """What the model writes after each request's context, up to the first stop that counts (stopping.py)."""
+        asked = [self._asked(request) for request in requests]
+        choices = self._choose([each.prompt for each in asked], [each.task for each in asked])
+        writer = Writer(self.fused, self.tokenizer.pad_token_id, self._rows())
+        silent = disable_tqdm or self.rank != 0
+        with self._autocast(), tqdm(total=len(asked), disable=silent, desc="Generating") as progress:
+            return writer.write(asked, choices, progress.update)
 
-    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **settings: Any) -> Tensor:
-        """lm-eval's generation of one left-padded batch, with each row's expert selected."""
-        generate = partial(super()._model_generate, max_length=max_length, stop=stop)
-        try:
-            method = self.fused.method
-            if isinstance(method, Ensembling):
-                return generate_in_step(self.fused, method, generate, context, self._rows(), settings)
-            if self._choices:
-                mask = settings["attention_mask"].bool()
-                prompts = [tuple(ids[keep].tolist()) for ids, keep in zip(context, mask, strict=True)]
-                self.fused.selection.set(torch.stack([self._choices[prompt] for prompt in prompts]))
-            return generate(context=context, **settings)
-        finally:
-            self.fused.selection.set(None)
+    def _asked(self, request: Instance) -> Asked:
+        """A request in tokens, with lm-eval's generation settings as the model's own."""
+        context, given = request.args
+        settings: dict[str, Any] = dict(normalize_gen_kwargs(given, self.max_gen_toks))
+        eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        stops = tuple(handle_stop_sequences(settings.pop("until", None), eos=eos))
+        length = settings.pop("max_gen_toks")
+        if length >= self.max_length:
+            raise LorafuseError(
+                f"max_gen_toks={length} leaves no room for a prompt in the model's {self.max_length} tokens."
+                " Ask for fewer."
+            )
+        if not settings["do_sample"]:
+            settings.pop("temperature", None)
+        return Asked(
+            prompt=tuple(truncate(self.tok_encode(context), self.max_length - length)),
+            task=task_key(request.task_name),
+            length=length,
+            ending=Ending(self.tok_decode, stops, self._end_tokens(), self.think_end_token),
+            settings=settings,
+        )
+
+    def _end_tokens(self) -> frozenset[int]:
+        """The tokens that end a text, by the tokenizer and by the model's own generation settings."""
+        given = self.model.generation_config.eos_token_id
+        others = given if isinstance(given, list) else [given]
+        return frozenset(token for token in (self.eot_token_id, *others) if token is not None)
 
     # --- routing --------------------------------------------------------------------------------
 
@@ -251,25 +269,6 @@ def split_options(
             )
     chosen = registry.create(method, {key: value for key, value in options.items() if key in own})
     return chosen, {key: value for key, value in options.items() if key not in own}
-
-
-def _rounds(
-    prompts: Sequence[tuple[int, ...]], choices: Sequence[Tensor]
-) -> Iterator[tuple[list[int], dict[tuple[int, ...], Tensor]]]:
-    """Positions split so that equal prompts within a round have equal choices.
-
-    lm-eval hands over token ids only; two tasks may share a prompt and still need different experts.
-    """
-    waiting = list(range(len(prompts)))
-    while waiting:
-        by_prompt: dict[tuple[int, ...], Tensor] = {}
-        now: list[int] = []
-        later: list[int] = []
-        for i in waiting:
-            fits = torch.equal(by_prompt.setdefault(prompts[i], choices[i]), choices[i])
-            (now if fits else later).append(i)
-        yield now, by_prompt
-        waiting = later
 
 
 def _truth(name: str, value: bool | str) -> bool:

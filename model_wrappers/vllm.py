@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -30,11 +29,11 @@ from lorafuse_bench.model_wrappers.engine import (
     engine_options,
     require_vllm,
 )
+from lorafuse_bench.model_wrappers.generation import Asked
 from lorafuse_bench.model_wrappers.hf import LorafuseLM, split_options
 from lorafuse_bench.model_wrappers.kept import Kept
 from lorafuse_bench.model_wrappers.scoring import Scored
 from lorafuse_bench.serving import Served, how_served, serve
-from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.zoo.manifest import EMBEDDED
 
 _SAMPLING = {"temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty", "presence_penalty"}
@@ -166,42 +165,33 @@ class LorafuseVLLM(LorafuseLM):
         ]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continuations of the requests' contexts, cut at the first stop sequence."""
-        eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-        prompts, settings = [], []
-        for request in requests:
-            context, given = request.args
-            chosen = self._sampling(given, eos)
-            prompts.append(tuple(self.tok_encode(context)[-(self.max_length - chosen["max_tokens"]) :]))
-            settings.append(chosen)
-        adapters = self._adapters(prompts, [task_key(request.task_name) for request in requests])
-        asks = [
-            Ask(prompt, adapter, settings=chosen)
-            for prompt, adapter, chosen in zip(prompts, adapters, settings, strict=True)
-        ]
-        answers = self._run(asks, disable_tqdm, "Generating")
-        return [
-            postprocess_generated_text(self.tok_decode(answer.tokens), chosen["stop"], None)
-            for answer, chosen in zip(answers, settings, strict=True)
-        ]
-
-    def _sampling(self, given: dict[str, Any], eos: str) -> dict[str, Any]:
-        """vLLM's sampling settings from lm-eval's; LorafuseError for what it has no setting for."""
-        kwargs: dict[str, Any] = dict(normalize_gen_kwargs(given, self.max_gen_toks))
-        stop = handle_stop_sequences(kwargs.pop("until", None), eos=eos)
-        length = kwargs.pop("max_gen_toks")
-        kwargs.pop("do_sample", None)
-        if kwargs.pop("num_beams", 1) != 1 or kwargs.keys() - _SAMPLING:
-            raise LorafuseError(
-                f"generation settings {', '.join(sorted(kwargs.keys() - _SAMPLING)) or 'num_beams'} are not"
-                " served by vLLM here. Leave them out, or use --model lorafuse."
-            )
-        if length >= self.max_length:
-            raise LorafuseError(
-                f"max_gen_toks={length} leaves no room for a prompt in the model's {self.max_length} tokens."
-                " Ask for fewer."
-            )
-        return {**kwargs, "max_tokens": length, "stop": stop, "include_stop_str_in_output": True}
+        """What the model writes after each request's context, as under `lorafuse`."""
+        asked = [self._asked(request) for request in requests]
+        settings = [_sampling(each) for each in asked]
+        adapters = self._adapters([each.prompt for each in asked], [each.task for each in asked])
+        written: list[list[int]] = [[] for _ in asked]
+        open_ = list(range(len(asked)))
+        while open_:
+            asks = [
+                Ask(
+                    asked[i].prompt + tuple(written[i]),
+                    adapters[i],
+                    settings=_left(settings[i], len(written[i])),
+                )
+                for i in open_
+            ]
+            answers = self._run(asks, disable_tqdm, "Generating")
+            for i, answer in zip(open_, answers, strict=True):
+                written[i] += answer.tokens
+            # The engine ends at any stop; where it does not count, the model writes on.
+            open_ = [
+                i
+                for i, answer in zip(open_, answers, strict=True)
+                if answer.at_stop
+                and len(written[i]) < asked[i].length
+                and not asked[i].ending.ended(written[i])
+            ]
+        return [each.ending.answer(tokens) for each, tokens in zip(asked, written, strict=True)]
 
     def _adapters(self, prompts: Sequence[tuple[int, ...]], tasks: Sequence[str]) -> list[int | None]:
         """The adapter of each request; routing is timed apart."""
@@ -265,6 +255,29 @@ class LorafuseVLLM(LorafuseLM):
         return (
             {} if longest is None or need <= longest else {"hf_overrides": {"max_position_embeddings": need}}
         )
+
+
+def _sampling(asked: Asked) -> dict[str, Any]:
+    """vLLM's sampling settings of a request; LorafuseError for what it has no setting for."""
+    settings = {key: value for key, value in asked.settings.items() if key != "do_sample"}
+    if settings.pop("num_beams", 1) != 1 or settings.keys() - _SAMPLING:
+        raise LorafuseError(
+            f"generation settings {', '.join(sorted(settings.keys() - _SAMPLING)) or 'num_beams'} are not"
+            " served by vLLM here. Leave them out, or use --model lorafuse."
+        )
+    return {
+        "temperature": 1.0 if asked.settings["do_sample"] else 0.0,
+        **settings,
+        "max_tokens": asked.length,
+        "stop": list(asked.ending.stops),
+        "include_stop_str_in_output": True,
+    }
+
+
+def _left(settings: dict[str, Any], written: int) -> dict[str, Any]:
+    """The settings for going on after `written` tokens."""
+    counted = settings.keys() & {"max_tokens", "min_tokens"}
+    return settings | {key: max(0, settings[key] - written) for key in counted}
 
 
 def _only(column: Tensor, method: FusionMethod | None) -> int:

@@ -36,7 +36,10 @@ def command(
     limit: Annotated[int | None, typer.Option(min=1, help="Documents per task, for a quick look.")] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(min=8, help="Tokens of prompt and answer at most; longer prompts lose their start."),
+        typer.Option(
+            min=8,
+            help="Tokens of prompt and answer at most, by default the zoo's; longer prompts lose their middle.",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
     dtype: Annotated[str, typer.Option(help="Type the model computes in.")] = "float32",

@@ -24,7 +24,7 @@ def inputs_of(plan: Plan, zoo: Zoo, cell: Cell, source: str) -> dict[str, Any]:
         **identity(zoo, cell.pool, cell.method, plan.dtype),
         "data": {"source": source_name(zoo, source), "splits": {}},
         "limit": plan.limit,
-        "max_length": plan.max_length,
+        "max_length": plan.max_length or zoo.manifest.max_length,
         "batch_size": plan.batch_size,
     }
 

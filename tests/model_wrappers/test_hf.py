@@ -115,11 +115,45 @@ def test_oracle_refuses_a_task_without_expert(zoo: Zoo) -> None:
         make(zoo, "oracle").generate_until([generation("arc_easy", "x:")], disable_tqdm=True)
 
 
-def test_long_prompts_keep_their_end(zoo: Zoo) -> None:
-    lm = make(zoo, "moa", max_length=40)
-    end = "the end of the prompt, where the task is:"
-    long, short = generation("lorafuse_sst2", "a" * 300 + end), generation("lorafuse_sst2", end[-36:])
+@pytest.mark.parametrize("method", ["moa", "base", "ensemble"])
+def test_long_prompts_lose_their_middle(zoo: Zoo, method: str) -> None:
+    """Of 36 tokens (a byte each) that fit beside an answer of four, nine are the prompt's last."""
+    lm = make(zoo, method, max_length=40)
+    text = "".join(chr(32 + i % 90) for i in range(300))
+    long, short = (generation("lorafuse_sst2", prompt) for prompt in (text, text[:27] + text[-9:]))
+    other = generation("lorafuse_sst2", text[-36:])
     assert lm.generate_until([long], disable_tqdm=True) == lm.generate_until([short], disable_tqdm=True)
+    assert lm.generate_until([long], disable_tqdm=True) != lm.generate_until([other], disable_tqdm=True)
+
+
+def test_long_contexts_lose_their_middle_and_keep_what_is_scored(zoo: Zoo) -> None:
+    lm = make(zoo, "oracle", max_length=40)
+    text, continuation = "".join(chr(32 + i % 90) for i in range(300)), " positive"
+    room = 41 - len(continuation)  # the last token is not read
+    end = -(-room // 4)
+    requests = [
+        Instance(
+            request_type="loglikelihood",
+            doc={},
+            arguments=(context, continuation),
+            idx=0,
+            metadata=("lorafuse_sst2", 0, 1),
+        )
+        for context in (text, text[: room - end] + text[-end:])
+    ]
+    long, short = lm.loglikelihood(requests, disable_tqdm=True)
+    assert long == short
+
+
+def test_the_length_is_the_zoos_unless_told_otherwise_and_never_over_the_bases(tmp_path: Path) -> None:
+    zoo = tiny_zoo(tmp_path)
+    Zoo(tmp_path, zoo.manifest.model_copy(update={"max_length": 48})).save()
+    assert make(zoo).max_length == 48
+    assert make(zoo, max_length="40").max_length == 40
+    assert make(zoo, max_length=10**6).max_length == 512
+    info = make(zoo).get_model_info()["lorafuse"]
+    assert info["max_length"] == 48
+    assert info["truncation"] == {"rule": "middle", "length": 48}
 
 
 def test_experts_subset_and_switching_in_place(zoo: Zoo) -> None:
