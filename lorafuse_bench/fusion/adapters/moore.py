@@ -136,9 +136,10 @@ class Moore(TrainedAdapter):
     W's do. Their weights come from the task, `t_k (D_t,)`, and from each token's x, `Γ (D_s, in)`; H is a
     product of L Householder reflections. Starts as the base: `P = Q = 0`, Γ uniform in ±1/sqrt(in),
     T standard normal, reflections in equal pairs whose vectors are uniform in ±1/sqrt(L/2), as in the authors'
-    program. Source: Yuan et al. 2025, eq 3-7; we add the factor 2 that a reflection needs and eq 5 lacks. A task that was not trained on gets the mean of the task embeddings
-    (section 4.3). The authors' program clips `σ + g` at 0 (`relu_gate=true`) and drops the bias, which we
-    keep. Ablations: `d_t=0`, `d_s=0`, `reflections=0` leave out the task, the token or H.
+    program. Source: Yuan et al. 2025, eq 3-7; we add the factor 2 that a reflection needs and eq 5 lacks. A task
+    that was not trained on gets the mean of the task embeddings (section 4.3). The authors'
+    program clips `σ + g` at 0 (`relu_gate=true`) and drops the bias, which we keep.
+    Ablations: `d_t=0`, `d_s=0`, `reflections=0` leave out the task, the token or H.
     Parameters per map: `K D_t + D (D_t + D_s) + in (D_s + L)`, `D = min(in, out)`. Cost: `D (in + out)` in
     place of `in out` products, and `D_s (in + D)`; U and V lie in memory beside W.
     """
