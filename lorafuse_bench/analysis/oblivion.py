@@ -3,37 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from lorafuse_bench.analysis.curve import BASE, curve, measured
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import Board, Row, Score
 from lorafuse_bench.picture import colours, new_figure, write_figure
-
-BASE = "base"
+from lorafuse_bench.tasks.suites import OBLIVION
 
 
 def oblivion(boards: Sequence[Board], suite: str) -> dict[str, Any]:
     """The table of one suite: before (the base), after, delta, and their means over its tasks.
 
-    The statistics are the board's own: paired standard errors over items, deviation over seeds. Source:
-    Yuan et al. 2025, Table 12.
+    Where there are boards of adapters of several numbers of tasks, it is that of the most tasks. The statistics
+    are the board's own: paired standard errors over items, deviation over seeds. Source: Yuan et al. 2025,
+    Table 12.
     """
-    own = [board for board in boards if board.suite == suite and board.oblivion]
-    if len(own) != 1:
-        raise LorafuseError(
-            f"{len(own)} boards of what {suite} lost, where one is needed. Give its results only."
-        )
-    (board,) = own
-    rows = {row.label: row for row in board.rows if row.origin == "measured"}
+    count, board = _stages(boards, suite)[-1]
+    rows = {row.label: row for row in measured(board)}
     metric = {column.task: column.metric for column in board.columns}
     before = {task: rows[BASE].tasks[task].metrics[name].value for task, name in metric.items()}
     return {
         "schema": "lorafuse.analysis.oblivion/1",
         "suite": suite,
+        "trained_on": count or None,
         "before": {**before, "overall": _value(rows[BASE].overall)},
         "methods": {label: _entry(row, metric) for label, row in rows.items() if label != BASE},
     }
+
+
+def against_tasks(boards: Sequence[Board], suite: str) -> dict[str, Any] | None:
+    """What is left of the suite after training on K tasks, for every K there is a board of; None for a single one.
+
+    K is the number of tasks of the board of what the same zoo's adapters were trained on. Source: Yuan et al.
+    2025, section 4.3 (oblivion against task number and difficulty).
+    """
+    stages = _stages(boards, suite)
+    if len(stages) < 2:
+        return None
+    return {
+        "schema": "lorafuse.analysis.oblivion_against_tasks/1",
+        "suite": suite,
+        "scored": f"mean score over {suite}",
+        "methods": curve(stages),
+    }
+
+
+def _stages(boards: Sequence[Board], suite: str) -> list[tuple[int, Board]]:
+    """(Number of tasks trained on, board of the suite), fewest first; the number is 0 where no board tells it."""
+    counts = {
+        board.zoo: len(board.columns) for board in boards if board.oblivion and board.suite not in OBLIVION
+    }
+    own = [board for board in boards if board.suite == suite and board.oblivion]
+    stages = sorted(((counts.get(board.zoo, 0), board) for board in own), key=itemgetter(0))
+    if not stages or len({count for count, _ in stages}) < len(stages):
+        raise LorafuseError(
+            f"{len(own)} boards of what {suite} lost, where one for each number of tasks trained on is needed."
+            " Give the results of one study."
+        )
+    return stages
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

@@ -27,8 +27,8 @@ RESULTS = "results"
 class Study:
     """Every method on the first K tasks of a suite, for every K and seed, all with the same settings.
 
-    `oblivion`: a suite to evaluate besides, under the adapters of the whole suite. `order`: the tasks,
-    easiest first; by default from the results on the whole suite (see `easiest_first`).
+    `oblivion`: a suite to evaluate besides. `order`: the tasks, easiest first; by default from the results on
+    the whole suite (see `easiest_first`).
     """
 
     out: Path
@@ -85,7 +85,7 @@ def _stage(study: Study, seed: int, keys: Sequence[str], report: Callable[[str],
         train_adapter(method, suite, keys, study.base, zoo, study.source, settings, report)
     plan = Plan(
         methods=[registry.create("base"), *study.methods],
-        suites=[suite, *([study.oblivion] if whole and study.oblivion else [])],
+        suites=[suite, *([study.oblivion] if study.oblivion else [])],
         out=study.out / RESULTS,
         zoo=zoo,  # whose manifest says where the rows come from, under the name that others know
         batch_size=study.batch_size,

@@ -47,7 +47,7 @@ def conflict(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Training seeds.")] = "0",
     oblivion: Annotated[
-        str | None, typer.Option(help="Evaluate this suite too, under the adapters of all tasks.")
+        str | None, typer.Option(help="Evaluate this suite too, under the same adapters.")
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Learning rate between warm-up and decay.")] = 3e-4,
     epochs: Annotated[float, typer.Option(min=0, help="Passes over the rows.")] = 2.0,
@@ -62,6 +62,7 @@ def conflict(
     evaluated. Running the same command again continues where it stopped.
     """
     from lorafuse_bench.analysis import conflict as analysis
+    from lorafuse_bench.analysis.curve import plot_curve
     from lorafuse_bench.analysis.study import RESULTS, Study, complete
     from lorafuse_bench.leaderboards.builder import build
     from lorafuse_bench.tasks.data import resolve_source
@@ -88,7 +89,7 @@ def conflict(
         )
         complete(study, typer.echo)
     results = folder / RESULTS if (folder / RESULTS).is_dir() else folder
-    _write(analysis.conflict(build([results]).boards, suite), analysis.plot, out or folder, "conflict")
+    _write(analysis.conflict(build([results]).boards, suite), plot_curve, out or folder, "conflict")
 
 
 @app.command()
@@ -97,11 +98,19 @@ def oblivion(
     suite: Annotated[str, typer.Option(help="Tasks that nothing was trained on.")] = "or_mtl",
     out: Out = Path("."),
 ) -> None:
-    """What the base could do before, what is left after, and the difference, per task and overall."""
+    """What the base could do before, what is left after, and the difference, per task and overall.
+
+    With results of adapters of several numbers of tasks, also what is left against that number.
+    """
     from lorafuse_bench.analysis import oblivion as analysis
+    from lorafuse_bench.analysis.curve import plot_curve
     from lorafuse_bench.leaderboards.builder import build
 
-    _write(analysis.oblivion(build([results]).boards, suite), analysis.plot, out, "oblivion")
+    boards = build([results]).boards
+    _write(analysis.oblivion(boards, suite), analysis.plot, out, "oblivion")
+    against = analysis.against_tasks(boards, suite)
+    if against:
+        _write(against, plot_curve, out, "oblivion-against-tasks")
 
 
 @app.command("routing-weights")

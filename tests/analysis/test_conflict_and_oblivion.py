@@ -11,7 +11,7 @@ from toy_cells import write
 from typer.testing import CliRunner
 
 from lorafuse_bench.analysis.conflict import conflict, easiest_first
-from lorafuse_bench.analysis.oblivion import oblivion
+from lorafuse_bench.analysis.oblivion import against_tasks, oblivion
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.builder import build
@@ -22,10 +22,12 @@ RIGHT, HALF, WRONG = [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]
 SEEDS = {0: "1" * 64, 1: "2" * 64}
 
 
-def put(out: Path, label: str, suite: str, scores: dict[str, list[float]], seed: int = 0) -> None:
+def put(
+    out: Path, label: str, suite: str, scores: dict[str, list[float]], seed: int = 0, trained_on: int = 7
+) -> None:
     """A cell of an adapter (or of the base) in a zoo that holds no experts."""
     family = "reference" if label == "base" else "adapters"
-    zoo = {"name": f"nlu_mtl-{len(scores)}", "seed": seed, "sha256": SEEDS[seed]}
+    zoo = {"name": f"nlu_mtl-{trained_on}", "seed": seed, "sha256": SEEDS[seed]}
     write(out, label, scores, suite=suite, method={"family": family}, experts=[], zoo=zoo)
 
 
@@ -36,9 +38,9 @@ def grid(out: Path) -> Path:
         put(out, "base", "nlu_mtl", hard, seed)
         put(out, "moore", "nlu_mtl", hard | {"rte": RIGHT, "cola": RIGHT}, seed)
         put(out, "lora", "nlu_mtl", hard | {"rte": RIGHT}, seed)
-        put(out, "base", "rte/cola", {"rte": WRONG, "cola": WRONG}, seed)
-        put(out, "moore", "rte/cola", {"rte": RIGHT, "cola": RIGHT if seed else HALF}, seed)
-        put(out, "lora", "rte/cola", {"rte": RIGHT, "cola": RIGHT}, seed)
+        put(out, "base", "rte/cola", {"rte": WRONG, "cola": WRONG}, seed, 2)
+        put(out, "moore", "rte/cola", {"rte": RIGHT, "cola": RIGHT if seed else HALF}, seed, 2)
+        put(out, "lora", "rte/cola", {"rte": RIGHT, "cola": RIGHT}, seed, 2)
     return out
 
 
@@ -83,6 +85,37 @@ def test_the_table_by_hand(tmp_path: Path) -> None:
     assert "base" not in result["methods"]
     with pytest.raises(LorafuseError, match="0 boards of what or_mtl lost"):
         oblivion(build([tmp_path]).boards, "or_mtl")
+
+
+def test_what_is_left_against_the_number_of_tasks_by_hand(tmp_path: Path) -> None:
+    """Two seeds; moore trained on two tasks keeps all, on seven half of one text in seven (seed 0) or all."""
+    grid(tmp_path)
+    for seed in SEEDS:
+        for count in (2, 7):
+            lost = {TEXT[0]: HALF} if (seed, count) == (0, 7) else {}
+            put(tmp_path, "base", "mini_text", dict.fromkeys(TEXT, RIGHT), seed, count)
+            put(tmp_path, "moore", "mini_text", dict.fromkeys(TEXT, RIGHT) | lost, seed, count)
+    boards = build([tmp_path]).boards
+    result = against_tasks(boards, "mini_text")
+    assert result is not None
+    two, seven = result["methods"]["moore"]
+    assert (two["tasks"], two["score"]) == (2, 1.0)
+    assert (seven["tasks"], seven["by_seed"]) == (7, {"0": pytest.approx(13 / 14), "1": 1.0})
+    assert [point["score"] for point in result["methods"]["base"]] == [1, 1]
+    table = oblivion(boards, "mini_text")  # of the adapters of most tasks
+    assert table["trained_on"] == 7 and table["methods"]["moore"]["delta"][TEXT[0]]["value"] == -0.25
+    done = call("oblivion", str(tmp_path), "--suite", "mini_text", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    written = json.loads((tmp_path / "out" / "oblivion-against-tasks.json").read_text())
+    assert written["methods"]["moore"][1]["score"] == seven["score"]
+    assert (tmp_path / "out" / "oblivion-against-tasks.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_boards_of_the_same_number_of_tasks_are_refused(tmp_path: Path) -> None:
+    for count in (2, 7):  # without the boards that tell how many tasks were trained on
+        put(tmp_path, "base", "mini_text", dict.fromkeys(TEXT, RIGHT), trained_on=count)
+    with pytest.raises(LorafuseError, match="2 boards of what mini_text lost"):
+        oblivion(build([tmp_path]).boards, "mini_text")
 
 
 def test_both_are_written_with_a_picture(tmp_path: Path) -> None:
@@ -141,7 +174,7 @@ def test_a_study_trains_what_is_missing_and_nothing_twice(tmp_path: Path) -> Non
     assert {cell["data"]["source"] for cell in cells} == {"mini"}
     assert {point["tasks"] for point in result["methods"]["lora:rank=1"]} == {2, 3}
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
-    assert len(made) == 2 * 3  # base and lora: three tasks, two tasks, the texts
+    assert len(made) == 2 * 4  # base and lora: three tasks, two tasks, the texts after each
     again = call("conflict", str(tmp_path), *few, *more)
     assert again.exit_code == 0 and "step" not in again.stdout
     assert {path: path.stat().st_mtime_ns for path in made} == made
