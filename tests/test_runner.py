@@ -23,8 +23,9 @@ from lorafuse_bench.leaderboards import schema
 from lorafuse_bench.leaderboards.lm_eval_results import read_lm_eval
 from lorafuse_bench.leaderboards.samples import read_samples
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
-from lorafuse_bench.runner import grid
+from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import plan as plans
+from lorafuse_bench.runner.evaluation import Evaluation
 from lorafuse_bench.tasks.rows import load_task
 from lorafuse_bench.tasks.suites import SUITES
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
@@ -139,7 +140,7 @@ def test_other_code_of_one_version_keeps_the_cell(
 
     monkeypatch.setattr(identity, "source_sha256", lambda cls: "0" * 64)
     said: list[str] = []
-    runner.run(plan(zoo, finished, "oracle"), report=said.append)
+    runner.run(plan(zoo, finished, "oracle"), Watcher(said.append))
     assert any("kept" in line for line in said)
 
 
@@ -160,11 +161,13 @@ def test_finished_cells_are_kept_and_the_rest_is_run(
     zoo: Zoo, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = []
-    original = grid.run_cell
-    monkeypatch.setattr(grid, "run_cell", lambda *args: ran.append(args[3].method.label()) or original(*args))
+    original = Evaluation.run
+    monkeypatch.setattr(
+        Evaluation, "run", lambda *args: ran.append(args[1].method.label()) or original(*args)
+    )
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("oracle*")}
     said: list[str] = []
-    runner.run(plan(zoo, finished, "oracle,svd"), report=said.append)
+    runner.run(plan(zoo, finished, "oracle,svd"), Watcher(said.append))
     assert ran == ["svd"]
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("oracle*")} == before
     assert any("kept" in line for line in said)
@@ -173,14 +176,14 @@ def test_finished_cells_are_kept_and_the_rest_is_run(
 def test_an_interruption_loses_nothing_finished(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = grid.run_cell
+    original = Evaluation.run
 
     def interrupted(*args: Any) -> Path:
-        if args[3].method.name == "concat":
+        if args[1].method.name == "concat":
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(grid, "run_cell", interrupted)
+    monkeypatch.setattr(Evaluation, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         runner.run(plan(zoo, tmp_path, "svd,concat"))
     monkeypatch.undo()
@@ -211,7 +214,7 @@ def test_all_leaves_out_with_a_word_what_does_not_fit_the_experts(
     fitting = [registry.parse(spec) for spec in ("base", "arrow:k=2", "arrow:k=99")]
     monkeypatch.setattr(plans, "all_methods", lambda zoo: fitting)
     said: list[str] = []
-    paths = runner.run(replace(plan(zoo, tmp_path, "base"), methods=None), said.append)
+    paths = runner.run(replace(plan(zoo, tmp_path, "base"), methods=None), Watcher(said.append))
     assert [path.name for path in paths] == ["base.json", "arrow@k=2.json"]
     assert any("arrow:k=99: left out, method 'arrow': k=99 must be between" in line for line in said)
 

@@ -15,6 +15,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
 from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import Plan, run
 from lorafuse_bench.tasks import consent
 from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
@@ -91,4 +92,4 @@ def _stage(study: Study, seed: int, keys: Sequence[str], report: Callable[[str],
         batch_size=study.batch_size,
         run_code=study.run_code,
     )
-    run(plan, report)
+    run(plan, Watcher(report))

@@ -52,8 +52,6 @@ def command(
 
     Running the same command again continues where it stopped.
     """
-    from rich.console import Console
-
     from lorafuse_bench.tasks import consent
     from lorafuse_bench.tasks.suites import leaf_tasks
 
@@ -63,8 +61,8 @@ def command(
 
     from lorafuse_bench import runner
     from lorafuse_bench.fusion import registry
+    from lorafuse_bench.progress import Display
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     plan = runner.Plan(
         methods=None if methods == "all" else registry.parse_all(methods),
         suites=names,
@@ -79,7 +77,8 @@ def command(
         device=device,
         run_code=run_code,
     )
-    paths = runner.run(plan, report=lambda text: console.print(text, markup=False))
+    with Display() as display:
+        paths = runner.run(plan, display)
     typer.echo(
         f"{len(paths)} cells in {out}. Next: lorafuse leaderboard build {out} --out leaderboard.json --html site"
     )

@@ -2,78 +2,137 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from lm_eval import simple_evaluate
+from lm_eval import evaluate
 from lm_eval.tasks import TaskManager
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.identity import environment, routers
 from lorafuse_bench.leaderboards import schema
-from lorafuse_bench.leaderboards.lm_eval_results import items_of, seeds_of, task_of
+from lorafuse_bench.leaderboards.lm_eval_results import items_of, task_of
 from lorafuse_bench.leaderboards.samples import Sample, of_lm_eval, write_samples
 from lorafuse_bench.memory import peak_bytes, reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
+from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner.plan import Cell, Plan
-from lorafuse_bench.runner.provenance import commit, inputs_of, splits
+from lorafuse_bench.runner.provenance import SEEDS, commit, splits
 from lorafuse_bench.tasks.suites import OPTIONS, leaf_tasks, representative, suite_tasks, task_key
 from lorafuse_bench.zoo.manifest import Zoo
 
 
-def run_cell(plan: Plan, zoo: Zoo, lm: LorafuseLM, cell: Cell, source: str) -> Path:
-    """Evaluate a cell and write its result and items."""
-    suite = cell.suite
-    device = torch.device(lm.device)
-    reset_peak(device)
-    lm.use(cell.method)
+class Evaluation:
+    """One loaded base and the tasks of a plan's cells; `run` evaluates one of them and writes its result.
+
+    Making it loads and checks all that the cells need: data, base, shapes of the experts, routers. What does
+    not fit is a LorafuseError before anything was evaluated.
+    """
+
+    def __init__(self, plan: Plan, zoo: Zoo, source: str, cells: Sequence[Cell]) -> None:
+        self.plan = plan
+        self.tasks = {suite: _load_tasks(suite, source) for suite in dict.fromkeys(c.suite for c in cells)}
+        self.lm = LorafuseLM(
+            "base",
+            zoo=plan.zoo,
+            experts=(),
+            data=plan.data,
+            batch_size=plan.batch_size,
+            device=plan.device,
+            dtype=plan.dtype,
+            max_length=plan.max_length,
+        )
+        self.environment = environment(torch.device(self.lm.device))
+        for pool in {id(cell.pool): cell.pool for cell in cells}.values():
+            self._use(pool)
+        for cell in cells:
+            if "router" in cell.method.needs:
+                self._use(cell.pool)
+                self.lm.use(cell.method)
+
+    def run(self, cell: Cell, draft: schema.Result, watcher: Watcher) -> Path:
+        """Evaluate a cell and write its result and items; `draft` is what is known of it before."""
+        device = torch.device(self.lm.device)
+        reset_peak(device)
+        self._use(cell.pool)
+        self.lm.use(cell.method)
+        loaded = self.tasks[cell.suite]
+        start = time.perf_counter()
+        output = _evaluate(self.lm, loaded, self.plan)
+        seconds = time.perf_counter() - start
+        samples = output["samples"]
+        items = schema.Items({key: items_of(samples, key) for key in suite_tasks(cell.suite)})
+        made: dict[str, Any] = {
+            "routers": routers(self.lm.fused),
+            "cost": {
+                "fuse_seconds": self.lm.fused.fuse_seconds,
+                "eval_seconds": seconds,
+                "tokens_per_second": count_tokens(self.lm, samples) / seconds,
+                "peak_bytes": peak_bytes(device),
+                "extra_parameters": self.lm.fused.extra_parameters,
+            },
+            "environment": self.environment,
+            "data": {"source": draft.data.source, "splits": splits(loaded)},
+            "tasks": _scores(cell.suite, loaded, output, items),
+        }
+        known = draft.model_dump(mode="json", exclude={"schema_", "run_id", "items_sha256", *made})
+        result = schema.Result.of(items, **known, **made)
+        write_samples(cell.path, _texts(cell.suite, samples))
+        return schema.write_cell(self.plan.out, result, items)
+
+    def _use(self, pool: ExpertPool) -> None:
+        self.lm.fused = FusedModel.of(self.lm.fused, pool)
+
+
+def _load_tasks(suite: str, source: str) -> dict[str, Any]:
+    """The suite's leaf tasks by name, with their rows."""
     manager = TaskManager(
         include_defaults=False, include_path=str(files("lorafuse_bench.tasks")), metadata={"data": source}
     )
-    loaded = manager.load(list(leaf_tasks(suite)))["tasks"]
-    start = time.perf_counter()
-    output = simple_evaluate(
-        model=lm,
-        tasks=list(loaded.values()),
-        task_manager=manager,
+    return dict(manager.load(list(leaf_tasks(suite)))["tasks"])
+
+
+def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
+    """lm-eval's results and samples, as `simple_evaluate` gives them for the same seeds.
+
+    `simple_evaluate` itself would also describe the machine, for seconds and through git, in every cell.
+    """
+    random.seed(SEEDS.python)
+    np.random.seed(SEEDS.numpy)
+    torch.manual_seed(SEEDS.torch)
+    for task in loaded.values():
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=SEEDS.fewshot)
+    output = evaluate(
+        lm=lm,
+        task_dict={"tasks": loaded, "groups": {}},
         limit=plan.limit,
         log_samples=True,
         bootstrap_iters=0,
         confirm_run_unsafe_code=plan.run_code,
     )
-    seconds = time.perf_counter() - start
     if output is None:
         raise LorafuseError(
             "only the first of several processes holds results. Run `lorafuse run` in one process."
         )
-    samples = output["samples"]
-    items = schema.Items({key: items_of(samples, key) for key in suite_tasks(suite)})
+    return output
+
+
+def _scores(
+    suite: str, loaded: Mapping[str, Any], output: Mapping[str, Any], items: schema.Items
+) -> dict[str, Any]:
+    """A result's `tasks`."""
     revisions = {task_key(name): commit(task) for name, task in loaded.items()}
-    inputs = inputs_of(plan, zoo, cell, source)
-    inputs["data"]["splits"] = splits(loaded)
-    result = schema.Result.of(
-        items,
-        **inputs,
-        routers=routers(lm.fused),
-        seeds=seeds_of(output["config"]),
-        cost={
-            "fuse_seconds": lm.fused.fuse_seconds,
-            "eval_seconds": seconds,
-            "tokens_per_second": count_tokens(lm, samples) / seconds,
-            "peak_bytes": peak_bytes(device),
-            "extra_parameters": lm.fused.extra_parameters,
-        },
-        environment=environment(device),
-        tasks={
-            key: task_of(suite, key, output, items.root[key], revisions[key]) for key in suite_tasks(suite)
-        },
-    )
-    write_samples(cell.path, _texts(suite, samples))
-    return schema.write_cell(plan.out, result, items)
+    return {key: task_of(suite, key, output, items.root[key], revisions[key]) for key in suite_tasks(suite)}
 
 
 def _texts(suite: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sample]:

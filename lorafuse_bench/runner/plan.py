@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
     """
     methods = all_methods(zoo) if plan.methods is None else plan.methods
     names = {suite: _experts(plan, zoo, suite, methods) for suite in plan.suites}
-    pools = {suite: ExpertPool.from_zoo(zoo, names[suite]) for suite in plan.suites}
+    pools = _pools(zoo, names)
     cells = [
         Cell(
             method,
@@ -122,3 +122,15 @@ def _experts(plan: Plan, zoo: Zoo, suite: str, methods: Sequence[FusionMethod]) 
             f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks or 'none'}). Name --experts."
         )
     return names
+
+
+def _pools(zoo: Zoo, names: Mapping[str, Sequence[str]]) -> dict[str, ExpertPool]:
+    """Each suite's experts; no file is read twice."""
+    wanted = list(dict.fromkeys(name for chosen in names.values() for name in chosen))
+    whole = ExpertPool.from_zoo(zoo, wanted)
+    by_name = {expert.name: expert for expert in whole.experts}
+    pools = {whole.names: whole}
+    for chosen in map(tuple, names.values()):
+        if chosen not in pools:
+            pools[chosen] = ExpertPool([by_name[name] for name in chosen])
+    return {suite: pools[tuple(chosen)] for suite, chosen in names.items()}

@@ -1,0 +1,78 @@
+"""Whether a cell on disk may be kept: there, whole, and made from what is asked for now."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards.samples import samples_path
+from lorafuse_bench.leaderboards.schema import Result
+from lorafuse_bench.locks import LOCK, held
+
+_ASKED_FOR = ("suite", "method", "zoo", "base", "experts", "data", "limit", "max_length")
+_CHUNK_BYTES = 1 << 20
+
+
+def why_run(path: Path, draft: Result) -> str | None:
+    """Why the cell at `path` has to be run, None where it is kept; LorafuseError when it is of other inputs."""
+    if path.is_dir():
+        raise LorafuseError(f"{path} is a folder where a result is due. Remove it, or name another --out.")
+    if not path.exists():
+        return "not run yet"
+    try:
+        _check_same(path, schema.read_result(path), draft)
+    except _OtherInputsError:
+        raise
+    except LorafuseError as error:
+        return f"damaged: {error}"
+    return _damage(path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Reserve the cell at `path` for this run; the context gets False while another run evaluates it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path.with_name(f".{path.name}{LOCK}")) as mine:
+        yield mine
+
+
+class _OtherInputsError(LorafuseError):
+    pass
+
+
+def _check_same(path: Path, found: Result, draft: Result) -> None:
+    """LorafuseError when a finished cell was made from other inputs than the plan's."""
+    have, wanted = _asked(found), _asked(draft)
+    for field in _ASKED_FOR:
+        if have[field] != wanted[field]:
+            raise _OtherInputsError(
+                f"{path} was made with another {field} than asked for now. Choose another --out, or remove the file."
+            )
+
+
+def _asked(result: Result) -> dict[str, object]:
+    """What was asked for. A method's code may differ: its version says when its outputs do."""
+    fields = result.model_dump(mode="json", include=set(_ASKED_FOR))
+    return fields | {"data": result.data.source, "method": fields["method"] | {"source_sha256": ""}}
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the files beside a result; samples may be missing, but not damaged."""
+    try:
+        schema.read_cell(path)
+    except LorafuseError as error:
+        return f"damaged: {error}"
+    samples = samples_path(path)
+    try:
+        if samples.exists():
+            with gzip.open(samples) as file:
+                while file.read(_CHUNK_BYTES):
+                    pass
+    except (OSError, EOFError, zlib.error) as error:
+        return f"damaged: {samples}: {error}"
+    return None

@@ -1,0 +1,219 @@
+"""What `run` does with cells that stand on disk already, alone and beside another run."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny_zoo
+
+from lorafuse_bench import runner
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import LoraExpert
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards.samples import samples_path
+from lorafuse_bench.progress import Watcher
+from lorafuse_bench.runner import grid
+from lorafuse_bench.runner.evaluation import Evaluation
+from lorafuse_bench.runner.kept import locked
+from lorafuse_bench.zoo.manifest import Zoo
+
+SUITE = "qnli/sst2"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory, handmade_data: Path) -> Zoo:
+    made = tiny_zoo(tmp_path_factory.mktemp("zoo"), experts=7)
+    saved = Zoo(made.root, made.manifest.model_copy(update={"data": str(handmade_data)}))
+    saved.save()
+    return saved
+
+
+def plan(zoo: Zoo, out: Path, methods: str = "base", **changes: Any) -> runner.Plan:
+    chosen = [registry.parse(spec) for spec in methods.split(",")]
+    made = runner.Plan(chosen, [SUITE], out, zoo.root, limit=1, batch_size=8, device="cpu")
+    return replace(made, **changes)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Labels of the methods evaluated."""
+    labels: list[str] = []
+    original = Evaluation.run
+    monkeypatch.setattr(
+        Evaluation, "run", lambda *args: labels.append(args[1].method.label()) or original(*args)
+    )
+    return labels
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def another_score(path: Path) -> None:
+    content = gzip.decompress(path.read_bytes()).replace(b"[0.0]", b"[0.5]").replace(b"[1.0]", b"[0.5]")
+    path.write_bytes(gzip.compress(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        (schema.items_path, truncate),
+        (schema.items_path, lambda path: path.write_bytes(b"")),
+        (schema.items_path, lambda path: path.unlink()),
+        (schema.items_path, another_score),
+        (samples_path, truncate),
+        (Path, truncate),
+        (Path, lambda path: path.write_bytes(b"")),
+    ],
+)
+def test_a_damaged_cell_is_done_again_and_said_so(
+    zoo: Zoo, tmp_path: Path, ran: list[str], file: Callable[[Path], Path], harm: Callable[[Path], object]
+) -> None:
+    (path,) = runner.run(plan(zoo, tmp_path))
+    whole = schema.read_cell(path)[1]
+    harm(file(path))
+    said: list[str] = []
+    runner.run(plan(zoo, tmp_path), Watcher(said.append))
+    assert ran == ["base", "base"]
+    (line,) = (line for line in said if "damaged" in line)
+    assert line.startswith(f"{SUITE} base: damaged: ")
+    assert str(file(path)) in line
+    assert schema.read_cell(path)[1] == whole
+
+
+def test_samples_that_were_removed_are_not_damage(zoo: Zoo, tmp_path: Path, ran: list[str]) -> None:
+    (path,) = runner.run(plan(zoo, tmp_path))
+    samples_path(path).unlink()
+    runner.run(plan(zoo, tmp_path))
+    assert ran == ["base"]
+
+
+def test_two_runs_on_one_folder_share_the_cells(
+    zoo: Zoo, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "POLL_SECONDS", 0.05)
+    asked = plan(zoo, tmp_path, "base,weight_sum")
+    path = schema.cell_path(tmp_path, SUITE, zoo.name, 0, "base")
+    said: list[str] = []
+    second = threading.Thread(target=runner.run, args=(asked, Watcher(said.append)))
+    with locked(path) as mine:  # as another run that evaluates `base` does
+        assert mine
+        second.start()
+        while not any("waiting for 1 cells" in line for line in said):
+            assert second.is_alive() or pytest.fail(f"the second run did not wait: {said}")
+        assert ran == ["weight_sum"]
+        (elsewhere,) = runner.run(plan(zoo, tmp_path / "elsewhere"))
+        for beside in (schema.items_path, samples_path, Path):
+            beside(elsewhere).rename(beside(path))
+    second.join()
+    assert ran == ["weight_sum", "base"]  # the latter elsewhere
+    assert any("done by another run" in line for line in said)
+
+
+def test_a_cell_that_a_killed_run_left_is_taken_over(
+    zoo: Zoo, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = schema.cell_path(tmp_path, SUITE, zoo.name, 0, "base")
+    path.parent.mkdir(parents=True)
+    (path.parent / ".base.json.lock").touch()
+    (path.parent / ".base.json.x1y2.part").touch()
+    runner.run(plan(zoo, tmp_path))
+    assert ran == ["base"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "base.items.json.gz",
+        "base.json",
+        "base.samples.jsonl.gz",
+    ]
+
+
+def changed(zoo: Zoo, root: Path, **fields: Any) -> Zoo:
+    (root / "zoo").mkdir()
+    for entry in zoo.root.iterdir():
+        (root / "zoo" / entry.name).symlink_to(entry)
+    (root / "zoo" / "manifest.json").unlink()
+    made = Zoo(root / "zoo", zoo.manifest.model_copy(update=fields))
+    made.save()
+    return made
+
+
+def test_what_no_result_can_hold_is_refused_before_anything_runs(
+    zoo: Zoo, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    negative = changed(zoo, tmp_path, seed=-1)
+    with pytest.raises(LorafuseError, match=r"seed: Input should be greater than or equal to 0"):
+        runner.run(plan(negative, tmp_path / "out"))
+    original = LoraExpert.load
+    monkeypatch.setattr(
+        LoraExpert,
+        "load",
+        lambda *args: replace(original(*args), alpha=float("nan")),
+    )
+    with pytest.raises(LorafuseError, match="alpha"):
+        runner.run(plan(zoo, tmp_path / "out", "concat"))
+    assert not ran
+
+
+@pytest.mark.parametrize("blocked", ["out", "suite", "cell"])
+def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
+    zoo: Zoo, tmp_path: Path, ran: list[str], blocked: str
+) -> None:
+    path = schema.cell_path(tmp_path / "out", SUITE, zoo.name, 0, "base")
+    if blocked == "cell":
+        path.mkdir(parents=True)
+    else:
+        wall = {"out": tmp_path / "out", "suite": path.parent.parent}[blocked]
+        wall.parent.mkdir(parents=True, exist_ok=True)
+        wall.touch()
+    with pytest.raises(LorafuseError, match="cannot write .*Choose|is a folder where a result is due"):
+        runner.run(plan(zoo, tmp_path / "out", "weight_sum,base"))
+    assert not ran
+
+
+def test_a_router_that_is_missing_is_said_before_anything_runs(
+    zoo: Zoo, tmp_path: Path, ran: list[str]
+) -> None:
+    with pytest.raises(LorafuseError, match="no router for method 'moa'"):
+        runner.run(plan(zoo, tmp_path, "base,moa"))
+    assert not ran
+
+
+def test_rows_that_are_missing_are_said_before_anything_runs(
+    zoo: Zoo, tmp_path: Path, ran: list[str], handmade_data: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "nyu-mll__glue").symlink_to(next(handmade_data.glob("*glue")))
+    with pytest.raises(LorafuseError, match="squad"):
+        runner.run(plan(zoo, tmp_path / "out", suites=["sst2/qnli", "squad/sst2"], data=str(data)))
+    assert not ran
+
+
+def test_each_expert_s_file_is_read_once(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = LoraExpert.load
+    monkeypatch.setattr(LoraExpert, "load", lambda *args: read.append(args[1]) or original(*args))
+    runner.run(plan(zoo, tmp_path, "base", suites=["sst2/mnli", "sst2/paws"]))
+    assert sorted(read) == ["mnli", "paws", "sst2"]
+
+
+def test_the_machine_is_described_once_and_not_in_the_seconds(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval.loggers import utils
+
+    def probed(*args: Any) -> None:
+        raise AssertionError("lm-eval's own description of the machine takes seconds")
+
+    monkeypatch.setattr(utils, "get_commit_from_path", probed)
+    monkeypatch.setattr(utils, "get_git_commit_hash", probed)
+    monkeypatch.setattr("lm_eval.evaluator.get_git_commit_hash", probed)
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", probed)
+    (path,) = runner.run(plan(zoo, tmp_path))
+    assert schema.read_result(path).environment.versions["torch"]

@@ -1,0 +1,76 @@
+"""Following a long command: the lines, and the bar on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lorafuse_bench import progress
+from lorafuse_bench.progress import Display, Watcher, duration
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(0, 1000, 12))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(ticks)))
+
+
+def steps(watcher: Watcher) -> None:
+    watcher.expect(3)
+    with watcher.step("a"):
+        watcher.part(5, 10)
+    watcher.skip("b: not needed")
+    with watcher.step("c"):
+        watcher.part(10, 10)
+
+
+def test_each_step_says_its_time_and_what_is_left(clock: None) -> None:
+    said: list[str] = []
+    steps(Watcher(said.append))
+    assert said == [
+        "[1/3] a",
+        "[1/3] a: 12 s, about 24 s left",
+        "b: not needed",
+        "[2/2] c",
+        "[2/2] c: 12 s",
+    ]
+
+
+def test_a_step_that_fails_is_not_done() -> None:
+    said: list[str] = []
+    watcher = Watcher(said.append)
+    watcher.expect(1)
+    with pytest.raises(KeyboardInterrupt), watcher.step("a"):
+        raise KeyboardInterrupt
+    assert said == ["[1/1] a"]
+    assert watcher.done == 0
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_lines_everywhere_and_a_bar_on_a_terminal(
+    clock: None, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    written = io.StringIO()
+
+    def console(**settings: object) -> Console:
+        assert settings.pop("stderr")
+        return Console(file=written, force_terminal=terminal, width=100, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("rich.console.Console", console)
+    with Display() as display:
+        steps(display)
+    text = written.getvalue()
+    assert "[1/3] a: 12 s, about 24 s left\n" in text.replace("\x1b[2K", "")
+    assert ("10/10" in text) == terminal
+    assert ("[1/3] a\n" in text) == (not terminal)
+    assert ("\x1b" in text) == terminal
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.31, "9.3 s"), (42.4, "42 s"), (185, "3 min"), (7500, "2 h 5 min")],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
