@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,19 +16,28 @@ OVER_ORACLE = "score over oracle"
 
 
 def reported_rows(suite: str, oblivion: bool) -> list[Row]:
-    """The papers' rows on the same tasks and metrics.
+    """The papers' rows on the same tasks and metrics; one that a paper prints twice stands once.
 
     Normalised by the papers' own oracles; on a board of oblivion, minus the papers' own bases. Where a
-    table prints no oracle, its rows stand raw and have no ability. A table of scores over the oracle is taken
+    paper prints no oracle, its rows stand raw and have no ability. A table of scores over the oracle is taken
     as it is printed.
     """
-    return [_made(table, row, oblivion) for table in reported.tables_of(suite) for row in table.rows]
+    tables = list(reported.tables_of(suite))
+    printed: dict[tuple[Any, ...], tuple[reported.Reported, reported.ReportedRow]] = {}
+    for table in tables:
+        for row in table.rows:
+            printed.setdefault((table.paper, row.model, row.label, row.values), (table, row))
+    return [_made(table, row, oblivion, tables) for table, row in printed.values()]
 
 
-def _made(table: reported.Reported, row: reported.ReportedRow, oblivion: bool) -> Row:
+def _made(
+    table: reported.Reported, row: reported.ReportedRow, oblivion: bool, tables: Sequence[reported.Reported]
+) -> Row:
     if oblivion:
-        return _changed(table, row)
-    return _printed_ratios(table, row) if table.quantity == OVER_ORACLE else _normalised(table, row)
+        return _changed(table, row, _reference(table, row, "floor", tables))
+    if table.quantity == OVER_ORACLE:
+        return _printed_ratios(table, row)
+    return _normalised(table, row, _reference(table, row, "oracle", tables))
 
 
 def _printed_ratios(table: reported.Reported, row: reported.ReportedRow) -> Row:
@@ -36,8 +46,8 @@ def _printed_ratios(table: reported.Reported, row: reported.ReportedRow) -> Row:
     return _row(table, row, tasks, ability=_mean(ratios.values()))
 
 
-def _normalised(table: reported.Reported, row: reported.ReportedRow) -> Row:
-    own, oracle = _printed(table, row), _reference(table, row, "oracle")
+def _normalised(table: reported.Reported, row: reported.ReportedRow, oracle: dict[str, Statistic]) -> Row:
+    own = _printed(table, row)
     ratios = {key: stats.paired_ratio(own[key], oracle[key]) for key in own if key in oracle}
     tasks = {
         key: TaskScores(metrics=metrics, normalised=_score(ratios[key]) if key in ratios else None)
@@ -46,8 +56,8 @@ def _normalised(table: reported.Reported, row: reported.ReportedRow) -> Row:
     return _row(table, row, tasks, ability=_mean(ratios.values()))
 
 
-def _changed(table: reported.Reported, row: reported.ReportedRow) -> Row:
-    own, base = _printed(table, row), _reference(table, row, "floor")
+def _changed(table: reported.Reported, row: reported.ReportedRow, base: dict[str, Statistic]) -> Row:
+    own = _printed(table, row)
     changes = {key: stats.paired_difference(own[key], base[key]) for key in own if key in base}
     tasks = {
         key: TaskScores(metrics=metrics, change=_score(changes[key]) if key in changes else None)
@@ -87,10 +97,16 @@ def _metrics(table: reported.Reported, row: reported.ReportedRow) -> dict[str, d
     return metrics
 
 
-def _reference(table: reported.Reported, row: reported.ReportedRow, role: str) -> dict[str, Statistic]:
-    """What the paper prints for the oracle or the base, on the model of a row; empty where it has none."""
-    rows = (other for other in table.rows if other.role == role and other.model == row.model)
-    return next((_printed(table, other) for other in rows), {})
+def _reference(
+    table: reported.Reported, row: reported.ReportedRow, role: str, tables: Sequence[reported.Reported]
+) -> dict[str, Statistic]:
+    """What the paper prints for the oracle or the base on the model of a row, best in the same table; else empty."""
+    for other in (table, *tables):
+        if (other.paper, other.quantity) == (table.paper, table.quantity):
+            for held in other.rows:
+                if held.role == role and held.model == row.model:
+                    return _printed(other, held)
+    return {}
 
 
 def _printed(table: reported.Reported, row: reported.ReportedRow) -> dict[str, Statistic]:

@@ -36,6 +36,21 @@ def test_multitask_ability_of_the_rethinking_paper(name: str, model: str, printe
         assert ability.se is None
 
 
+def test_the_ablation_of_the_rethinking_paper_stands_beside_its_main_table() -> None:
+    """Table 5 prints no oracle: its rows are normalised by that of Table 2, two of whose rows it prints again."""
+    rows = [row for row in reported_rows("mtl5", False) if (row.source or "").endswith("Qwen2-1.5B")]
+    ablated = {row.label: row for row in rows if "Table 5" in (row.source or "")}
+    assert list(ablated) == ["concat:scaling=false", "weight_sum:average=true"]
+    assert [row.label for row in rows if row.label in ("concat", "weight_sum")] == ["weight_sum", "concat"]
+    oracle = next(row for row in rows if row.label == "oracle")
+    for label, bleu in (("concat:scaling=false", 0.092), ("weight_sum:average=true", 0.088)):
+        ratio = ablated[label].tasks["wmt14_en_de"].normalised
+        assert ratio and ratio.value == pytest.approx(
+            bleu / oracle.tasks["wmt14_en_de"].metrics["bleu"].value
+        )
+        assert ablated[label].ability and 0.7 < ablated[label].ability.value < 0.955
+
+
 def test_reported_rows_are_marked_and_on_one_scale() -> None:
     row = rows_of("rethinking_table1_0.5b_mtl5", "Qwen2-0.5B")["moa"]
     assert (row.origin, row.rank, row.run_ids) == ("reported", None, ())
