@@ -25,6 +25,7 @@ SAME_IN_BOARD = {
     "data.source": "Build them apart: scores on different rows do not compare.",
     "limit": "Build them apart: a limited run and a full one were scored on different rows.",
     "max_length": "Build them apart: one read more of each prompt than the other.",
+    "truncation": "Build them apart: they cut prompts that are too long in other ways.",
     "base.dtype": "Build them apart, or run them alike.",
 }
 SAME_IN_ZOO = {

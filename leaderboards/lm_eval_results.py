@@ -81,7 +81,16 @@ def task_of(
         "n_original": output["n-samples"][main]["original"],
         "metrics": {name: _metric(name, leaves, output, items) for name in items.metrics},
         "representative": representative(suite, key),
+        "empty_share": empty_share(output["samples"][main]),
     }
+
+
+def empty_share(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Share of a leaf's logged answers that are nothing but white space; None where it asks for no text."""
+    answers = [
+        answer for row in rows for given in row["resps"] for answer in given if isinstance(answer, str)
+    ]
+    return sum(not answer.strip() for answer in answers) / len(answers) if answers else None
 
 
 def _metric(name: str, leaves: Iterable[str], output: Mapping[str, Any], items: TaskItems) -> dict[str, Any]:
@@ -138,12 +147,13 @@ def _read(path: Path, output: dict[str, Any]) -> tuple[Result, Items]:
     items = Items({key: items_of(samples, key) for key in SUITES[suite]})
     result = Result.of(
         items,
-        {key: task_of(suite, key, output, items.root[key]) for key in SUITES[suite]},
+        {key: task_of(suite, key, {**output, "samples": samples}, items.root[key]) for key in SUITES[suite]},
         **{name: info[name] for name in ("method", "zoo", "base", "experts", "routers", "environment")},
         suite=suite,
         data={"source": data["source"], "splits": {}},
         limit=None if config["limit"] is None else math.ceil(config["limit"]),
         max_length=_max_length(config.get("model_args")) or info.get("max_length"),
+        truncation=info.get("truncation"),
         batch_size=config["batch_size"],
         seeds=seeds_of(config),
         cost={**cost, "eval_seconds": float(output["total_evaluation_time_seconds"])},

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from lorafuse_bench.leaderboards.board import Column, Provenance, Replicate, Row
 from lorafuse_bench.leaderboards.collect import Cell, Group
 
+MANY_EMPTY = 0.05
+"""Share of empty answers that a board's caption names."""
+
 
 def replicate_of(seed: int, reference: Cell) -> Replicate:
     result = reference.result
@@ -67,10 +70,29 @@ def caption(
     )
     if sum(row.rank is not None for row in rows) > 1:
         parts.append("A rank is the span of places that the items leave a method, 95% for all together.")
+    parts += _empty_answers(group)
     changed = [row.label for row in rows if len(row.sources) > 1]
     if changed:
         parts.append(f"Code changed between the cells, the version did not: {', '.join(changed)}.")
     return " ".join(parts)
+
+
+def _empty_answers(group: Group) -> Iterator[str]:
+    """Which methods left many answers empty, where: their scores say little of what they know."""
+    shares: dict[str, dict[str, list[float]]] = {}
+    for _, members in sorted(group.cells.items()):
+        for label, cell in sorted(members.items()):
+            for key, task in cell.result.tasks.items():
+                if task.empty_share is not None:
+                    shares.setdefault(label, {}).setdefault(key, []).append(task.empty_share)
+    said = []
+    for label, tasks in shares.items():
+        means = {key: sum(each) / len(each) for key, each in tasks.items()}
+        many = [f"{key} {mean:.0%}" for key, mean in means.items() if mean > MANY_EMPTY]
+        if many:
+            said.append(f"{label} ({', '.join(many)})")
+    if said:
+        yield f"More than {MANY_EMPTY:.0%} of the answers are empty: {', '.join(said)}."
 
 
 def _over_the_oracle(columns: tuple[Column, ...]) -> Iterator[str]:

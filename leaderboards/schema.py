@@ -178,6 +178,20 @@ class Task(Strict):
     docs_sha256: str = Field(description="sha256 over the documents' hashes, in order.")
     metrics: dict[str, Metric] = Field(description="Metric name to its value.")
     representative: str = Field(description="The metric that stands for the task in the ability.")
+    empty_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of the written answers that are nothing but white space; null where none are written,"
+        " and in results older than this field.",
+    )
+
+
+class Truncation(Strict):
+    """How prompts too long for the model were cut."""
+
+    rule: str = Field(description="middle: the beginning and the end of a prompt stay.")
+    length: int = Field(ge=1, description="Tokens of prompt and answer at most, as it ran.")
 
 
 class Result(Strict):
@@ -197,6 +211,10 @@ class Result(Strict):
     limit: int | None = Field(description="Items per task at most; null for all of them.")
     max_length: int | None = Field(
         default=None, description="Tokens of prompt and answer at most; null for the model's own length."
+    )
+    truncation: Truncation | None = Field(
+        default=None,
+        description="How longer prompts were cut; null in results older than this field, which lost their start.",
     )
     batch_size: int | str = Field(description="As given to lm-eval: a number, or auto.")
     seeds: Seeds = Field(description="Seeds of the evaluation.")
@@ -254,13 +272,16 @@ class Items(RootModel[dict[str, TaskItems]]):
 
 
 _SCORES = {"run_id", "cost", "environment", "items_sha256"}
-_TASK_SCORES = {"__all__": {"metrics"}}
+_TASK_SCORES = {"__all__": {"metrics", "empty_share"}}
+_LATER = {"truncation"}
+"""Fields that older results lack: they count where they are set, so that an old result keeps its id."""
 
 
 def run_id(result: Result) -> str:
     """sha256 over the canonical JSON of a result's inputs: not its scores, cost or environment."""
     left_out: Any = dict.fromkeys(_SCORES, True) | {"tasks": _TASK_SCORES}
     inputs = result.model_dump(mode="json", by_alias=True, exclude=left_out)
+    inputs = {key: value for key, value in inputs.items() if value is not None or key not in _LATER}
     canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -89,6 +89,10 @@ class LorafuseLM(HFLM):
         own = int(super().max_length)
         return min(own, self.longest or own)
 
+    def truncation_used(self) -> dict[str, Any]:
+        """A result's `truncation`."""
+        return {"rule": RULE, "length": self.max_length}
+
     def use(self, method: FusionMethod) -> None:
         """Switch to another method in place; the base stays loaded."""
         self.fused.use(method)
@@ -109,7 +113,7 @@ class LorafuseLM(HFLM):
             | {
                 "prefix_sharing": self.prefix_sharing,
                 "max_length": self.longest,
-                "truncation": {"rule": RULE, "length": self.max_length},
+                "truncation": self.truncation_used(),
             },
         }
 

@@ -37,6 +37,7 @@ FIELDS: dict[str, Any] = {
     "seeds": {"python": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234},
     "data": {"source": "mini", "splits": {"one": {"test": "test.parquet"}}},
     "limit": None,
+    "truncation": None,
     "batch_size": 8,
     "cost": {"fuse_seconds": 0.5, "eval_seconds": 2.0, "extra_parameters": 1024},
     "environment": {
@@ -59,7 +60,7 @@ def cell(label: str, scores: Scores, **changes: Any) -> tuple[Result, Items]:
     tasks = {key: task_of(key, held, key in loss) | of_every_task for key, held in items.items()}
     fields = {"method": method_of(label), "tasks": tasks, **FIELDS}
     for name, change in changes.items():
-        fields[name] = fields[name] | change if isinstance(change, dict) else change
+        fields[name] = (fields[name] or {}) | change if isinstance(change, dict) else change
     held = Items(items)
     return Result.of(held, **fields), held
 

@@ -72,6 +72,7 @@ class Evaluation:
         items = schema.Items({key: items_of(samples, key) for key in suite_tasks(cell.suite)})
         made: dict[str, Any] = {
             "routers": routers(self.lm.fused),
+            "truncation": self.lm.truncation_used(),
             "cost": {
                 "fuse_seconds": self.lm.fused.fuse_seconds,
                 "eval_seconds": seconds,
