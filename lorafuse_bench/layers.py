@@ -131,7 +131,8 @@ class RowUpdate(AddedUpdate):
             return add_product(y, F.linear(x, self.A[expert]), self.B_T[expert].T)
         rows = self.selection.rows(self.block, len(x))
         hidden = torch.bmm(x, self.A[rows].transpose(1, 2))
-        return y.baddbmm_(hidden, self.B_T[rows])
+        add = y.baddbmm if torch.is_grad_enabled() else y.baddbmm_
+        return add(hidden, self.B_T[rows])
 
     @property
     def size(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, overload
 
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.tasks.suites import OBLIVION, PREFIX, REPRESENTATIVE, SUITES
@@ -19,8 +20,8 @@ class Row:
     doc_id: int  # position in the split, after the task's own selection of rows
 
 
-def training_rows(key: str, source: str, split: str = "train", limit: int | None = None) -> list[Row]:
-    """The first `limit` rows of a task's split, as text to learn from.
+def training_rows(key: str, source: str, split: str = "train", limit: int | None = None) -> Sequence[Row]:
+    """The first `limit` rows of a task's split, as text to learn from, each rendered when it is asked for.
 
     `key` is a task key such as `sst2`; `source` is `hub`, `mini` or a directory (see `resolve_source`).
     Raises LorafuseError for an unknown key, source, split or column, and for a task of oblivion.
@@ -36,18 +37,36 @@ def training_rows(key: str, source: str, split: str = "train", limit: int | None
     return rendered(load_task(PREFIX + key, source), split, limit)
 
 
-def rendered(task: Any, split: str, limit: int | None = None) -> list[Row]:
+class Rendered(Sequence[Row]):
+    """The rows of a task's split as the task itself writes them, each written when it is asked for."""
+
+    def __init__(self, task: Any, docs: Any) -> None:
+        self.task, self.docs = task, docs
+
+    def __len__(self) -> int:
+        return len(self.docs)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        doc_id = range(len(self))[index]
+        doc = self.docs[doc_id]
+        target = self.task.config.target_delimiter + self.task.doc_to_target(doc)
+        return Row(self.task.doc_to_text(doc), target, doc_id)
+
+
+def rendered(task: Any, split: str, limit: int | None = None) -> Rendered:
     """The first `limit` rows of a task's split, as the task itself writes them."""
     docs = task.dataset[split]
     if task.config.process_docs is not None:
         docs = task.config.process_docs(docs)
     if limit is not None:
         docs = docs.select(range(min(limit, len(docs))))
-    delimiter = task.config.target_delimiter
-    return [
-        Row(task.doc_to_text(doc), delimiter + task.doc_to_target(doc), doc_id)
-        for doc_id, doc in enumerate(docs)
-    ]
+    return Rendered(task, docs)
 
 
 def load_task(name: str, source: str) -> Any:

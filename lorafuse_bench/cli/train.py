@@ -14,12 +14,29 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option(help="The zoo directory; what is finished in it is kept.")]
 Data = Annotated[str | None, typer.Option(help="hub, mini, or a data directory.")]
+Accumulation = Annotated[int, typer.Option(min=1, help="Portions a batch is computed in, to save memory.")]
+Cutoff = Annotated[
+    int,
+    typer.Option(min=8, help="Longest row in tokens, in evaluation too; longer prompts lose their middle."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...: auto is a GPU where there is one.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="What the base computes in: auto, float32, bfloat16 or float16. LoRA trains in float32."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 
 
 class Init(StrEnum):
     shared = "shared"
     independent = "independent"
+
+
+class SavedAs(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 class Pool(StrEnum):
@@ -47,15 +64,18 @@ def experts(
     alpha: Annotated[float, typer.Option(help="LoRA alpha; the update is scaled by alpha/rank.")] = 16.0,
     dropout: Annotated[float, typer.Option(min=0, max=1, help="LoRA dropout.")] = 0.0,
     targets: Annotated[str, typer.Option(help="Adapted modules.")] = "q_proj,k_proj,v_proj,o_proj",
-    cutoff: Annotated[
-        int, typer.Option(min=8, help="Longest row in tokens; longer prompts lose their start.")
-    ] = 512,
+    accumulation: Accumulation = 1,
+    cutoff: Cutoff = 512,
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
     init: Annotated[Init, typer.Option(help="Whether all experts start from the same A.")] = Init.shared,
     seed: Seed = 0,
     workers: Annotated[
-        int, typer.Option(min=1, help="Experts trained at a time, one thread each if several.")
+        int,
+        typer.Option(min=1, help="Experts trained at a time, on a CPU with one thread each if several."),
     ] = 1,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    saved_as: Annotated[SavedAs, typer.Option(help="Type the experts are saved in.")] = SavedAs.float32,
 ) -> None:
     """Train one LoRA expert per task of a suite.
 
@@ -76,13 +96,23 @@ def experts(
         alpha=alpha,
         dropout=dropout,
         targets=tuple(name.strip() for name in targets.split(",")),
+        accumulation=accumulation,
         cutoff=cutoff,
         rows=rows,
         seed=seed,
         init=init.value,
+        saved_as=saved_as.value,
     )
     zoo = train_experts(
-        base, suite_tasks(suite), out, resolve_source(data), settings, workers=workers, report=typer.echo
+        base,
+        suite_tasks(suite),
+        out,
+        resolve_source(data),
+        settings,
+        workers=workers,
+        device=device,
+        dtype=dtype,
+        report=typer.echo,
     )
     typer.echo(
         f"{len(zoo.manifest.experts)} experts in {out}. Next: lorafuse train router --out {out},"
@@ -109,10 +139,14 @@ def router(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     prompts: Annotated[int, typer.Option(min=2, help="Prompts per task (post_hoc).")] = 400,
+    accumulation: Accumulation = 1,
     cutoff: Annotated[
-        int, typer.Option(min=8, help="Longest prompt in tokens; longer ones lose their start.")
-    ] = 512,
+        int | None,
+        typer.Option(min=8, help="Longest row in tokens; by default the zoo's, as in evaluation."),
+    ] = None,
     seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Train MoA's routers for all experts of a zoo and write them into it."""
     from lorafuse_bench.training.joint import JointSettings, train_joint
@@ -122,8 +156,14 @@ def router(
     zoo = Zoo.open(out)
     check_zoo(zoo, suite, base)
     if training is Training.joint:
-        joint = JointSettings(pool=pool.value, seed=seed, cutoff=cutoff, steps=steps or JointSettings.steps)
-        zoo = train_joint(zoo, joint, name or "moa-joint", data, report=typer.echo)
+        joint = JointSettings(
+            pool=pool.value,
+            seed=seed,
+            accumulation=accumulation,
+            cutoff=cutoff or zoo.manifest.max_length or JointSettings.cutoff,
+            steps=steps or JointSettings.steps,
+        )
+        zoo = train_joint(zoo, joint, name or "moa-joint", data, typer.echo, device, dtype)
     else:
         settings = RouterSettings(
             pool=pool.value,
@@ -132,7 +172,7 @@ def router(
             prompts_per_task=prompts,
             steps=steps or RouterSettings.steps,
         )
-        zoo = train_router(zoo, settings, name, data)
+        zoo = train_router(zoo, settings, name, data, device, dtype)
     entry = zoo.manifest.routers[-1]
     accuracy = ", ".join(f"{value:.3f}" for value in entry.settings["accuracy_per_block"])
     typer.echo(f"router {entry.name}: accuracy {entry.settings['accuracy']:.3f} (per block: {accuracy})")
@@ -156,12 +196,8 @@ def adapter(
     epochs: Annotated[float, typer.Option(min=0, help="Passes over the rows.")] = 2.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of --epochs.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
-    accumulation: Annotated[
-        int, typer.Option(min=1, help="Portions a batch is computed in, to save memory.")
-    ] = 1,
-    cutoff: Annotated[
-        int, typer.Option(min=8, help="Longest row in tokens; longer prompts lose their start.")
-    ] = 512,
+    accumulation: Accumulation = 1,
+    cutoff: Cutoff = 512,
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Hold the base and compute in bf16; train in fp32.")

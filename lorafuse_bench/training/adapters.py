@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -34,17 +33,11 @@ from lorafuse_bench.fusion.adapters.trained import (
 )
 from lorafuse_bench.layers import Selection, install
 from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.training.examples import PadRight, load_tokenizer, pad_token, tokenize
-from lorafuse_bench.training.loop import (
-    Progress,
-    Report,
-    isolated_randomness,
-    train,
-    training_arguments,
-)
-from lorafuse_bench.training.records import base_sha256, portable_base, portable_source
-from lorafuse_bench.training.settings import Schedule
-from lorafuse_bench.training.trainable import PartlyTrained
+from lorafuse_bench.training.examples import Batches, PadRight, load_tokenizer, pad_token
+from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
+from lorafuse_bench.training.loss import completion_loss
+from lorafuse_bench.training.records import base_sha256, portable_base, portable_source, with_length
+from lorafuse_bench.training.settings import Decay, Schedule
 from lorafuse_bench.zoo.manifest import AdapterEntry, BaseEntry, Manifest, Zoo, local_model
 
 CONFIG = "adapter.json"
@@ -57,22 +50,13 @@ class AdapterSettings(Schedule):
     """How an adapter is trained: AdamW, linear warm-up, a constant rate, linear decay (MoORE, Table 7)."""
 
     learning_rate: float = 3e-4
-    decay_share: float = 0.05
+    decay: Decay = "stable"
     epochs: float | None = 2.0
     """Passes over the rows; None to train for `steps`."""
-    accumulation: int = 1
-    """Portions a batch is computed in; the batch, the loss and the steps stay the same."""
     bf16: bool = False
     """Hold the base and compute in bf16; what is trained stays in fp32."""
     rows: int | None = None
     """Rows per task at most; all when None."""
-
-    def __post_init__(self) -> None:
-        if self.batch_size % self.accumulation:
-            raise LorafuseError(
-                f"a batch of {self.batch_size} rows does not divide into {self.accumulation} portions."
-                " Change the batch size or the accumulation."
-            )
 
 
 def train_adapter(
@@ -90,7 +74,7 @@ def train_adapter(
     base: a model folder, a hub id or `mini`. source: `hub`, `mini` or a data directory. Raises LorafuseError
     when `out` is a zoo of another base, or holds this adapter trained otherwise.
     """
-    zoo = _zoo(base, out, source, settings.seed)
+    zoo = _zoo(base, out, source, settings.seed, settings.cutoff)
     name = adapter_name(method, suite)
     record = {
         "method": method.name,
@@ -124,45 +108,32 @@ def _train(
     """Train into `work/finished`; what became of it."""
     source_model = str(local_model(Path(base), base))
     tokenizer = load_tokenizer(source_model)
-    rows = [
-        tokenize(row, tokenizer, settings.cutoff) | {"task": index}
-        for index, key in enumerate(keys)
-        for row in training_rows(key, source, limit=settings.rows)
-    ]
+    tasks = [training_rows(key, source, limit=settings.rows) for key in keys]
+    batches = Batches(tasks, tokenizer, settings.cutoff, settings.batch_size, settings.seed)
     if settings.epochs is not None:
-        steps = math.ceil(settings.epochs * math.ceil(len(rows) / settings.batch_size))
-        settings = replace(settings, steps=steps)
+        settings = replace(settings, steps=math.ceil(settings.epochs * batches.per_epoch))
     with isolated_randomness():
         model = AdapterTraining(load_base(source_model, settings.bf16), method, len(keys), settings.seed)
-        arguments = training_arguments(
-            work,
+        loss = train(
+            model,
+            batches,
+            PadRight(pad_token(tokenizer)),
             settings,
-            settings.seed,
-            per_device_train_batch_size=settings.batch_size // settings.accumulation,
-            gradient_accumulation_steps=settings.accumulation,
-            lr_scheduler_type="warmup_stable_decay",
-            lr_scheduler_kwargs={
-                "num_decay_steps": round(settings.decay_share * settings.steps),
-                "decay_type": "linear",
-            },
-            bf16=settings.bf16,
-            use_cpu=not torch.cuda.is_available(),
+            work,
+            Progress(what, report),
+            torch.bfloat16 if settings.bf16 else torch.float32,
         )
-        loss = train(model, rows, PadRight(pad_token(tokenizer)), arguments, Progress(what, report))
     save_tensors(work / "finished", model.updates)
     return {
         "steps": settings.steps,
-        "rows": len(rows),
+        "rows": batches.rows,
         "loss": loss,
         "parameters": sum(update.size for update in model.updates.values()),
     }
 
 
-class AdapterTraining(PartlyTrained):
+class AdapterTraining(nn.Module):
     """A base with an adapter to train: `forward` returns the loss."""
-
-    # The Trainer then tells how many targets the whole batch has, and leaves the division to us.
-    accepts_loss_kwargs = True
 
     def __init__(self, model: PreTrainedModel, method: TrainedAdapter, tasks: int, seed: int) -> None:
         super().__init__()
@@ -188,12 +159,9 @@ class AdapterTraining(PartlyTrained):
         averaged over the routers, so that their weight does not hang on the depth.
         """
         self.selection.set(task[:, None].repeat(1, self.blocks))
-        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-        targets = labels[:, 1:].flatten()
-        language = F.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), targets, ignore_index=-100, reduction="sum"
+        language, own = completion_loss(
+            self.model, labels, input_ids=input_ids, attention_mask=attention_mask
         )
-        own = (targets != -100).sum()
         losses = [update.auxiliary(attention_mask.bool()) for update in self.updates.values()]
         present = [loss for loss in losses if loss is not None]
         if present:
@@ -260,7 +228,7 @@ def enter(zoo: Zoo, name: str) -> AdapterEntry:
     return entry
 
 
-def _zoo(base: str, out: Path, source: str, seed: int) -> Zoo:
+def _zoo(base: str, out: Path, source: str, seed: int, cutoff: int) -> Zoo:
     """The zoo at `out`, or a new one without experts."""
     sha256 = base_sha256(base)
     if (out / "manifest.json").is_file():
@@ -270,7 +238,7 @@ def _zoo(base: str, out: Path, source: str, seed: int) -> Zoo:
                 f"'{base}' is not the base of zoo '{zoo.name}' ({zoo.manifest.base.path})."
                 " Leave it out, or use another --out."
             )
-        return zoo
+        return Zoo(out, with_length(zoo.manifest, cutoff))
     manifest = Manifest(
         schema="lorafuse.zoo/1",
         name=out.resolve().name,
@@ -278,6 +246,7 @@ def _zoo(base: str, out: Path, source: str, seed: int) -> Zoo:
         base=BaseEntry(path=portable_base(base, out), sha256=sha256),
         init="shared",
         data=portable_source(source, out),
+        max_length=cutoff,
     )
     return Zoo(out, manifest)
 

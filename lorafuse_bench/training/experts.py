@@ -10,33 +10,32 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lorafuse_bench.device import AUTO, DTYPES, Compute
 from lorafuse_bench.files import write_json
 from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.training.examples import PadRight, load_tokenizer, pad_token, tokenize
-from lorafuse_bench.training.loop import (
-    Progress,
-    Report,
-    isolated_randomness,
-    seed_of,
-    train,
-    training_arguments,
-)
+from lorafuse_bench.training.examples import Batches, PadRight, load_tokenizer, pad_token, seed_of
+from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
+from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import (
     RECORD,
     base_sha256,
+    check_length,
     identity,
     is_finished,
     portable_base,
     portable_source,
+    work_folder,
     write_manifest,
 )
 from lorafuse_bench.training.settings import ExpertSettings
@@ -52,55 +51,93 @@ def train_experts(
     *,
     name: str | None = None,
     workers: int = 1,
+    device: str = AUTO,
+    dtype: str = AUTO,
     report: Report = print,
 ) -> Zoo:
     """Train one expert per task key into the zoo at `out` and describe them in its manifest.
 
     base: a model folder or hub id. source: `hub`, `mini` or a data directory. workers: experts trained at
-    a time, each in a single-threaded process of its own when more than one.
-    Raises LorafuseError when `out` holds experts of other settings or of another base.
+    a time, each in a process of its own when more than one. device and dtype: see `lorafuse_bench.device`.
+    Raises LorafuseError when `out` holds experts of other settings or another length, or has another base.
     """
+    check_length(out, settings.cutoff)
     base_sha256(base)  # a base that is not there is said before any rows are fetched
     waiting = [key for key in keys if not is_finished(base, key, out, source, settings)]
     for key in keys:
         if key not in waiting:
             report(f"expert {key}: already trained, kept")
+    compute = Compute.of(device, dtype, str(local_model(Path(base), base)))
     if workers == 1:
         for key in waiting:
-            train_expert(base, key, out, source, settings, report)
+            train_expert(base, key, out, source, settings, compute, report)
             write_manifest(base, out, source, settings, name)
     else:
-        for key in _in_processes(base, waiting, out, source, settings, workers):
+        for key in _in_processes(base, waiting, out, source, settings, compute, workers):
             report(f"expert {key}: done")
             write_manifest(base, out, source, settings, name)
     return write_manifest(base, out, source, settings, name)
 
 
 def train_expert(
-    base: str, key: str, out: Path, source: str, settings: ExpertSettings, report: Report = print
+    base: str,
+    key: str,
+    out: Path,
+    source: str,
+    settings: ExpertSettings,
+    compute: Compute,
+    report: Report = print,
 ) -> None:
     """Train the expert of one task into `out/experts/<key>`, resuming an interrupted run."""
     rows = training_rows(key, source, limit=settings.rows)
-    work = out / ".training" / key
+    described = identity(base, key, portable_source(source, out), settings)
+    work = work_folder(out, key, described)
+    folder = str(local_model(Path(base), base))
+    tokenizer = load_tokenizer(folder)
     with isolated_randomness():
-        folder = str(local_model(Path(base), base))
-        tokenizer = load_tokenizer(folder)
-        examples = [tokenize(row, tokenizer, settings.cutoff) for row in rows]
-        model = new_expert(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), key, settings)
+        model = new_expert(AutoModelForCausalLM.from_pretrained(folder, dtype=compute.dtype), key, settings)
         initial = initial_sha256(model)
-        arguments = training_arguments(work, settings, seed_of(key, settings.seed))
+        model.to(compute.device)
         loss = train(
-            model, examples, PadRight(pad_token(tokenizer)), arguments, Progress(f"expert {key}", report)
+            ExpertTraining(model),
+            Batches([rows], tokenizer, settings.cutoff, settings.batch_size, seed_of(key, settings.seed)),
+            PadRight(pad_token(tokenizer)),
+            replace(settings, seed=seed_of(key, settings.seed)),
+            work,
+            Progress(f"expert {key}", report),
+            compute.dtype,
         )
-    record = identity(base, key, portable_source(source, out), settings) | {
+    record = described | {
         "rows": len(rows),
         "loss": loss,
         "initial_a_sha256": initial,
         "relative_update_norm": relative_update_norm(model),
+        **compute.record(),
     }
     # An adapter names its base as the manifest does: a zoo must not hold paths of one machine.
     model.peft_config["default"].base_model_name_or_path = portable_base(base, out)
-    _finish(model, record, work, out / "experts" / key)
+    _finish(model, record, work, out / "experts" / key, DTYPES[settings.saved_as])
+
+
+class ExpertTraining(nn.Module):
+    """A model whose `forward` returns the completion loss of a portion of a batch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        task: Tensor,
+        num_items_in_batch: int | None = None,
+    ) -> dict[str, Tensor]:
+        """Summed over the portions of a batch: its mean loss per target, however it is divided."""
+        del task
+        loss, own = completion_loss(self.model, labels, input_ids=input_ids, attention_mask=attention_mask)
+        return {"loss": loss / (own if num_items_in_batch is None else num_items_in_batch)}
 
 
 def new_expert(model: PreTrainedModel, key: str, settings: ExpertSettings) -> PeftModel:
@@ -124,7 +161,7 @@ def relative_update_norm(model: PeftModel) -> float:
     for module in model.modules():
         if hasattr(module, "get_delta_weight") and hasattr(module, "get_base_layer"):
             update = module.get_delta_weight("default").detach()
-            ratios.append(update.norm() / module.get_base_layer().weight.detach().norm())
+            ratios.append(update.float().norm() / module.get_base_layer().weight.detach().float().norm())
     return float(torch.stack(ratios).mean())
 
 
@@ -133,13 +170,16 @@ def initial_sha256(model: PeftModel) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         if "lora_A" in name:
-            digest.update(name.encode() + parameter.detach().float().numpy().tobytes())
+            digest.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _finish(model: PeftModel, record: dict[str, Any], work: Path, folder: Path) -> None:
+def _finish(model: PeftModel, record: dict[str, Any], work: Path, folder: Path, dtype: torch.dtype) -> None:
     """Save adapter and record beside the final folder, move them there in one step, drop checkpoints."""
     ready = work / "finished"
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
     model.save_pretrained(str(ready), safe_serialization=True)
     (ready / "README.md").unlink(missing_ok=True)
     write_json(ready / RECORD, record)
@@ -149,18 +189,25 @@ def _finish(model: PeftModel, record: dict[str, Any], work: Path, folder: Path) 
 
 
 def _in_processes(
-    base: str, keys: list[str], out: Path, source: str, settings: ExpertSettings, workers: int
+    base: str,
+    keys: list[str],
+    out: Path,
+    source: str,
+    settings: ExpertSettings,
+    compute: Compute,
+    workers: int,
 ) -> Iterator[str]:
-    """Train experts in single-threaded processes of their own, yielding each key when it is done."""
+    """Train experts in processes of their own, yielding each key when it is done."""
     # Two processes with two threads each fight over two cores; a child reads these when it imports torch.
-    before = {name: os.environ.get(name) for name in SINGLE_THREAD}
-    os.environ.update(SINGLE_THREAD)
+    changed = SINGLE_THREAD if compute.device.type == "cpu" else {}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            runs = [(key, pool.submit(train_expert, base, key, out, source, settings)) for key in keys]
-            for key, run in runs:
+            runs = {pool.submit(train_expert, base, key, out, source, settings, compute): key for key in keys}
+            for run in as_completed(runs):
                 run.result()
-                yield key
+                yield runs[run]
     finally:
         for variable, value in before.items():
             if value is None:

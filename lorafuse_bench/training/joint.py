@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.experts import WEIGHTS, ExpertPool
 from lorafuse_bench.files import sha256_file, write_bytes, write_json
 from lorafuse_bench.fused import FusedModel, block_hooks
@@ -19,15 +20,11 @@ from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import FusedModule, RowUpdate
-from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.training.examples import PadRight, pad_token, tokenize
-from lorafuse_bench.training.loop import (
-    Progress,
-    Report,
-    isolated_randomness,
-    train,
-    training_arguments,
-)
+from lorafuse_bench.tasks.rows import Row, training_rows
+from lorafuse_bench.training.examples import Batches, Head, PadRight, pad_token, prompt_of, tokenize
+from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
+from lorafuse_bench.training.loss import completion_loss
+from lorafuse_bench.training.records import with_length, work_folder
 from lorafuse_bench.training.routers import (
     accuracy_record,
     block_features,
@@ -36,8 +33,9 @@ from lorafuse_bench.training.routers import (
     save_router,
 )
 from lorafuse_bench.training.settings import Schedule
-from lorafuse_bench.training.trainable import PartlyTrained
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
+
+HELD_OUT = 400
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class JointSettings(Schedule):
     hidden: int = 32
     rows_per_task: int | None = None
     held_out: float = 0.05
-    """Share of each task's rows kept for the routers' accuracy."""
+    """Share of each task's rows kept for the routers' accuracy, but HELD_OUT rows at most."""
 
 
 def train_joint(
@@ -62,6 +60,8 @@ def train_joint(
     name: str = "moa-joint",
     data: str | None = None,
     report: Report = print,
+    device: str = AUTO,
+    dtype: str = AUTO,
 ) -> Zoo:
     """Train new experts and their routers jointly and write both into the zoo as one router entry.
 
@@ -70,30 +70,39 @@ def train_joint(
     `h_l` is taken from its prompt only. The experts have the ranks, scalings and targets of the zoo's own
     and start from one random A and B = 0; the zoo's own experts are left alone.
     """
-    fused, tokenizer = load_fused(zoo)
-    work = zoo.root / ".training" / name
-    rows: list[dict[str, Any]] = []
+    zoo = Zoo(zoo.root, with_length(zoo.manifest, settings.cutoff))
+    fused, tokenizer = load_fused(zoo, device, dtype)
+    compute = Compute(fused.model.device, fused.model.dtype)
+    source = data or zoo.data_source
+    work = work_folder(zoo.root, name, {"base": zoo.manifest.base.sha256, "data": source, **asdict(settings)})
+    tasks: list[Sequence[Row]] = []
     held: list[list[int]] = []
     held_tasks: list[int] = []
     for index, expert in enumerate(fused.pool.experts):
-        of_task = training_rows(expert.task, data or zoo.data_source, limit=settings.rows_per_task)
-        kept = len(of_task) - max(1, round(settings.held_out * len(of_task)))
-        rows += [tokenize(row, tokenizer, settings.cutoff) | {"task": index} for row in of_task[:kept]]
-        held += [tokenizer(row.prompt)["input_ids"][-settings.cutoff :] for row in of_task[kept:]]
-        held_tasks += [index] * (len(of_task) - kept)
+        rows = training_rows(expert.task, source, limit=settings.rows_per_task)
+        count = min(max(1, round(settings.held_out * len(rows))), HELD_OUT)
+        tasks.append(Head(rows, len(rows) - count))
+        examples = tokenize(rows[len(rows) - count :], tokenizer, settings.cutoff)
+        held += [prompt_of(example) for example in examples]
+        held_tasks += [index] * count
     with isolated_randomness():
         model = JointMoa(fused, settings)
-        arguments = training_arguments(work, settings, settings.seed)
-        train(model, rows, PadRight(pad_token(tokenizer)), arguments, Progress(f"router {name}", report))
+        batches = Batches(tasks, tokenizer, settings.cutoff, settings.batch_size, settings.seed)
+        progress = Progress(f"router {name}", report)
+        train(model, batches, PadRight(pad_token(tokenizer)), settings, work, progress, compute.dtype)
+    router, adapters = model.router(), _save_experts(zoo, model, name)
+    for update in model.updates.values():  # from here on as evaluation computes
+        update.to(dtype=compute.dtype)
     features = block_features(fused, held, held_tasks, settings.pool, settings.batch_size)
-    accuracy = router_accuracy(model.router(), features, torch.tensor(held_tasks))
-    record = {**asdict(settings), "training": "joint", **accuracy_record(accuracy, len(fused.pool))}
-    saved = save_router(zoo, name, model.router(), record, adapters=_save_experts(zoo, model, name))
+    accuracy = router_accuracy(router, features, torch.tensor(held_tasks))
+    record = {**asdict(settings), **compute.record(), "training": "joint"}
+    record |= accuracy_record(accuracy, len(fused.pool))
+    saved = save_router(zoo, name, router, record, adapters=adapters)
     shutil.rmtree(work, ignore_errors=True)
     return saved
 
 
-class JointMoa(PartlyTrained):
+class JointMoa(nn.Module):
     """The base with trainable experts and routers; `forward` returns the joint loss."""
 
     def __init__(self, fused: FusedModel, settings: JointSettings) -> None:
@@ -112,23 +121,32 @@ class JointMoa(PartlyTrained):
                 _make_trainable(layer.update, fused.pool, module, generator)
         width, experts = fused.model.config.get_text_config().hidden_size, len(fused.pool)
 
+        device = fused.model.device
+
         def draw(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(*shape, generator=generator) * shape[-1] ** -0.5)
+            drawn = torch.randn(*shape, generator=generator) * shape[-1] ** -0.5
+            return nn.Parameter(drawn.to(device))
 
         self.w1, self.w2 = (
             draw(fused.blocks, settings.hidden, width),
             draw(fused.blocks, experts, settings.hidden),
         )
-        self.b1 = nn.Parameter(torch.zeros(fused.blocks, settings.hidden))
-        self.b2 = nn.Parameter(torch.zeros(fused.blocks, experts))
+        self.b1 = nn.Parameter(torch.zeros(fused.blocks, settings.hidden, device=device))
+        self.b2 = nn.Parameter(torch.zeros(fused.blocks, experts, device=device))
 
     def router(self) -> dict[str, Tensor]:
         """The routers' tensors, as MoA reads them."""
-        return {key: getattr(self, key).detach() for key in ("w1", "b1", "w2", "b2")}
+        return {key: getattr(self, key).detach().cpu() for key in ("w1", "b1", "w2", "b2")}
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, task: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        task: Tensor,
+        num_items_in_batch: int | None = None,
     ) -> dict[str, Tensor]:
+        """The joint loss of a portion, weighted by its share of the batch's targets."""
         prompts = Prompts(input_ids, (attention_mask.bool() & (labels == -100)).sum(1), ("",) * len(task))
         tensors = {key: getattr(self, key) for key in ("w1", "b1", "w2", "b2")}
         routing: list[Tensor] = []
@@ -139,9 +157,11 @@ class JointMoa(PartlyTrained):
 
         self.fused.selection.set(task[:, None].repeat(1, self.fused.blocks))
         with block_hooks(self.fused.layers, visit):
-            logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-        language = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
-        return {"loss": language + self.settings.eta * torch.stack(routing).mean()}
+            language, own = completion_loss(
+                self.model, labels, input_ids=input_ids, attention_mask=attention_mask
+            )
+        joint = language + own * self.settings.eta * torch.stack(routing).mean()
+        return {"loss": joint / (own if num_items_in_batch is None else num_items_in_batch)}
 
 
 def _make_trainable(update: RowUpdate, pool: ExpertPool, module: str, generator: torch.Generator) -> None:
@@ -151,8 +171,8 @@ def _make_trainable(update: RowUpdate, pool: ExpertPool, module: str, generator:
     a = shared.repeat(len(pool) + 1, 1, 1)
     for index, rank in enumerate((*pool.modules[module].ranks, 0)):
         a[index, rank:] = 0
-    update.A = nn.Parameter(a)
-    update.B_T = nn.Parameter(torch.zeros_like(update.B_T))
+    update.A = nn.Parameter(a.to(update.B_T.device))
+    update.B_T = nn.Parameter(torch.zeros_like(update.B_T, dtype=torch.float32))
 
 
 def _save_experts(zoo: Zoo, model: JointMoa, name: str) -> tuple[ExpertEntry, ...]:
@@ -165,7 +185,7 @@ def _save_experts(zoo: Zoo, model: JointMoa, name: str) -> tuple[ExpertEntry, ..
             if rank == 0:
                 continue
             key = f"base_model.model.{module}"
-            a, b = update.A[index, :rank].detach(), update.B_T[index, :rank].T.detach()
+            a, b = update.A[index, :rank].detach().cpu(), update.B_T[index, :rank].T.detach().cpu()
             tensors[f"{key}.lora_A.weight"] = a.contiguous()
             tensors[f"{key}.lora_B.weight"] = (b / expert.scaling[module]).contiguous()
         path = f"routers/{name}/experts/{expert.name}"

@@ -1,80 +1,154 @@
-"""The loop that experts, jointly trained routers and adapters share: transformers' Trainer, resumable."""
+"""The loop that experts, jointly trained routers and adapters share: AdamW, resumable at any checkpoint."""
 
 from __future__ import annotations
 
-import hashlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from torch import Tensor, nn
 
-from lorafuse_bench.training.examples import PadRight
+from lorafuse_bench.training import checkpoints
+from lorafuse_bench.training.examples import IGNORED, Batches, Example, PadRight
 from lorafuse_bench.training.settings import Schedule
 
 Report = Callable[[str], None]
+MAX_GRADIENT_NORM = 1.0
 
 
-class Progress(TrainerCallback):
-    """Says about ten times per run how far `what` is."""
+class Progress:
+    """Says about ten times per run, and at least once in half a minute, how far `what` is."""
+
+    seconds_between = 30.0
 
     def __init__(self, what: str, report: Report) -> None:
         self.what, self.report = what, report
+        self.start = self.last = time.monotonic()
+        self.first_step: int | None = None
+        self.since = 0
+        self.tokens = 0
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step % max(1, state.max_steps // 10) == 0 or state.global_step == state.max_steps:
-            self.report(f"{self.what}: step {state.global_step}/{state.max_steps}")
+    def step(self, step: int, steps: int, loss: Tensor, tokens: int) -> None:
+        """Step `step` of `steps` is done: its loss, and how many tokens it read."""
+        if self.first_step is None:
+            self.first_step, self.loss = step - 1, torch.zeros_like(loss)
+        self.loss, self.since, self.tokens = self.loss + loss, self.since + 1, self.tokens + tokens
+        now = time.monotonic()
+        due = step % max(1, steps // 10) == 0 or step == steps or now - self.last > self.seconds_between
+        if due:
+            pace = (now - self.start) / (step - self.first_step)
+            self.report(
+                f"{self.what}: step {step}/{steps}, loss {float(self.loss) / self.since:.3f},"
+                f" {self.tokens / (now - self.start):,.0f} tokens/s, {duration(pace * (steps - step))} left"
+            )
+            self.last, self.since, self.loss = now, 0, torch.zeros_like(loss)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as one reads them: 40 s, 12 min, 3 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 @contextmanager
 def isolated_randomness() -> Iterator[None]:
-    """Put torch's global generator back afterwards: the Trainer seeds it."""
+    """Put torch's global generators back afterwards: dropout draws from them."""
     with torch.random.fork_rng():
         yield
 
 
-def seed_of(key: str, seed: int) -> int:
-    """A seed for one task, the same in every process."""
-    return int.from_bytes(hashlib.sha256(f"{key} {seed}".encode()).digest()[:4], "big")
-
-
-def training_arguments(work: Path, settings: Schedule, seed: int, **changes: Any) -> TrainingArguments:
-    """Linear warm-up and decay, a few checkpoints on the way, nothing logged or drawn; `changes` override."""
-    arguments: dict[str, Any] = {
-        "output_dir": str(work),
-        "per_device_train_batch_size": settings.batch_size,
-        "max_steps": settings.steps,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": round(settings.warmup_share * settings.steps),
-        "save_steps": max(1, settings.steps // settings.checkpoints),
-        "save_total_limit": 1,
-        "seed": seed,
-        "data_seed": seed,
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-    return TrainingArguments(**(arguments | changes))
-
-
 def train(
-    model: torch.nn.Module,
-    rows: list[dict[str, Any]],
-    collator: PadRight,
-    arguments: TrainingArguments,
+    model: nn.Module,
+    batches: Batches,
+    collate: PadRight,
+    schedule: Schedule,
+    work: Path,
     progress: Progress,
+    dtype: torch.dtype = torch.float32,
 ) -> float:
-    """Train to the end, from the last checkpoint where there is one; the mean loss."""
-    trainer = Trainer(
-        model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[progress]
-    )
-    trainer.remove_callback(PrinterCallback)  # prints a dictionary at the end
-    work = Path(str(arguments.output_dir))
-    checkpoint = get_last_checkpoint(str(work)) if work.is_dir() else None
-    return float(trainer.train(resume_from_checkpoint=checkpoint).training_loss)
+    """Train `model` to the end, from the newest checkpoint in `work` where there is one; the mean loss of all steps.
+
+    `model(**portion, num_items_in_batch=n)["loss"]` is a portion's share of the loss of its batch of n targets.
+    Only parameters that require gradients are trained and saved, in the type they have; dtype is what the
+    model computes in. Runs inside `isolated_randomness`.
+    """
+    run = _Run(model, schedule, dtype)
+    start = run.load(checkpoints.newest(work))
+    every = max(1, schedule.steps // schedule.checkpoints)
+    model.train()
+    for step in range(start, schedule.steps):
+        loss, tokens = run.step(step, batches[step], collate)
+        progress.step(step + 1, schedule.steps, loss, tokens)
+        if (step + 1) % every == 0 and step + 1 < schedule.steps:
+            checkpoints.save(work, step + 1, run.state(step + 1))
+    model.eval()
+    return float(run.loss) / schedule.steps
+
+
+class _Run:
+    """What changes from step to step: parameters, optimiser, generators, the sum of losses."""
+
+    def __init__(self, model: nn.Module, schedule: Schedule, dtype: torch.dtype) -> None:
+        self.model, self.schedule, self.dtype = model, schedule, dtype
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.device = next(iter(self.trained.values())).device
+        self.optimizer = torch.optim.AdamW(
+            self.trained.values(), lr=schedule.learning_rate, weight_decay=0.0, fused=True
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        torch.manual_seed(schedule.seed)
+
+    def step(self, step: int, examples: list[Example], collate: PadRight) -> tuple[Tensor, int]:
+        """One step of the optimiser; its loss, and the tokens it read."""
+        targets = sum(label != IGNORED for example in examples for label in example["labels"][1:])
+        size = -(-len(examples) // self.schedule.accumulation)
+        loss = torch.zeros((), device=self.device)
+        for first in range(0, len(examples), size):
+            batch = collate(examples[first : first + size])
+            portion = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                share = self.model(**portion, num_items_in_batch=targets)["loss"]
+            self.scaler.scale(share).backward()
+            loss += share.detach()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(step)
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.trained.values(), MAX_GRADIENT_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.loss += loss
+        return loss, sum(len(example["input_ids"]) for example in examples)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """All of it, after `step` steps."""
+        return {
+            "step": step,
+            "trained": {name: parameter.detach() for name, parameter in self.trained.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "loss": self.loss,
+            "generators": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+        }
+
+    def load(self, state: dict[str, Any] | None) -> int:
+        """Take over a saved state; the step to go on with, counted from 0."""
+        if state is None:
+            return 0
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state["trained"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.loss.copy_(state["loss"])
+        own, *others = state["generators"]
+        torch.set_rng_state(own)
+        if len(others) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(others)
+        return int(state["step"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,34 @@ RECORD = "training.json"
 
 def identity(base: str, key: str, source: str, settings: ExpertSettings) -> dict[str, Any]:
     """What makes a trained expert this one: a run that differs in any of it is another expert."""
-    described = {**asdict(settings), "targets": list(settings.targets)}
-    return {"task": key, "base_sha256": base_sha256(base), "source": source, "settings": described}
+    return {"task": key, "base_sha256": base_sha256(base), "source": source, "settings": plain(settings)}
+
+
+def plain(settings: ExpertSettings) -> dict[str, Any]:
+    """Settings as JSON has them."""
+    return {**asdict(settings), "targets": list(settings.targets)}
+
+
+def work_folder(out: Path, name: str, identity: Mapping[str, Any]) -> Path:
+    """Where a run keeps its checkpoints: another run of the same name has another folder."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return out / ".training" / f"{name}-{digest[:16]}"
+
+
+def check_length(out: Path, cutoff: int) -> None:
+    """LorafuseError when the zoo at `out`, if there is one, is of rows of another length."""
+    if (out / "manifest.json").is_file():
+        with_length(Zoo.open(out).manifest, cutoff)
+
+
+def with_length(manifest: Manifest, cutoff: int) -> Manifest:
+    """The manifest with `cutoff` as its length; LorafuseError when it has another."""
+    if manifest.max_length not in (None, cutoff):
+        raise LorafuseError(
+            f"zoo '{manifest.name}' is of rows of at most {manifest.max_length} tokens, not {cutoff}."
+            f" Use --cutoff {manifest.max_length}, or another --out."
+        )
+    return manifest.model_copy(update={"max_length": cutoff})
 
 
 def is_finished(base: str, key: str, out: Path, source: str, settings: ExpertSettings) -> bool:
@@ -37,6 +65,8 @@ def is_finished(base: str, key: str, out: Path, source: str, settings: ExpertSet
     if not path.is_file():
         return False
     record = json.loads(path.read_text())
+    # A setting that is younger than the record had its default then.
+    record["settings"] = plain(type(settings)()) | record["settings"]
     wanted = identity(base, key, portable_source(source, out), settings)
     for field, value in wanted.items():
         if record.get(field) != value:
@@ -75,6 +105,7 @@ def write_manifest(base: str, out: Path, source: str, settings: ExpertSettings, 
         routers=kept.routers if kept else (),
         adapters=kept.adapters if kept else (),
         data=portable_source(source, out),
+        max_length=settings.cutoff,
         training={**(kept.training if kept else {}), "experts": records},
     )
     zoo = Zoo(out, manifest)

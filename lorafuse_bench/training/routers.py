@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.files import sha256_file, write_bytes
@@ -26,7 +27,12 @@ from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import BASE
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
+from lorafuse_bench.training.examples import load_tokenizer, prompt_of, tokenize
+from lorafuse_bench.training.records import with_length
 from lorafuse_bench.zoo.manifest import RouterEntry, Zoo, local_model, weights_sha256
+
+LONGEST = 2048
+"""Tokens read where neither zoo nor base sets a bound, as lm-eval does."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -43,7 +49,8 @@ class RouterSettings:
     steps: int = 300
     learning_rate: float = 1e-2
     weight_decay: float = 1e-2
-    cutoff: int = 512
+    cutoff: int | None = None
+    """Longest prompt and target in tokens, the zoo's length from then on; None for what evaluation reads."""
     batch_size: int = 32
 
 
@@ -52,7 +59,8 @@ def train_router(
     settings: RouterSettings,
     name: str | None = None,
     data: str | None = None,
-    device: str = "cpu",
+    device: str = AUTO,
+    dtype: str = AUTO,
 ) -> Zoo:
     """Train MoA routers for all experts of a zoo and write them into it; returns the zoo as saved.
 
@@ -62,7 +70,11 @@ def train_router(
     between chance and the best block's. If some are not, hidden states are taken once more with those
     blocks unadapted, as they are when routing, and the routers are trained on these.
     """
-    fused, tokenizer = load_fused(zoo, device)
+    if settings.cutoff is not None:
+        zoo = Zoo(zoo.root, with_length(zoo.manifest, settings.cutoff))
+    fused, tokenizer = load_fused(zoo, device, dtype)
+    compute = Compute(fused.model.device, fused.model.dtype)
+    settings = replace(settings, cutoff=settings.cutoff or length_of(zoo, fused.model))
     fused.use(Oracle())
     prompts, labels = _prompts(zoo, tokenizer, settings, data or zoo.data_source)
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(settings.seed))
@@ -72,7 +84,9 @@ def train_router(
     unadapted: tuple[int, ...] = ()
     while True:
         features = block_features(fused, prompts, labels, settings.pool, settings.batch_size, unadapted)
-        tensors = fit_routers(features[:, kept], labels_tensor[kept], len(fused.pool), settings)
+        tensors = fit_routers(
+            features[:, kept], labels_tensor[kept], len(fused.pool), settings, compute.device
+        )
         accuracy = router_accuracy(tensors, features[:, held], labels_tensor[held])
         informative = informative_blocks(accuracy, len(fused.pool))
         if unadapted or len(informative) == len(accuracy):
@@ -81,6 +95,7 @@ def train_router(
     _LOGGER.info("router accuracy per block: %s", ", ".join(f"{a:.3f}" for a in accuracy))
     record = {
         **asdict(settings),
+        **compute.record(),
         "training": "post_hoc",
         **accuracy_record(accuracy, len(fused.pool), unadapted),
     }
@@ -103,13 +118,20 @@ def check_zoo(zoo: Zoo, suite: str | None = None, base: str | None = None) -> No
         )
 
 
-def load_fused(zoo: Zoo, device: str = "cpu") -> tuple[FusedModel, PreTrainedTokenizerBase]:
+def load_fused(zoo: Zoo, device: str = AUTO, dtype: str = AUTO) -> tuple[FusedModel, PreTrainedTokenizerBase]:
     """The zoo's base with all its experts, and its tokenizer."""
     folder = zoo.base_folder()
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder).eval()
-    model.to(torch.device(device))  # type: ignore[arg-type]
+    compute = Compute.of(device, dtype, folder)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=compute.dtype).eval()
+    model.to(compute.device)  # type: ignore[arg-type]
     pool = ExpertPool.from_zoo(zoo).required_by("a router")
-    return FusedModel(model, zoo, pool), AutoTokenizer.from_pretrained(folder)
+    return FusedModel(model, zoo, pool), load_tokenizer(str(folder))
+
+
+def length_of(zoo: Zoo, model: PreTrainedModel) -> int:
+    """The length that evaluation reads prompts at: the zoo's own, else the base's."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return zoo.manifest.max_length or positions or LONGEST
 
 
 def save_router(
@@ -134,13 +156,18 @@ def save_router(
 
 
 def fit_routers(
-    features: Tensor, labels: Tensor, experts: int, settings: RouterSettings
+    features: Tensor,
+    labels: Tensor,
+    experts: int,
+    settings: RouterSettings,
+    device: torch.device | None = None,
 ) -> dict[str, Tensor]:
     """All blocks' routers at once from `features (blocks, prompts, h)` and `labels (prompts,)`.
 
     Returns `w1 (blocks, hidden, h)`, `b1`, `w2 (blocks, N, hidden)`, `b2`. Features are standardised for
-    training and the standardisation is folded into the first layer.
+    training and the standardisation is folded into the first layer. Computed on `device`, returned on the CPU.
     """
+    features, labels = features.to(device), labels.to(device)
     blocks, _, width = features.shape
     mean = features.mean(1, keepdim=True)
     # A block whose features do not vary (the same last token everywhere) must not have noise blown up.
@@ -149,11 +176,12 @@ def fit_routers(
     generator = torch.Generator().manual_seed(settings.seed)
 
     def draw(*shape: int) -> Tensor:
-        return (torch.randn(*shape, generator=generator) * shape[-1] ** -0.5).requires_grad_()
+        drawn = torch.randn(*shape, generator=generator) * shape[-1] ** -0.5
+        return drawn.to(device).requires_grad_()
 
     w1, w2 = draw(blocks, settings.hidden, width), draw(blocks, experts, settings.hidden)
-    b1 = torch.zeros(blocks, settings.hidden, requires_grad=True)
-    b2 = torch.zeros(blocks, experts, requires_grad=True)
+    b1 = torch.zeros(blocks, settings.hidden, device=device, requires_grad=True)
+    b2 = torch.zeros(blocks, experts, device=device, requires_grad=True)
     optimizer = torch.optim.AdamW(
         [w1, b1, w2, b2], settings.learning_rate, weight_decay=settings.weight_decay
     )
@@ -170,7 +198,7 @@ def fit_routers(
         folded = w1 / scale
         shift = torch.einsum("lmh,lh->lm", folded, mean[:, 0])
         tensors = {"w1": folded, "b1": b1 - shift, "w2": w2, "b2": b2}
-    return {key: value.detach() for key, value in tensors.items()}
+    return {key: value.detach().cpu() for key, value in tensors.items()}
 
 
 def router_accuracy(tensors: Mapping[str, Tensor], features: Tensor, labels: Tensor) -> list[float]:
@@ -198,11 +226,13 @@ def _prompts(
     zoo: Zoo, tokenizer: PreTrainedTokenizerBase, settings: RouterSettings, source: str
 ) -> tuple[list[list[int]], list[int]]:
     """Token ids and task index of the training prompts of every expert's task."""
+    assert settings.cutoff is not None
     ids: list[list[int]] = []
     labels: list[int] = []
     for index, expert in enumerate(zoo.manifest.experts):
         rows = training_rows(expert.task, source, limit=settings.prompts_per_task)
-        ids += [tokenizer(row.prompt)["input_ids"][-settings.cutoff :] for row in rows]
+        examples = tokenize(rows[: len(rows)], tokenizer, settings.cutoff)
+        ids += [prompt_of(example) for example in examples]
         labels += [index] * len(rows)
     return ids, labels
 

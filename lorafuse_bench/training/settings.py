@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from lorafuse_bench.errors import LorafuseError
+
+Decay = Literal["linear", "cosine", "constant", "stable"]
 
 
 @dataclass(frozen=True)
@@ -13,12 +18,39 @@ class Schedule:
     learning_rate: float = 1e-4
     steps: int = 1000
     batch_size: int = 8
+    accumulation: int = 1
+    """Portions a batch is computed in; the batch, the loss and the steps stay the same."""
     warmup_share: float = 0.05
+    decay: Decay = "linear"
+    """How the rate falls after the warm-up: to 0 in a line or a cosine, not at all, or at the very end (`stable`)."""
+    decay_share: float = 0.05
+    """Share of the steps at the end in which a `stable` rate falls."""
     checkpoints: int = 4
     """How many times a run is saved on its way."""
     cutoff: int = 512
-    """Longest row in tokens; a longer prompt loses its beginning."""
+    """Longest row in tokens; a longer prompt loses its middle."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.accumulation:
+            raise LorafuseError(
+                f"a batch of {self.batch_size} rows does not divide into {self.accumulation} portions."
+                " Change the batch size or the accumulation."
+            )
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 0."""
+        return self.learning_rate * self._share(step)
+
+    def _share(self, step: int) -> float:
+        warmup = round(self.warmup_share * self.steps)
+        if step < warmup:
+            return step / warmup
+        if self.decay == "constant":
+            return 1.0
+        falling = round(self.decay_share * self.steps) if self.decay == "stable" else self.steps - warmup
+        left = min(1.0, (self.steps - step) / max(1, falling))
+        return (1 - math.cos(math.pi * left)) / 2 if self.decay == "cosine" else left
 
 
 @dataclass(frozen=True)
@@ -33,3 +65,5 @@ class ExpertSettings(Schedule):
     """Rows of the training split to use; all when None."""
     init: Literal["shared", "independent"] = "shared"
     """Whether all experts start from one A, so that averaging factors means something."""
+    saved_as: Literal["float32", "bfloat16"] = "float32"
+    """Type the factors are saved in; they train in float32."""

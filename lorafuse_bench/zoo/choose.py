@@ -54,7 +54,7 @@ def choose(candidates: Sequence[Candidate]) -> Candidate:
 def exact_share(model: PreTrainedModel, base: str, rows: Sequence[Row], cutoff: int = 512) -> float:
     """Share of rows whose target greedy decoding writes exactly, end of text included."""
     tokenizer = load_tokenizer(base)
-    examples = [tokenize(row, tokenizer, cutoff) for row in rows]
+    examples = tokenize(rows, tokenizer, cutoff)
     return written_exactly(model, examples, pad_token(tokenizer)) / len(rows)
 
 
@@ -75,7 +75,7 @@ def written_exactly(model: PreTrainedModel, examples: Sequence[dict[str, list[in
 
 def validation_rows(key: str, data: str) -> list[Row]:
     """The rows at the end of a training split that experts do not see."""
-    return training_rows(key, data)[-VALIDATION_ROWS:]
+    return list(training_rows(key, data)[-VALIDATION_ROWS:])
 
 
 def exact_shares(base: str, data: str, experts: Path, keys: Sequence[str]) -> dict[str, float]:

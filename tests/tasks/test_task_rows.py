@@ -64,9 +64,9 @@ def test_a_target_that_looks_like_a_list_stays_text(handmade_data: Path) -> None
 
 
 def test_limit(handmade_data: Path) -> None:
-    everything = training_rows("sst2", str(handmade_data))
-    assert training_rows("sst2", str(handmade_data), limit=2) == everything[:2]
-    assert training_rows("sst2", str(handmade_data), limit=99) == everything
+    everything = list(training_rows("sst2", str(handmade_data)))
+    assert list(training_rows("sst2", str(handmade_data), limit=2)) == everything[:2]
+    assert list(training_rows("sst2", str(handmade_data), limit=99)) == everything
     with pytest.raises(LorafuseError, match="limit 0"):
         training_rows("sst2", str(handmade_data), limit=0)
 

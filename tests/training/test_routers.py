@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from dense import expert_delta, load_base, with_delta
 from safetensors.torch import load_file
-from tiny import tiny_zoo
+from tiny import tiny_model, tiny_zoo
 
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
@@ -27,7 +29,7 @@ from lorafuse_bench.training.routers import (
     router_accuracy,
     train_router,
 )
-from lorafuse_bench.zoo.manifest import Zoo
+from lorafuse_bench.zoo.manifest import Zoo, weights_sha256
 
 FAST = RouterSettings(prompts_per_task=8, held_out=0.25, steps=100)
 
@@ -198,3 +200,43 @@ def test_joint_training_resumes_and_is_used_by_its_method(zoo: Zoo, monkeypatch:
     config = json.loads((zoo.root / resumed.adapters[0].path / "adapter_config.json").read_text())
     assert config["r"] == 4
     assert isinstance(lm.fused, FusedModel)
+
+
+@pytest.fixture
+def half(zoo: Zoo) -> Zoo:
+    """The same zoo on a base stored in bf16."""
+    folder = zoo.root / "base"
+    tiny_model().to(torch.bfloat16).save_pretrained(folder)
+    base = zoo.manifest.base.model_copy(update={"sha256": weights_sha256(folder)})
+    experts = tuple(e.model_copy(update={"base_sha256": base.sha256}) for e in zoo.manifest.experts)
+    saved = Zoo(zoo.root, zoo.manifest.model_copy(update={"base": base, "experts": experts}))
+    saved.save()
+    return saved
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_routers_of_both_kinds_train_on_a_base_in_bf16(half: Zoo, dtype: str) -> None:
+    after = train_router(half, FAST, dtype=dtype).manifest.routers[0]
+    joint = JointSettings(steps=2, batch_size=4)
+    together = train_joint(half, joint, report=lambda text: None, dtype=dtype).manifest.routers[-1]
+    for entry in (after, together):
+        assert entry.settings["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
+        assert dtype in ("auto", entry.settings["dtype"])
+        tensors = load_file(half.root / entry.path / "router.safetensors")
+        assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+    trained = load_file(half.root / together.adapters[0].path / "adapter_model.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in trained.values())
+    assert any(tensor.any() for name, tensor in trained.items() if "lora_B" in name)
+
+
+def test_routers_read_rows_as_long_as_evaluation_does(zoo: Zoo) -> None:
+    """The zoo's own length; another one is refused, and one that is given is the zoo's from then on."""
+    assert train_router(zoo, FAST).manifest.routers[0].settings["cutoff"] == 512  # the base's
+    saved = train_router(zoo, replace(FAST, cutoff=64))
+    assert saved.manifest.max_length == 64
+    again = train_router(saved, FAST)
+    assert again.manifest.routers[0].settings["cutoff"] == 64
+    with pytest.raises(LorafuseError, match="rows of at most 64 tokens, not 96"):
+        train_router(saved, replace(FAST, cutoff=96))
+    with pytest.raises(LorafuseError, match="rows of at most 64 tokens, not 128"):
+        train_joint(saved, JointSettings(cutoff=128))

@@ -131,7 +131,7 @@ def test_a_killed_process_is_continued_by_the_same_command(
     whole = subprocess.run(command("whole"), check=True, capture_output=True, text=True)
     process = subprocess.Popen(command("cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
-    while not list((tmp_path / "cut").glob(".training/*/checkpoint-100/trainer_state.json")):
+    while not list((tmp_path / "cut").glob(".training/*/checkpoint-100.pt")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
@@ -206,18 +206,18 @@ def test_the_rate_warms_up_stays_and_decays(
 ) -> None:
     """5% up, 5% down, counted in optimiser steps whatever the portions."""
     rates: list[float] = []
-    begin = training.Progress.on_step_end
+    update = torch.optim.AdamW.step
 
-    def spy(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        rates.append(rest["optimizer"].param_groups[0]["lr"])
-        begin(self, args, state, control, **rest)
+    def spy(self: torch.optim.AdamW, *arguments: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return update(self, *arguments)
 
-    monkeypatch.setattr(training.Progress, "on_step_end", spy)
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
     fit(base, tmp_path / "zoo", handmade_data, "lora:rank=1", steps=40, accumulation=accumulation)
     assert len(rates) == 40
-    assert [r / 1e-2 for r in rates[:2]] == pytest.approx([0.5, 1.0])
-    assert [r / 1e-2 for r in rates[1:38]] == pytest.approx([1.0] * 37)
-    assert [r / 1e-2 for r in rates[38:]] == pytest.approx([0.5, 0.0])
+    assert [r / 1e-2 for r in rates[:3]] == pytest.approx([0.0, 0.5, 1.0])
+    assert [r / 1e-2 for r in rates[2:39]] == pytest.approx([1.0] * 37)
+    assert rates[39] / 1e-2 == pytest.approx(0.5)
 
 
 def test_epochs_make_steps(base: str, handmade_data: Path, tmp_path: Path) -> None:

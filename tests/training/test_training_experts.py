@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from tiny import byte_tokenizer, tiny_model
-from transformers import TrainerCallback
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
-from lorafuse_bench.tasks.rows import Row
+from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training import experts as training
-from lorafuse_bench.training.examples import PadRight, tokenize
-from lorafuse_bench.training.experts import train_experts
+from lorafuse_bench.training.examples import Batches, PadRight, prompt_of, seed_of, tokenize
+from lorafuse_bench.training.experts import new_expert, train_experts
+from lorafuse_bench.training.loop import Progress
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.manifest import Zoo, weights_sha256
 
@@ -49,7 +51,7 @@ def train(base: str, out: Path, data: Path, keys: tuple[str, ...] = ("sst2",), *
 
 def test_only_the_target_is_learnt() -> None:
     tokenizer = byte_tokenizer()
-    example = tokenize(Row("ab:", " yes", 0), tokenizer, 100)
+    (example,) = tokenize([Row("ab:", " yes", 0)], tokenizer, 100)
     target = [*tokenizer.encode(" yes"), tokenizer.eos_token_id]
     assert example == {
         "input_ids": tokenizer.encode("ab:") + target,
@@ -57,11 +59,14 @@ def test_only_the_target_is_learnt() -> None:
     }
 
 
-def test_a_long_prompt_loses_its_beginning_and_a_long_target_its_end() -> None:
+def test_a_long_prompt_loses_its_middle_and_a_long_target_its_end() -> None:
+    """Beginning and closing heading stay, by the rule that evaluation has too."""
     tokenizer = byte_tokenizer()
-    assert tokenizer.decode(tokenize(Row("0123456789", " y", 0), tokenizer, 8)["input_ids"]) == "56789 y<eos>"
-    example = tokenize(Row("0123456789", "abcdefgh", 0), tokenizer, 8)
-    assert tokenizer.decode(example["input_ids"]) == "6789abcd"
+    rows = [Row("0123456789", " y", 0), Row("0123456789", "abcdefgh", 1)]
+    short, long = tokenize(rows, tokenizer, 8)
+    assert tokenizer.decode(short["input_ids"]) == "01289 y<eos>"
+    assert tokenizer.decode(long["input_ids"]) == "0129abcd"
+    assert tokenizer.decode(prompt_of(short)) == "01289"
 
 
 def test_padding_is_masked() -> None:
@@ -85,7 +90,7 @@ def test_an_expert_learns_and_the_manifest_describes_it(
     assert entry.base_sha256 == long.manifest.base.sha256 == weights_sha256(base)
     assert Zoo.open(tmp_path / "long").manifest == long.manifest
     assert Zoo.open(tmp_path / "long").data_source == str(handmade_data.resolve())
-    assert not (tmp_path / "long" / ".training" / "sst2").exists()
+    assert not any((tmp_path / "long" / ".training").iterdir())
 
 
 def test_the_global_generator_is_left_alone(base: str, handmade_data: Path, tmp_path: Path) -> None:
@@ -101,11 +106,9 @@ def test_interrupted_training_ends_at_the_same_weights(
 ) -> None:
     train(base, tmp_path / "whole", handmade_data, dropout=0.1)
 
-    class Interrupt(TrainerCallback):
-        def __init__(self, *_: Any) -> None: ...
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 6:
+    class Interrupt(Progress):
+        def step(self, step: int, *_: Any) -> None:
+            if step == 6:
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -113,8 +116,11 @@ def test_interrupted_training_ends_at_the_same_weights(
         with pytest.raises(KeyboardInterrupt):
             train(base, tmp_path / "parts", handmade_data, dropout=0.1)
     assert not (tmp_path / "parts" / "experts").exists()
-    assert [p.name for p in (tmp_path / "parts" / ".training" / "sst2").iterdir()] == ["checkpoint-4"]
+    (work,) = (tmp_path / "parts" / ".training").iterdir()
+    assert [p.name for p in work.iterdir()] == ["checkpoint-4.pt"]
     train(base, tmp_path / "parts", handmade_data, dropout=0.1)
+    records = [Zoo.open(tmp_path / name).manifest.training["experts"] for name in ("whole", "parts")]
+    assert records[0] == records[1], "the loss too is that of all steps"
     whole, parts = weights(tmp_path / "whole", "sst2"), weights(tmp_path / "parts", "sst2")
     assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
 
@@ -163,3 +169,62 @@ def test_records_are_json_with_no_absolute_path(base: str, handmade_data: Path, 
     train(base, tmp_path, handmade_data, steps=1)
     record = json.loads((tmp_path / "experts" / "sst2" / "training.json").read_text())
     assert not Path(record["source"]).is_absolute()
+
+
+def test_the_length_of_the_rows_is_the_zoos(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    """Evaluation reads it from the manifest; experts of another length do not join."""
+    assert train(base, tmp_path, handmade_data, steps=1).manifest.max_length == 96
+    with pytest.raises(LorafuseError, match="at most 96 tokens, not 64. Use --cutoff 96"):
+        train(base, tmp_path, handmade_data, ("mnli",), cutoff=64)
+
+
+def test_a_base_in_bf16_trains_experts_in_fp32(handmade_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    tiny_model(layers=2).to(torch.bfloat16).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    for saved_as, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        settings = replace(SETTINGS, saved_as=saved_as)
+        out = tmp_path / saved_as
+        zoo = train_experts(
+            str(folder), ["sst2"], out, str(handmade_data), settings, dtype="bfloat16", report=silent
+        )
+        record = zoo.manifest.training["experts"]["sst2"]
+        assert record["dtype"] == "bfloat16"
+        assert record["relative_update_norm"] > 0
+        assert {tensor.dtype for tensor in weights(out, "sst2").values()} == {dtype}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_step_is_that_of_the_plain_loss(
+    base: str, handmade_data: Path, tmp_path: Path, accumulation: int
+) -> None:
+    """One step of AdamW on the mean loss of all targets of the batch, computed from all logits."""
+    zoo = train(
+        base, tmp_path, handmade_data, steps=1, warmup_share=0.0, batch_size=4, accumulation=accumulation
+    )
+    tokenizer = byte_tokenizer()
+    seed = seed_of("sst2", 0)
+    rows = training_rows("sst2", str(handmade_data))
+    batch = PadRight(256)(Batches([rows], tokenizer, 96, 4, seed)[0])
+    model = new_expert(tiny_model(layers=2), "sst2", SETTINGS)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0)
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=-100)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    optimizer.step()
+    assert zoo.manifest.training["experts"]["sst2"]["loss"] == pytest.approx(float(loss), rel=1e-5)
+    found = weights(tmp_path, "sst2")
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.testing.assert_close(
+                found[name.replace(".default", "")], parameter.detach(), rtol=1e-3, atol=1e-5
+            )
+
+
+def test_progress_says_loss_speed_and_time_left(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    train_experts(base, ["sst2"], tmp_path, str(handmade_data), SETTINGS, report=said.append)
+    line = r"expert sst2: step \d/8, loss \d+\.\d{3}, [\d,]+ tokens/s, \d+ s left"
+    assert said and all(re.fullmatch(line, text) for text in said)
