@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.files import sha256_file
+from lorafuse_bench.peft_settings import PeftSettings
+from lorafuse_bench.peft_tensors import WEIGHTS, BaseCopy, read_tensors
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
-
-WEIGHTS = "adapter_model.safetensors"
-_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])(\.default)?\.weight")
-# Initialisations that also rewrite the base weights: the adapter alone is not the update.
-_REWRITES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 @dataclass(frozen=True)
@@ -29,7 +20,8 @@ class LoraExpert:
     """One adapter as read from disk: `ΔW_m = scaling_m · B_m @ A_m` for each adapted module m.
 
     `factors[m] = (A (r_m, in), B (out, r_m))`, fp32, unscaled; `scaling[m] = alpha_m / r_m`, or
-    `alpha_m / sqrt(r_m)` for rsLoRA.
+    `alpha_m / sqrt(r_m)` for rsLoRA. `base` is the base's name as the adapter tells it; `copies` are
+    parameters of the base that its file holds too, which must equal the base's own.
     """
 
     name: str
@@ -41,23 +33,27 @@ class LoraExpert:
     alpha: float
     factors: Mapping[str, tuple[Tensor, Tensor]]
     scaling: Mapping[str, float]
+    base: str | None = None
+    copies: tuple[BaseCopy, ...] = ()
 
     @classmethod
     def load(cls, path: Path, name: str, task: str, base_sha256: str | None = None) -> LoraExpert:
         """Read a PEFT folder; LorafuseError names the adapter and what cannot be fused exactly."""
-        config = _read_config(path, name)
-        tensors = _read_tensors(path, name)
-        factors = _pair_factors(tensors, name)
+        settings = PeftSettings.load(path, name)
+        factors, copies = read_tensors(path, name)
+        ranks = {module: a.shape[0] for module, (a, _) in factors.items()}
         return cls(
             name=name,
             task=task,
             path=path,
             sha256=sha256_file(path / WEIGHTS),
             base_sha256=base_sha256,
-            rank=int(config["r"]),
-            alpha=float(config["lora_alpha"]),
+            rank=settings.rank,
+            alpha=settings.alpha,
             factors=factors,
-            scaling={m: _scaling(config, m, a.shape[0]) for m, (a, _) in factors.items()},
+            scaling=settings.scalings(ranks, name),
+            base=settings.base,
+            copies=copies,
         )
 
     @property
@@ -144,97 +140,19 @@ class ExpertPool:
         return tuple(expert.name for expert in self.experts)
 
     def index_of_task(self, task: str) -> int:
-        """Position of the expert trained on `task`; LorafuseError when there is none."""
-        for i, expert in enumerate(self.experts):
-            if expert.task == task:
-                return i
+        """Position of the expert trained on `task`; LorafuseError when there is none, or more than one."""
+        serving = [i for i, expert in enumerate(self.experts) if expert.task == task]
+        if len(serving) > 1:
+            named = " and ".join(f"'{self.names[i]}'" for i in serving)
+            raise LorafuseError(
+                f"experts {named} both serve task '{task}'. Choose one with experts=, or give one another task."
+            )
+        if serving:
+            return serving[0]
         covered = ", ".join(expert.task for expert in self.experts)
         raise LorafuseError(
             f"no expert for task '{task}': the pool covers {covered}. Add one, or drop the task."
         )
-
-
-def _read_config(path: Path, name: str) -> dict[str, Any]:
-    """adapter_config.json, refusing every feature whose update is not `scaling · B @ A`."""
-    file = path / "adapter_config.json"
-    if not file.is_file():
-        raise LorafuseError(f"adapter '{name}': no {file}. Give a folder in PEFT format.")
-    try:
-        config: dict[str, Any] = json.loads(file.read_text())
-    except ValueError as error:
-        raise LorafuseError(
-            f"adapter '{name}': {file} is not JSON ({error}). Save the adapter again."
-        ) from error
-    init = str(config.get("init_lora_weights", "")).lower()
-    refused = {
-        f"type {config.get('peft_type')}": config.get("peft_type", "LORA") != "LORA",
-        "DoRA": config.get("use_dora"),
-        "a trained bias": config.get("bias", "none") != "none" or config.get("lora_bias"),
-        f"modules_to_save {config.get('modules_to_save')}": config.get("modules_to_save"),
-        "trainable_token_indices": config.get("trainable_token_indices"),
-        "target_parameters": config.get("target_parameters"),
-        "QALoRA": config.get("use_qalora"),
-        "activated LoRA": config.get("alora_invocation_tokens"),
-        f"the base-rewriting initialisation '{init}'": init.startswith(_REWRITES_BASE),
-    }
-    for feature, present in refused.items():
-        if present:
-            raise LorafuseError(
-                f"adapter '{name}' uses {feature}, which cannot be fused as a plain low-rank update ({file})."
-                " Train it as plain LoRA."
-            )
-    for key in ("r", "lora_alpha"):
-        if not isinstance(config.get(key), int | float) or config[key] <= 0:
-            raise LorafuseError(f"adapter '{name}': {file}: {key} must be a positive number. Save it again.")
-    return config
-
-
-def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
-    file = path / WEIGHTS
-    if not file.is_file():
-        pickles = sorted(
-            p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in path.glob(pattern)
-        )
-        found = f" ({', '.join(pickles)} is a pickle, which can run code)" if pickles else ""
-        raise LorafuseError(f"adapter '{name}': no {file}{found}. Save it with safe_serialization=True.")
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise LorafuseError(
-            f"adapter '{name}': {file} is damaged ({error}). Restore or retrain it."
-        ) from error
-
-
-def _pair_factors(tensors: Mapping[str, Tensor], name: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """Module name to (A, B) in fp32; every tensor must be half of such a pair, finite, of one rank."""
-    halves: dict[str, dict[str, Tensor]] = {}
-    for key in sorted(tensors):
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise LorafuseError(
-                f"adapter '{name}': unexpected tensor {key}. Only lora_A and lora_B of linears are fused."
-            )
-        if not torch.isfinite(tensors[key]).all():
-            raise LorafuseError(f"adapter '{name}': {key} holds NaN or infinity. Retrain or restore it.")
-        halves.setdefault(match["module"], {})[match["factor"]] = tensors[key].float()
-    if not halves:
-        raise LorafuseError(f"adapter '{name}' is empty: its file holds no LoRA factors. Save it again.")
-    for module, half in halves.items():
-        if set(half) != {"A", "B"} or half["A"].shape[0] != half["B"].shape[1]:
-            raise LorafuseError(
-                f"adapter '{name}': lora_A and lora_B of {module} do not fit each other. Save it again."
-            )
-    return {module: (half["A"], half["B"]) for module, half in halves.items()}
-
-
-def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """`alpha / r`, or `alpha / sqrt(r)` for rsLoRA, with the module's own alpha and rank."""
-    alpha = float(config["lora_alpha"])
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            alpha = float(value)
-            break
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _check_pool(experts: Sequence[LoraExpert]) -> None:

@@ -13,13 +13,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.experts import WEIGHTS, ExpertPool
+from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.files import new_folder, write_json
-from lorafuse_bench.fused import check_shapes, warn_of_shrinking
+from lorafuse_bench.fused import warn_of_shrinking
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import Adapter, FusionMethod, Merge
 from lorafuse_bench.heads import fit, set_base
+from lorafuse_bench.peft_tensors import WEIGHTS
 from lorafuse_bench.zoo.manifest import Zoo
 
 PROVENANCE = "lorafuse_export.json"
@@ -124,7 +126,7 @@ def _skeleton(zoo: Zoo, pool: ExpertPool) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(zoo.base_folder())
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)
-    check_shapes(skeleton, pool)
+    Base(skeleton).check(pool)
     return skeleton
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.files import sha256_file
@@ -25,7 +26,7 @@ from lorafuse_bench.fusion.base import (
     Prompts,
     RouterArtefact,
 )
-from lorafuse_bench.layers import FusedModule, Selection, block_list, block_of, install, linear_shape
+from lorafuse_bench.layers import FusedModule, Selection, install
 from lorafuse_bench.zoo.manifest import AdapterEntry, RouterEntry, Zoo, embedded_root
 
 ROUTER_WEIGHTS = "router.safetensors"
@@ -44,18 +45,14 @@ class FusedModel:
         self.zoo = zoo
         self.pool = pool
         self.selection = Selection()
-        self.blocks = int(model.config.get_text_config().num_hidden_layers)
         self.method: FusionMethod | None = None
         self.fuse_seconds = 0.0
         self.extra_parameters = 0
-        self.modules: Mapping[str, nn.Module] = dict(model.named_modules())
+        self.base = Base(model)
         self._routers: dict[str, RouterArtefact] = {}
         self._adapters: dict[str, AdapterArtefact] = {}
         self._in_use: dict[str, RouterEntry | AdapterEntry] = {}
-        layers = self.modules[block_list(self.modules, self.blocks)]
-        assert isinstance(layers, nn.ModuleList)
-        self.layers = layers
-        check_shapes(model, pool)
+        self.base.check(pool)
 
     @classmethod
     def of(cls, other: FusedModel, pool: ExpertPool) -> FusedModel:
@@ -73,9 +70,8 @@ class FusedModel:
         with torch.no_grad():
             updates = dict(method.updates(self))
         for name, update in updates.items():
-            weight = next(self.modules[name].parameters())
-            update.to(weight.device, weight.dtype)
-        install(self.model, self.modules, updates)
+            update.to(*self.base.place_of(name))
+        install(self.model, self.base.modules, updates)
         self.method = method
         self.fuse_seconds = time.perf_counter() - start
         routers = [self._routers[name] for name in self._in_use if name in self._routers]
@@ -127,7 +123,7 @@ class FusedModel:
     @torch.no_grad()
     def visit_blocks(self, prompts: Prompts, visitor: BlockVisitor) -> None:
         """Run the blocks over the prompts, calling `visitor(block, hidden)` before each."""
-        with block_hooks(self.layers, visitor):
+        with block_hooks(self.base.layers, visitor):
             # The inner model: routing needs no logits.
             self.model.base_model(
                 input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), use_cache=False
@@ -212,21 +208,3 @@ def block_hooks(layers: nn.ModuleList, visitor: BlockVisitor) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def check_shapes(model: PreTrainedModel, pool: ExpertPool) -> None:
-    """LorafuseError naming the adapter unless every adapted module is a linear map of `model` of that shape."""
-    blocks = int(model.config.get_text_config().num_hidden_layers)
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    for name, stack in pool.modules.items():
-        owner = next(e.name for e in pool.experts if name in e.factors)
-        if name not in modules or block_of(name, blocks) >= blocks:
-            raise LorafuseError(
-                f"adapter '{owner}' updates {name}, which the base model does not have. Use its own base."
-            )
-        shape = linear_shape(modules[name], name)
-        if shape != stack.shape:
-            raise LorafuseError(
-                f"adapter '{owner}' updates {name} as {stack.shape[0]}x{stack.shape[1]}, the base model's is"
-                f" {shape[0]}x{shape[1]}. Use its own base."
-            )

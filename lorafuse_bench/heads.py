@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.experts import WEIGHTS
 from lorafuse_bench.files import write_json
+from lorafuse_bench.peft_tensors import WEIGHTS
 
 VLLM_CPU_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Head sizes of vLLM's attention on CPUs (0.32)."""

@@ -8,7 +8,6 @@ one (merges that are not low-rank), one expert per row (oracle, MoA), and gates 
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -95,7 +94,7 @@ class StaticUpdate(AddedUpdate):
         self.register_buffer("B", B, persistent=False)
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        return add_product(y, F.linear(x, self.A), self.B)
+        return add_product(y, project(x, self.A), self.B)
 
     @property
     def size(self) -> int:
@@ -107,13 +106,15 @@ class RowUpdate(AddedUpdate):
 
     `A (N, r, in)`; a zero expert is appended so that index `BASE` adds nothing. B is kept transposed, `(N, r, out)`,
     because the batched product with each row's B then reads and writes along contiguous rows.
+    `scattered`: the module sees only some of each row's tokens, as an expert of a mixture does.
     """
 
     A: Tensor
     B_T: Tensor
 
-    def __init__(self, stack: ModuleStack, selection: Selection, block: int) -> None:
+    def __init__(self, stack: ModuleStack, selection: Selection, block: int, scattered: bool = False) -> None:
         super().__init__()
+        self.scattered = scattered
         self.register_buffer("A", F.pad(stack.A, (0, 0, 0, 0, 0, 1)), persistent=False)
         b = stack.B.transpose(1, 2).contiguous()
         self.register_buffer("B_T", F.pad(b, (0, 0, 0, 0, 0, 1)), persistent=False)
@@ -128,11 +129,27 @@ class RowUpdate(AddedUpdate):
         if expert == BASE:
             return y
         if expert is not None:
-            return add_product(y, F.linear(x, self.A[expert]), self.B_T[expert].T)
-        rows = self.selection.rows(self.block, len(x))
-        hidden = torch.bmm(x, self.A[rows].transpose(1, 2))
-        add = y.baddbmm if torch.is_grad_enabled() else y.baddbmm_
-        return add(hidden, self.B_T[rows])
+            return add_product(y, project(x, self.A[expert]), self.B_T[expert].T)
+        rows = index[:, self.block]
+        hidden = self._by_row(x, rows)
+        grouped = y.reshape(len(rows), -1, y.shape[-1])
+        add = grouped.baddbmm if torch.is_grad_enabled() else grouped.baddbmm_
+        return add(hidden, self.B_T[rows]).view(y.shape)
+
+    def _by_row(self, x: Tensor, rows: Tensor) -> Tensor:
+        """`(rows, tokens, r)`: `A_{e(n)} x_n`.
+
+        Some layers flatten their input to `(rows · tokens, in)`, and beam search repeats rows in place: either way
+        all that belongs to a row of the batch lies together.
+        """
+        if not x.is_floating_point():
+            return self.A[rows[:, None], :, x.reshape(len(rows), -1)]
+        if len(x) % len(rows) or self.scattered:
+            raise LorafuseError(
+                "tokens of several rows reach an adapted layer in no order of rows, so their experts cannot be told"
+                " apart there. Use batch size 1."
+            )
+        return torch.bmm(x.reshape(len(rows), -1, x.shape[-1]), self.A[rows].transpose(1, 2))
 
     @property
     def size(self) -> int:
@@ -152,6 +169,8 @@ class DenseUpdate(AddedUpdate):
         self.register_buffer("delta", delta, persistent=False)
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            return y + project(x, self.delta)
         return add_product(y, x, self.delta)
 
     @property
@@ -198,7 +217,7 @@ class GatedUpdate(AddedUpdate):
         self._all_present = not any(absent)
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        projected = F.linear(x, self.A)
+        projected = project(x, self.A)
         width = self.experts * self.rank
         hidden = projected[..., :width].unflatten(-1, (self.rank, self.experts))
         # Gates in fp32: in bf16 close scores would tie and change the choice.
@@ -213,6 +232,11 @@ class GatedUpdate(AddedUpdate):
     @property
     def size(self) -> int:
         return self.A.numel() + self.B.numel()
+
+
+def project(x: Tensor, A: Tensor) -> Tensor:
+    """`A x` for `x (..., in)`; for token ids `x (...)`, which an embedding takes as one-hot vectors, A's columns."""
+    return F.linear(x, A) if x.is_floating_point() else F.embedding(x, A.T)
 
 
 def add_product(y: Tensor, hidden: Tensor, B: Tensor) -> Tensor:
@@ -250,45 +274,49 @@ class FusedModule(nn.Module):
         return self.base.bias  # type: ignore[return-value]
 
 
+class FusedScaledEmbedding(FusedModule):
+    """An embedding that scales what it looks up, as Gemma's does: the update is scaled alike."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        update = self.update.add_to(torch.zeros_like(y), x)  # type: ignore[operator]
+        result: Tensor = y + update * self.base.embed_scale
+        return result
+
+
 def install(model: nn.Module, modules: Mapping[str, nn.Module], updates: Mapping[str, Update]) -> None:
     """Put a `FusedModule` in place of every module of `model` that has an update."""
     for name, update in updates.items():
-        model.set_submodule(name, FusedModule(modules[name], update))
+        scaled = isinstance(modules[name], nn.Embedding) and hasattr(modules[name], "embed_scale")
+        kind = FusedScaledEmbedding if scaled else FusedModule
+        model.set_submodule(name, kind(modules[name], update))
 
 
-def block_list(modules: Mapping[str, nn.Module], blocks: int) -> str:
-    """Name of the list of transformer blocks; LorafuseError when there is none of that length."""
-    for name, module in modules.items():
-        if isinstance(module, nn.ModuleList) and len(module) == blocks:
-            return name
-    raise LorafuseError(
-        f"{type(modules['']).__name__} has no list of {blocks} transformer blocks: it cannot be routed."
-    )
-
-
-def block_of(module: str, blocks: int) -> int:
-    """Index of the transformer block a module lies in; modules after the blocks count to the last."""
-    match = re.search(r"\.(\d+)\.", f".{module}.")
-    return int(match[1]) if match else blocks - 1
+def is_linear(module: nn.Module) -> bool:
+    """Whether it is a linear map: `nn.Linear`, GPT-2's `Conv1D`, or a quantised kind with sizes like theirs."""
+    sizes = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    return type(module).__name__ == "Conv1D" or all(isinstance(size, int) for size in sizes)
 
 
 def linear_shape(module: nn.Module, name: str) -> tuple[int, int]:
-    """(out, in) of an `nn.Linear` or `Conv1D`; LorafuseError for any other module."""
-    if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features
-    weight = getattr(module, "weight", None)
-    if type(module).__name__ == "Conv1D" and isinstance(weight, Tensor):
-        return weight.shape[1], weight.shape[0]
-    raise LorafuseError(
-        f"{name} is a {type(module).__name__}, not a linear map: adapters on it cannot be fused."
-    )
+    """(out, in) of a linear map, or of an embedding, which maps one-hot tokens; LorafuseError for other modules."""
+    if isinstance(module, nn.Embedding):
+        return module.embedding_dim, module.num_embeddings
+    if not is_linear(module):
+        raise LorafuseError(
+            f"{name} is a {type(module).__name__}, not a linear map: adapters on it cannot be fused."
+        )
+    if type(module).__name__ == "Conv1D":
+        return linear_weight(module).shape  # type: ignore[return-value]
+    return module.out_features, module.in_features  # type: ignore[return-value]
 
 
 def linear_weight(module: nn.Module) -> Tensor:
-    """`W (out, in)` of an `nn.Linear` or `Conv1D`."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight if isinstance(module, nn.Linear) else weight.T
+    """`W (out, in)` of a linear map, dequantised where it is quantised."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    weight: Tensor = dequantize_module_weight(module)
+    return weight.T if type(module).__name__ == "Conv1D" else weight
 
 
 def _only_value(values: list[int]) -> int | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, initialise
 from lorafuse_bench.layers import Selection, install
@@ -166,11 +167,11 @@ def method_of(spec: str) -> TrainedAdapter:
 
 def attached(model: PreTrainedModel, spec: str, tasks: int = 3) -> tuple[dict[str, TrainedUpdate], Selection]:
     """A model's new adapter, in place and as it starts, and what tells the rows' tasks."""
-    modules = dict(model.named_modules())
+    base = Base(model)
     selection = Selection()
-    updates = method_of(spec).attach(modules, model.config.num_hidden_layers, tasks, selection)
+    updates = method_of(spec).attach(base, tasks, selection)
     initialise(updates, 0)
-    install(model, modules, updates)
+    install(model, base.modules, updates)
     return updates, selection
 
 

@@ -15,7 +15,6 @@ from lorafuse_bench.layers import (
     RowUpdate,
     Selection,
     StaticUpdate,
-    block_of,
     linear_shape,
 )
 
@@ -91,10 +90,8 @@ def test_base_keeps_weight_and_bias_and_size_counts_the_factors(stack: ModuleSta
     assert StaticUpdate(stack.A[0], stack.B[0]).size == R * (IN + OUT)
 
 
-def test_block_of_and_linear_shape() -> None:
-    assert block_of("model.layers.11.mlp.up_proj", 12) == 11
-    assert block_of("transformer.h.0.attn.c_attn", 12) == 0
-    assert block_of("lm_head", 12) == 11
+def test_shapes_of_linear_maps_and_embeddings() -> None:
     assert linear_shape(nn.Linear(3, 5), "x") == linear_shape(Conv1D(5, 3), "x") == (5, 3)
-    with pytest.raises(LorafuseError, match="emb is a Embedding, not a linear map"):
-        linear_shape(nn.Embedding(3, 5), "emb")
+    assert linear_shape(nn.Embedding(3, 5), "x") == (5, 3)
+    with pytest.raises(LorafuseError, match="norm is a LayerNorm, not a linear map"):
+        linear_shape(nn.LayerNorm(3), "norm")

@@ -64,7 +64,7 @@ def test_routing_serves_every_expert_in_the_pools_order(fused: FusedModel, tmp_p
     assert served.how == "adapters"
     assert [path.name for path in served.adapters] == list(fused.pool.names)
     for i, path in enumerate(served.adapters):
-        fused.selection.set(torch.full((1, fused.blocks), i))
+        fused.selection.set(torch.full((1, fused.base.blocks), i))
         model = PeftModel.from_pretrained(load(served.model), str(path)).eval()
         torch.testing.assert_close(logits(model), logits(fused.model), rtol=1e-4, atol=1e-4)
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, initialise
@@ -175,8 +176,7 @@ def add_adapter(
     method = registry.parse(spec)
     assert isinstance(method, TrainedAdapter)
     model = AutoModelForCausalLM.from_pretrained(zoo.base_folder(), dtype=torch.float32)
-    modules = dict(model.named_modules())
-    updates = method.attach(modules, model.config.num_hidden_layers, len(tasks), Selection())
+    updates = method.attach(Base(model), len(tasks), Selection())
     initialise(updates, seed)
     disturb(updates.values(), seed)
     name = adapter_name(method, suite)

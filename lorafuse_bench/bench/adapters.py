@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.bench.models import Shape, random_model
 from lorafuse_bench.bench.timing import machine, paired, target
 from lorafuse_bench.fusion import registry
@@ -47,15 +48,14 @@ def run(shape: Shape | None = None, batch: int = 8, tokens: int = 64, rounds: in
 def adapted(base: PreTrainedModel, method: TrainedAdapter, rows: int) -> nn.Module:
     """The base with a new adapter, folded as at inference; row i is of task i modulo their number."""
     model, selection = twin(base), Selection()
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    blocks = int(model.config.get_text_config().num_hidden_layers)
-    updates = method.attach(modules, blocks, TASKS, selection)
+    own = Base(model)
+    updates = method.attach(own, TASKS, selection)
     initialise(updates, 0)
     for update in updates.values():
         update.requires_grad_(False).eval().fold()
-    install(model, modules, updates)
+    install(model, own.modules, updates)
     if method.tells_tasks_apart:
-        selection.set((torch.arange(rows) % TASKS)[:, None].repeat(1, blocks))
+        selection.set((torch.arange(rows) % TASKS)[:, None].repeat(1, own.blocks))
     return model
 
 

@@ -185,7 +185,7 @@ class Hf(Backend):
         """The model to generate with, with the rows' experts selected."""
         if chosen is not None:
             index = torch.tensor(chosen, device=self.lm.device)[:, None]
-            self.lm.fused.selection.set(index.expand(-1, self.lm.fused.blocks).clone())
+            self.lm.fused.selection.set(index.expand(-1, self.lm.fused.base.blocks).clone())
         return self.lm.model
 
     def extra(self, chosen: list[int] | None) -> dict[str, Any]:

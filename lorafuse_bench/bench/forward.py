@@ -92,7 +92,7 @@ def rows_apart(shape: Shape, experts: int, batch: int, tokens: int, rounds: int)
             theirs.load_adapter(str(path), adapter_name=f"e{i}")
     chosen = torch.randint(experts, (batch,), generator=torch.Generator().manual_seed(0))
     fused.use(registry.parse("oracle"))
-    fused.selection.set(chosen[:, None].expand(-1, fused.blocks).clone())
+    fused.selection.set(chosen[:, None].expand(-1, fused.base.blocks).clone())
     mixed = partial(theirs.eval(), adapter_names=[f"e{i}" for i in chosen.tolist()])
     models: dict[str, Model] = {"base": random_model(shape), "rows": fused.model, "peft_mixed": mixed}
     ids = _tokens(shape, batch, tokens)

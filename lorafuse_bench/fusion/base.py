@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.layers import DenseUpdate, RowUpdate, Selection, StaticUpdate, Update, block_of
+from lorafuse_bench.layers import DenseUpdate, RowUpdate, Selection, StaticUpdate, Update
 
 Family = Literal["floor", "reference", "merging", "routing", "ensembling", "adapters"]
 Need = Literal["task_id", "router", "adapter", "train_data"]
@@ -92,10 +93,9 @@ class Runtime(Protocol):
     """What a method may ask of the model it is fused into (implemented by `FusedModel`)."""
 
     selection: Selection
-    blocks: int
+    base: Base
+    """The base as it was loaded: its modules and blocks."""
     pool: ExpertPool
-    modules: Mapping[str, nn.Module]
-    """The base's own modules by name."""
 
     def adapter(self, method: FusionMethod) -> AdapterArtefact:
         """The zoo's adapter that was trained with this method's options."""
@@ -243,7 +243,7 @@ class Ensembling(FusionMethod):
 
 def _row_updates(pool: ExpertPool, runtime: Runtime) -> dict[str, Update]:
     return {
-        m: RowUpdate(stack, runtime.selection, block_of(m, runtime.blocks))
+        m: RowUpdate(stack, runtime.selection, runtime.base.block_of(m), scattered=".experts." in m)
         for m, stack in pool.modules.items()
     }
 

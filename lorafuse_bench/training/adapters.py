@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file, write_bytes, write_json
 from lorafuse_bench.fused import ADAPTER_WEIGHTS
@@ -139,11 +140,11 @@ class AdapterTraining(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False)
         self.selection = Selection()
-        self.blocks = int(model.config.get_text_config().num_hidden_layers)
-        modules: dict[str, nn.Module] = dict(model.named_modules())
-        self.updates: Mapping[str, TrainedUpdate] = method.attach(modules, self.blocks, tasks, self.selection)
+        base = Base(model)
+        self.blocks = base.blocks
+        self.updates: Mapping[str, TrainedUpdate] = method.attach(base, tasks, self.selection)
         initialise(self.updates, seed)
-        install(model, modules, self.updates)
+        install(model, base.modules, self.updates)
 
     def forward(
         self,

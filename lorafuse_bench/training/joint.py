@@ -13,13 +13,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lorafuse_bench.device import AUTO, Compute
-from lorafuse_bench.experts import WEIGHTS, ExpertPool
+from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.files import sha256_file, write_bytes, write_json
 from lorafuse_bench.fused import FusedModel, block_hooks
 from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import FusedModule, RowUpdate
+from lorafuse_bench.peft_tensors import WEIGHTS
 from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training.examples import Batches, Head, PadRight, pad_token, prompt_of, tokenize
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
@@ -128,11 +129,11 @@ class JointMoa(nn.Module):
             return nn.Parameter(drawn.to(device))
 
         self.w1, self.w2 = (
-            draw(fused.blocks, settings.hidden, width),
-            draw(fused.blocks, experts, settings.hidden),
+            draw(fused.base.blocks, settings.hidden, width),
+            draw(fused.base.blocks, experts, settings.hidden),
         )
-        self.b1 = nn.Parameter(torch.zeros(fused.blocks, settings.hidden, device=device))
-        self.b2 = nn.Parameter(torch.zeros(fused.blocks, experts, device=device))
+        self.b1 = nn.Parameter(torch.zeros(fused.base.blocks, settings.hidden, device=device))
+        self.b2 = nn.Parameter(torch.zeros(fused.base.blocks, experts, device=device))
 
     def router(self) -> dict[str, Tensor]:
         """The routers' tensors, as MoA reads them."""
@@ -155,8 +156,8 @@ class JointMoa(nn.Module):
             h = pool_hidden(hidden, prompts, self.settings.pool)
             routing.append(F.cross_entropy(router_logits(tensors, block, h), task))
 
-        self.fused.selection.set(task[:, None].repeat(1, self.fused.blocks))
-        with block_hooks(self.fused.layers, visit):
+        self.fused.selection.set(task[:, None].repeat(1, self.fused.base.blocks))
+        with block_hooks(self.fused.base.layers, visit):
             language, own = completion_loss(
                 self.model, labels, input_ids=input_ids, attention_mask=attention_mask
             )

@@ -91,7 +91,7 @@ def train_router(
         informative = informative_blocks(accuracy, len(fused.pool))
         if unadapted or len(informative) == len(accuracy):
             break
-        unadapted = tuple(block for block in range(fused.blocks) if block not in informative)
+        unadapted = tuple(block for block in range(fused.base.blocks) if block not in informative)
     _LOGGER.info("router accuracy per block: %s", ", ".join(f"{a:.3f}" for a in accuracy))
     record = {
         **asdict(settings),
@@ -258,7 +258,7 @@ def block_features(
         lengths = torch.tensor([len(prompts[i]) for i in batch])
         device = fused.model.device
         rows = Prompts(ids.to(device), lengths.to(device), ("",) * len(batch))
-        index = torch.tensor([labels[i] for i in batch], device=device)[:, None].repeat(1, fused.blocks)
+        index = torch.tensor([labels[i] for i in batch], device=device)[:, None].repeat(1, fused.base.blocks)
         index[:, list(unadapted)] = BASE
         pooled: list[Tensor] = []
 

@@ -8,6 +8,7 @@ from adapters import method_of
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.layers import Selection
 
 TASKS = 9  # CSR-MTL
@@ -29,15 +30,15 @@ def llama() -> dict[str, nn.Module]:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     assert sum(p.numel() for p in model.parameters()) == 8_030_261_248
-    return dict(model.named_modules())
+    return Base(model)
 
 
-def share(modules: dict[str, nn.Module], spec: str) -> float:
+def share(base: Base, spec: str) -> float:
     """Per cent, as the paper prints it."""
-    updates = method_of(spec).attach(modules, 32, TASKS, Selection())
+    updates = method_of(spec).attach(base, TASKS, Selection())
     assert all(p.device.type == "meta" for update in updates.values() for p in update.parameters())
     trained = sum(update.size for update in updates.values())
-    return round(100 * trained / sum(p.numel() for p in modules[""].parameters()), 2)
+    return round(100 * trained / sum(p.numel() for p in base.model.parameters()), 2)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.experts import WEIGHTS, ExpertPool, LoraExpert
+from lorafuse_bench.experts import ExpertPool, LoraExpert
 from lorafuse_bench.export import export_merge
 from lorafuse_bench.files import sha256_files
 from lorafuse_bench.fused import FusedModel
@@ -31,6 +31,7 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.merging.elementwise import drop_and_rescale, keep_largest
 from lorafuse_bench.fusion.routing.gates import softmax_top_k
 from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.peft_tensors import WEIGHTS
 from lorafuse_bench.zoo.index import index_adapters
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -70,7 +71,7 @@ def test_trap_01_one_rslora_adapter_is_itself(tmp_path: Path, spec: str) -> None
     torch.testing.assert_close(fused_logits(zoo, spec), peft, rtol=1e-4, atol=1e-4)
     for change in ({"use_dora": True}, {"lora_bias": True}):
         edit_config(tmp_path / "experts" / "a", **change)
-        with pytest.raises(LorafuseError, match="DoRA|bias"):
+        with pytest.raises(LorafuseError, match="use_dora=True|lora_bias=True"):
             ExpertPool.from_zoo(zoo)
 
 
@@ -170,7 +171,7 @@ def test_trap_08_small_updates_survive_a_bf16_base(tmp_path: Path, spec: str) ->
 
 def test_trap_09_modules_to_save_are_refused(tmp_path: Path) -> None:
     write_adapter(tmp_path / "a", tiny_model(), ("q_proj",), modules_to_save=["lm_head"])
-    with pytest.raises(LorafuseError, match=r"adapter 'a' uses modules_to_save \['lm_head'\]"):
+    with pytest.raises(LorafuseError, match=r"adapter 'a' uses modules_to_save=\['lm_head'\]"):
         LoraExpert.load(tmp_path / "a", "a", "a")
 
 
@@ -192,15 +193,6 @@ def test_trap_10_tied_embeddings_stay_when_the_output_layer_is_adapted(tmp_path:
     with torch.no_grad():
         written = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)(IDS).logits
     torch.testing.assert_close(written, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_trap_10_adapted_embeddings_are_refused(tmp_path: Path) -> None:
-    write_adapter(tmp_path / "a", tiny_model(), ("q_proj",))
-    tensors = load_file(tmp_path / "a" / WEIGHTS)
-    tensors["base_model.model.model.embed_tokens.lora_embedding_A"] = torch.ones(4, 257)
-    save_file(tensors, tmp_path / "a" / WEIGHTS)
-    with pytest.raises(LorafuseError, match=r"adapter 'a': unexpected tensor .*lora_embedding_A"):
-        LoraExpert.load(tmp_path / "a", "a", "a")
 
 
 @pytest.mark.parametrize("spec", ["concat", "dare:density=1+combine=sum"])

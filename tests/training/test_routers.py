@@ -91,7 +91,7 @@ def test_teacher_forced_features_are_those_of_the_dense_experts(zoo: Zoo) -> Non
         torch.tensor([x + [0] * (width - len(x)) for x in ids]), torch.tensor([len(x) for x in ids]), ("", "")
     )
     seen: list[torch.Tensor] = []
-    fused.selection.set(torch.tensor([[0], [2]]).repeat(1, fused.blocks))
+    fused.selection.set(torch.tensor([[0], [2]]).repeat(1, fused.base.blocks))
     fused.visit_blocks(rows, lambda block, hidden: seen.append(hidden))
     base = load_base(zoo.root)
     for row, expert in enumerate((0, 2)):

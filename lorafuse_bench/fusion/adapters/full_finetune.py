@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.fusion.adapters.trained import Place, TrainedAdapter, TrainedUpdate
 from lorafuse_bench.fusion.base import option
 from lorafuse_bench.fusion.papers import MOORE
@@ -65,14 +66,13 @@ class FullFinetune(TrainedAdapter):
 
     def attach(
         self,
-        modules: Mapping[str, nn.Module],
-        blocks: int,
+        base: Base,
         tasks: int,
         selection: Selection,
         saved: Mapping[str, Tensor] | None = None,
     ) -> dict[str, TrainedUpdate]:
         made: dict[int, nn.Parameter] = {}
         owners = {
-            name: m for name, m in modules.items() if next(m.parameters(recurse=False), None) is not None
+            name: m for name, m in base.modules.items() if next(m.parameters(recurse=False), None) is not None
         }
         return {name: FullUpdate(module, made) for name, module in owners.items()}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.adapters.lora import LoraUpdate
 from lorafuse_bench.fusion.adapters.mixture import RoutedUpdate, check_sizes, load_loss
@@ -107,13 +107,13 @@ class Mixlora(TrainedAdapter):
             return MixloraUpdate(base, self)
         return LoraUpdate(base, self.rank, self.scale)
 
-    def adapted(self, modules: Mapping[str, nn.Module], blocks: int) -> dict[str, nn.Module]:
-        ffns = {name for name, module in modules.items() if all(hasattr(module, part) for part in MAPS)}
+    def adapted(self, base: Base) -> dict[str, nn.Module]:
+        ffns = {name for name, module in base.modules.items() if all(hasattr(module, part) for part in MAPS)}
         if not ffns:
             raise LorafuseError(
                 f"method '{self.name}' needs FFN blocks of {', '.join(MAPS)}, which this base does not have."
                 " Choose another method or base."
             )
-        linears = linear_maps(modules, blocks, self.targets)
+        linears = linear_maps(base, self.targets)
         chosen = {name for name in linears if name.rpartition(".")[0] not in ffns} | ffns
-        return {name: module for name, module in modules.items() if name in chosen}
+        return {name: module for name, module in base.modules.items() if name in chosen}

@@ -10,9 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lorafuse_bench.base_model import Base
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.fusion.base import AdapterArtefact, Family, FusionMethod, Need, Prompts, Runtime, option
-from lorafuse_bench.layers import BASE, Selection, Update, block_list, block_of, linear_shape
+from lorafuse_bench.layers import BASE, Selection, Update, linear_shape
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,13 @@ class TrainedAdapter(FusionMethod):
         """Whether a row's task makes a difference."""
         return "task_id" in self.needs
 
-    def adapted(self, modules: Mapping[str, nn.Module], blocks: int) -> dict[str, nn.Module]:
+    def adapted(self, base: Base) -> dict[str, nn.Module]:
         """The modules that get an update, by name."""
-        return linear_maps(modules, blocks, self.targets)
+        return linear_maps(base, self.targets)
 
     def attach(
         self,
-        modules: Mapping[str, nn.Module],
-        blocks: int,
+        base: Base,
         tasks: int,
         selection: Selection,
         saved: Mapping[str, Tensor] | None = None,
@@ -107,15 +107,13 @@ class TrainedAdapter(FusionMethod):
         """A new update for every adapted module, by name; `saved` may hold what it would derive from the base."""
         derived = by_module(saved or {})
         return {
-            name: self.update(module, Place(block_of(name, blocks), tasks, selection, derived.get(name, {})))
-            for name, module in self.adapted(modules, blocks).items()
+            name: self.update(module, Place(base.block_of(name), tasks, selection, derived.get(name, {})))
+            for name, module in self.adapted(base).items()
         }
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
         artefact = runtime.adapter(self)
-        updates = self.attach(
-            runtime.modules, runtime.blocks, len(artefact.tasks), runtime.selection, artefact.tensors
-        )
+        updates = self.attach(runtime.base, len(artefact.tasks), runtime.selection, artefact.tensors)
         load(updates, artefact)
         for update in updates.values():
             update.requires_grad_(False).eval().fold()
@@ -127,19 +125,12 @@ class TrainedAdapter(FusionMethod):
         tasks = runtime.adapter(self).tasks
         index = [tasks.index(task) if task in tasks else BASE for task in prompts.tasks]
         column = torch.tensor(index, device=prompts.input_ids.device)[:, None]
-        return column.expand(-1, runtime.blocks).clone()
+        return column.expand(-1, runtime.base.blocks).clone()
 
 
-def linear_maps(
-    modules: Mapping[str, nn.Module], blocks: int, targets: str | None = None
-) -> dict[str, nn.Module]:
+def linear_maps(base: Base, targets: str | None = None) -> dict[str, nn.Module]:
     """The linear maps inside the transformer blocks, or those whose last name is among `a/b/c`, by name."""
-    prefix = block_list(modules, blocks) + "."
-    inside = {
-        name: module
-        for name, module in modules.items()
-        if name.startswith(prefix) and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
-    }
+    inside = base.linear_maps()
     if targets is None:
         return inside
     present = {name.rsplit(".", 1)[-1] for name in inside}

@@ -40,7 +40,7 @@ class Ensemble(Ensembling):
 
     def members(self, runtime: Runtime) -> Members:
         experts = len(runtime.pool)
-        index = torch.arange(experts)[:, None].expand(-1, runtime.blocks)
+        index = torch.arange(experts)[:, None].expand(-1, runtime.base.blocks)
         return Members(index, torch.full((experts,), 1 / experts))
 
     def add(self, total: Tensor | None, logits: Tensor, weights: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Moa(RowRouting):
         columns = _columns(router, runtime.pool)
         blocks = router.settings["informative_blocks"]
         device = prompts.input_ids.device
-        index = torch.full((len(prompts.tasks), runtime.blocks), BASE, device=device)
+        index = torch.full((len(prompts.tasks), runtime.base.blocks), BASE, device=device)
         logits: dict[int, Tensor] = {}
 
         def visit(block: int, hidden: Tensor) -> None:
@@ -70,7 +70,7 @@ class Moa(RowRouting):
 
         runtime.selection.set(index)
         runtime.visit_blocks(prompts, visit)
-        return decide([logits[b] for b in blocks], blocks, runtime.blocks, self.decision)
+        return decide([logits[b] for b in blocks], blocks, runtime.base.blocks, self.decision)
 
     def _router(self, runtime: Runtime) -> RouterArtefact:
         return runtime.router(self.name, pool=self.pool, training=self.training)

@@ -55,7 +55,7 @@ class Oracle(RowRouting):
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor:
         index = [expert_of(runtime.pool, task, self.wrong) for task in prompts.tasks]
         column = torch.tensor(index, device=prompts.input_ids.device)[:, None]
-        return column.expand(-1, runtime.blocks).clone()
+        return column.expand(-1, runtime.base.blocks).clone()
 
 
 def expert_of(pool: ExpertPool, task: str, wrong: bool) -> int:

@@ -1,0 +1,131 @@
+"""adapter_model.safetensors of a LoRA adapter: its factors by module, checked, and the copies of base weights in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lorafuse_bench.errors import LorafuseError
+
+WEIGHTS = "adapter_model.safetensors"
+
+Factors = Mapping[str, tuple[Tensor, Tensor]]
+"""Module -> `(A (r, in), B (out, r))`. An embedding maps one-hot tokens: `in` counts its tokens."""
+
+_PREFIX = "base_model.model."
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<factor>[AB])(?:\.default)?(?:\.weight)?")
+_COPY = re.compile(r"(?P<module>.+?)(?:\.base_layer)?\.(?P<parameter>weight|bias)")
+# What torch.compile, FSDP and activation checkpointing put into the names of the modules they wrap.
+_WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_OTHER_WEIGHTS = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model-*.safetensors")
+
+
+@dataclass(frozen=True)
+class BaseCopy:
+    """A parameter of the base that PEFT saved beside the factors, such as that of an adapted output layer."""
+
+    file: Path
+    key: str
+    module: str
+    parameter: str
+
+    def read(self) -> Tensor:
+        """The copy's values."""
+        with safe_open(self.file, framework="pt") as opened:
+            return opened.get_tensor(self.key)
+
+
+def read_tensors(folder: Path, name: str) -> tuple[Factors, tuple[BaseCopy, ...]]:
+    """The factors of a PEFT folder in fp32, and what it copies of the base, which is left in the file.
+
+    LorafuseError names the adapter and the tensor that is missing, damaged, not finite, of no known kind or shape.
+    """
+    file = _weights_file(folder, name)
+    halves: dict[str, dict[str, Tensor]] = {}
+    copies = []
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for key in sorted(opened.keys()):
+                found = _parse(key, name)
+                if isinstance(found, tuple):
+                    module, parameter = found
+                    copies.append(BaseCopy(file, key, module, parameter))
+                elif halves.setdefault(found["module"], {}).get(found["factor"]) is None:
+                    halves[found["module"]][found["factor"]] = _checked(opened.get_tensor(key), key, name)
+                else:
+                    raise LorafuseError(f"adapter '{name}': {key} is there twice. Save the adapter again.")
+    except (SafetensorError, OSError) as error:
+        raise LorafuseError(
+            f"adapter '{name}': {file} is damaged ({error}). Restore or retrain it."
+        ) from error
+    return _paired(halves, name), tuple(copies)
+
+
+def _weights_file(folder: Path, name: str) -> Path:
+    """The one file of weights; a pickle, or a second file beside it, is refused by name."""
+    file = folder / WEIGHTS
+    others = sorted(p.name for pattern in _OTHER_WEIGHTS for p in folder.glob(pattern))
+    if not file.is_file():
+        pickles = [other for other in others if not other.endswith(".safetensors")]
+        found = f" ({', '.join(pickles)} is a pickle, which can run code)" if pickles else ""
+        raise LorafuseError(f"adapter '{name}': no {file}{found}. Save it with safe_serialization=True.")
+    if others:
+        raise LorafuseError(
+            f"adapter '{name}': beside {file} lies {others[0]}, and only one can be the adapter's weights."
+            " Remove the other."
+        )
+    return file
+
+
+def _parse(key: str, name: str) -> re.Match[str] | tuple[str, str]:
+    """A factor's `module` and `factor`, or module and parameter of a copy of the base's weights."""
+    plain = _WRAPPERS.sub("", key).removeprefix("module.")
+    if plain.startswith(_PREFIX):
+        plain = plain.removeprefix(_PREFIX)
+        factor = _FACTOR.fullmatch(plain)
+        if factor is not None:
+            return factor
+        copy = _COPY.fullmatch(plain)
+        if copy is not None and ".lora_" not in plain:
+            return copy["module"], copy["parameter"]
+    raise LorafuseError(
+        f"adapter '{name}': unexpected tensor {key}. Only lora_A and lora_B of linear maps and embeddings are fused."
+    )
+
+
+def _checked(tensor: Tensor, key: str, name: str) -> Tensor:
+    """A factor in fp32; LorafuseError unless it is a matrix of finite floating-point numbers."""
+    if tensor.dtype not in _FLOATS:
+        raise LorafuseError(
+            f"adapter '{name}': {key} is of type {str(tensor.dtype).removeprefix('torch.')}."
+            " Save it in float32, float16 or bfloat16."
+        )
+    if tensor.ndim != 2 or tensor.numel() == 0:
+        raise LorafuseError(
+            f"adapter '{name}': {key} has shape {list(tensor.shape)} and is no matrix. Adapters of linear maps and"
+            " embeddings are fused; one saved from ZeRO-3 or FSDP shards must be gathered before it is saved."
+        )
+    single = tensor.float()
+    if not torch.isfinite(single).all():
+        raise LorafuseError(
+            f"adapter '{name}': {key} holds NaN or infinity, or more than fp32 holds. Retrain or restore it."
+        )
+    return single
+
+
+def _paired(halves: Mapping[str, Mapping[str, Tensor]], name: str) -> Factors:
+    if not halves:
+        raise LorafuseError(f"adapter '{name}' is empty: its file holds no LoRA factors. Save it again.")
+    for module, half in halves.items():
+        if set(half) != {"A", "B"} or half["A"].shape[0] != half["B"].shape[1]:
+            raise LorafuseError(
+                f"adapter '{name}': lora_A and lora_B of {module} do not fit each other. Save it again."
+            )
+    return {module: (half["A"], half["B"]) for module, half in halves.items()}
