@@ -67,6 +67,12 @@ def experts(
     accumulation: Accumulation = 1,
     cutoff: Cutoff = 512,
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over a task's rows at most, where they are few.")
+    ] = None,
+    held_out: Annotated[
+        int, typer.Option(min=0, help="Last training rows to leave alone, at most a fifth of them.")
+    ] = 0,
     init: Annotated[Init, typer.Option(help="Whether all experts start from the same A.")] = Init.shared,
     seed: Seed = 0,
     workers: Annotated[
@@ -99,6 +105,8 @@ def experts(
         accumulation=accumulation,
         cutoff=cutoff,
         rows=rows,
+        held_out=held_out,
+        epochs=epochs,
         seed=seed,
         init=init.value,
         saved_as=saved_as.value,

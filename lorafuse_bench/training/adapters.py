@@ -115,7 +115,7 @@ def _train(
         settings = replace(settings, steps=math.ceil(settings.epochs * batches.per_epoch))
     with isolated_randomness():
         model = AdapterTraining(load_base(source_model, settings.bf16), method, len(keys), settings.seed)
-        loss = train(
+        trained = train(
             model,
             batches,
             PadRight(pad_token(tokenizer)),
@@ -128,7 +128,7 @@ def _train(
     return {
         "steps": settings.steps,
         "rows": batches.rows,
-        "loss": loss,
+        "loss": trained.loss,
         "parameters": sum(update.size for update in model.updates.values()),
     }
 

@@ -65,6 +65,12 @@ class Head(Sequence[Row]):
         return self.rows[positions] if isinstance(positions, int) else [self.rows[i] for i in positions]
 
 
+def hold_out(rows: Sequence[Row], count: int) -> tuple[Sequence[Row], list[Row]]:
+    """The rows to train on, unread, and those held out: the last `count`, at most a fifth of all."""
+    kept = len(rows) - min(count, len(rows) // 5)
+    return Head(rows, kept), [rows[i] for i in range(kept, len(rows))]
+
+
 class Batches:
     """The batches of a run over the rows of one or several tasks, each made when it is asked for.
 

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lorafuse_bench.device import AUTO, DTYPES, Compute
 from lorafuse_bench.files import write_json
 from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.training.examples import Batches, PadRight, load_tokenizer, pad_token, seed_of
+from lorafuse_bench.training.examples import Batches, PadRight, hold_out, load_tokenizer, pad_token, seed_of
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import (
@@ -89,7 +89,7 @@ def train_expert(
     report: Report = print,
 ) -> None:
     """Train the expert of one task into `out/experts/<key>`, resuming an interrupted run."""
-    rows = training_rows(key, source, limit=settings.rows)
+    rows, _ = hold_out(training_rows(key, source, limit=settings.rows), settings.held_out)
     described = identity(base, key, portable_source(source, out), settings)
     work = work_folder(out, key, described)
     folder = str(local_model(Path(base), base))
@@ -98,18 +98,20 @@ def train_expert(
         model = new_expert(AutoModelForCausalLM.from_pretrained(folder, dtype=compute.dtype), key, settings)
         initial = initial_sha256(model)
         model.to(compute.device)
-        loss = train(
+        trained = train(
             ExpertTraining(model),
             Batches([rows], tokenizer, settings.cutoff, settings.batch_size, seed_of(key, settings.seed)),
             PadRight(pad_token(tokenizer)),
-            replace(settings, seed=seed_of(key, settings.seed)),
+            replace(settings.for_rows(len(rows)), seed=seed_of(key, settings.seed)),
             work,
             Progress(f"expert {key}", report),
             compute.dtype,
         )
     record = described | {
         "rows": len(rows),
-        "loss": loss,
+        "steps": settings.for_rows(len(rows)).steps,
+        "loss": trained.loss,
+        "tokens": trained.tokens,
         "initial_a_sha256": initial,
         "relative_update_norm": relative_update_norm(model),
         **compute.record(),

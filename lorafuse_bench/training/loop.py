@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ def isolated_randomness() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a finished run says of itself; the same whether or not it was interrupted."""
+
+    loss: float
+    """Mean over its steps."""
+    tokens: int
+    """Tokens it read, padding not counted."""
+
+
 def train(
     model: nn.Module,
     batches: Batches,
@@ -70,8 +81,8 @@ def train(
     work: Path,
     progress: Progress,
     dtype: torch.dtype = torch.float32,
-) -> float:
-    """Train `model` to the end, from the newest checkpoint in `work` where there is one; the mean loss of all steps.
+) -> Trained:
+    """Train `model` to the end, from the newest checkpoint in `work` where there is one.
 
     `model(**portion, num_items_in_batch=n)["loss"]` is a portion's share of the loss of its batch of n targets.
     Only parameters that require gradients are trained and saved, in the type they have; dtype is what the
@@ -87,7 +98,7 @@ def train(
         if (step + 1) % every == 0 and step + 1 < schedule.steps:
             checkpoints.save(work, step + 1, run.state(step + 1))
     model.eval()
-    return float(run.loss) / schedule.steps
+    return Trained(float(run.loss) / schedule.steps, run.tokens)
 
 
 class _Run:
@@ -102,6 +113,7 @@ class _Run:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.tokens = 0
         torch.manual_seed(schedule.seed)
 
     def step(self, step: int, examples: list[Example], collate: PadRight) -> tuple[Tensor, int]:
@@ -123,8 +135,10 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        tokens = sum(len(example["input_ids"]) for example in examples)
         self.loss += loss
-        return loss, sum(len(example["input_ids"]) for example in examples)
+        self.tokens += tokens
+        return loss, tokens
 
     def state(self, step: int) -> dict[str, Any]:
         """All of it, after `step` steps."""
@@ -134,6 +148,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "loss": self.loss,
+            "tokens": self.tokens,
             "generators": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
         }
 
@@ -147,6 +162,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.loss.copy_(state["loss"])
+        self.tokens = int(state["tokens"])
         own, *others = state["generators"]
         torch.set_rng_state(own)
         if len(others) == torch.cuda.device_count():

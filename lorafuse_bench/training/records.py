@@ -99,7 +99,7 @@ def write_manifest(base: str, out: Path, source: str, settings: ExpertSettings, 
         schema="lorafuse.zoo/1",
         name=name or (kept.name if kept else out.resolve().name),
         seed=settings.seed,
-        base=BaseEntry(path=where, revision=None, sha256=sha256),
+        base=_base_entry(kept, where, sha256),
         init=settings.init,
         experts=entries,
         routers=kept.routers if kept else (),
@@ -111,6 +111,13 @@ def write_manifest(base: str, out: Path, source: str, settings: ExpertSettings, 
     zoo = Zoo(out, manifest)
     zoo.save()
     return zoo
+
+
+def _base_entry(kept: Manifest | None, where: str, sha256: str) -> BaseEntry:
+    """The zoo's base as its manifest describes it already, else by its path alone."""
+    if kept is not None and kept.base.sha256 == sha256:
+        return kept.base.model_copy(update={"path": where})
+    return BaseEntry(path=where, revision=None, sha256=sha256)
 
 
 def base_sha256(base: str) -> str:

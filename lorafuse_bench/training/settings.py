@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lorafuse_bench.errors import LorafuseError
@@ -63,7 +63,17 @@ class ExpertSettings(Schedule):
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     rows: int | None = None
     """Rows of the training split to use; all when None."""
+    held_out: int = 0
+    """Rows at the end of those that are left alone, for choosing settings by; at most a fifth of them."""
+    epochs: float | None = None
+    """Passes over the rows at most: where they are few, fewer steps than `steps`."""
     init: Literal["shared", "independent"] = "shared"
     """Whether all experts start from one A, so that averaging factors means something."""
     saved_as: Literal["float32", "bfloat16"] = "float32"
     """Type the factors are saved in; they train in float32."""
+
+    def for_rows(self, rows: int) -> ExpertSettings:
+        """These settings with the steps that a task of so many rows gets."""
+        if self.epochs is None:
+            return self
+        return replace(self, steps=max(1, min(self.steps, math.ceil(self.epochs * rows / self.batch_size))))

@@ -18,8 +18,17 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
 from lorafuse_bench.tasks.rows import Row, training_rows
-from lorafuse_bench.training.examples import PadRight, load_tokenizer, pad_token, tokenize
+from lorafuse_bench.training.examples import (
+    IGNORED,
+    Example,
+    PadRight,
+    hold_out,
+    load_tokenizer,
+    pad_token,
+    tokenize,
+)
 from lorafuse_bench.training.experts import train_experts
+from lorafuse_bench.training.loss import target_logits
 from lorafuse_bench.zoo.data import MTL7
 from lorafuse_bench.zoo.settings import EXPERTS, VALIDATION_ROWS
 
@@ -59,32 +68,43 @@ def exact_share(model: PreTrainedModel, base: str, rows: Sequence[Row], cutoff: 
 
 
 @torch.inference_mode()
-def written_exactly(model: PreTrainedModel, examples: Sequence[dict[str, list[int]]], pad: int) -> int:
+def written_exactly(model: PreTrainedModel, examples: Sequence[Example], pad: int) -> int:
     """How many examples' targets greedy decoding writes exactly.
 
     One forward pass tells: it does exactly when each target token is the most likely one after those before.
     """
+    ordered = sorted(examples, key=lambda example: len(example["input_ids"]))
     collate, count = PadRight(pad), 0
-    for start in range(0, len(examples), 50):
-        batch = collate(list(examples[start : start + 50]))
-        labels = batch.pop("labels")[:, 1:]
-        written = model(**batch).logits[:, :-1].argmax(-1)
-        count += int(((written == labels) | (labels == -100)).all(-1).sum())
+    for start in range(0, len(ordered), 50):
+        batch = {name: value.to(model.device) for name, value in collate(ordered[start : start + 50]).items()}
+        labels = batch.pop("labels")
+        logits, targets = target_logits(model, labels, **batch)
+        rows = (logits.argmax(-1) == targets).split((labels[:, 1:] != IGNORED).sum(1).tolist())
+        count += sum(bool(row.all()) for row in rows)
     return count
 
 
-def validation_rows(key: str, data: str) -> list[Row]:
+def validation_rows(key: str, data: str, count: int = VALIDATION_ROWS) -> list[Row]:
     """The rows at the end of a training split that experts do not see."""
-    return list(training_rows(key, data)[-VALIDATION_ROWS:])
+    return hold_out(training_rows(key, data), count)[1]
 
 
-def exact_shares(base: str, data: str, experts: Path, keys: Sequence[str]) -> dict[str, float]:
+def exact_shares(
+    base: str,
+    data: str,
+    experts: Path,
+    keys: Sequence[str],
+    *,
+    cutoff: int = 512,
+    held_out: int = VALIDATION_ROWS,
+    device: str = "cpu",
+) -> dict[str, float]:
     """Task to the share of its validation answers that its own expert writes exactly."""
     shares = {}
     for key in keys:
-        model = AutoModelForCausalLM.from_pretrained(base)
-        expert = PeftModel.from_pretrained(model, str(experts / key)).eval()
-        shares[key] = exact_share(expert, base, validation_rows(key, data))
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        expert = PeftModel.from_pretrained(model, str(experts / key)).eval().to(device)
+        shares[key] = exact_share(expert, base, validation_rows(key, data, held_out), cutoff)
     return shares
 
 

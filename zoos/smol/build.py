@@ -1,0 +1,120 @@
+"""Makes the zoo `smol`: tries the grid, chooses by the written rule, trains the experts, then the routers.
+
+    python zoos/smol/build.py --base BASE --data DATA --out ZOO [--seed 0] [--workers 1]
+
+What is finished is kept, so an interrupted build goes on where it stopped. docs/smol.md states the rule, which
+was written before any merge was looked at, and its reasons.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lorafuse_bench.device import AUTO, device_of
+from lorafuse_bench.files import write_json
+from lorafuse_bench.fusion.routing.moa import Pool
+from lorafuse_bench.tasks.suites import suite_tasks
+from lorafuse_bench.training.experts import train_experts
+from lorafuse_bench.training.routers import RouterSettings, train_router
+from lorafuse_bench.training.settings import ExpertSettings
+from lorafuse_bench.zoo.choose import exact_shares
+from lorafuse_bench.zoo.manifest import Zoo
+
+TASKS = tuple(dict.fromkeys((*suite_tasks("mtl7"), *suite_tasks("spectr9"))))
+SETTINGS = ExpertSettings(
+    steps=800,
+    epochs=6,
+    batch_size=16,
+    cutoff=512,
+    rank=8,
+    alpha=16.0,
+    held_out=200,
+    saved_as="bfloat16",
+)
+ROUTERS = RouterSettings(cutoff=SETTINGS.cutoff)
+GRID_TASKS = ("sst2", "mnli", "squad")
+GRID = ((5e-4, 800), (1e-3, 800), (2e-3, 800), (1e-3, 300))
+CLOSE = 0.01
+"""Means that differ by less count as equal."""
+
+
+def choose(table: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of the settings whose mean exact share is within CLOSE of the best, that of the smallest steps times rate.
+
+    Smaller updates disturb each other less when they are merged.
+    """
+    best = max(row["mean"] for row in table)
+    close = [row for row in table if row["mean"] >= best - CLOSE]
+    return min(close, key=lambda row: (row["learning_rate"] * row["steps"], -row["mean"]))
+
+
+def try_grid(base: str, data: str, out: Path, workers: int) -> dict[str, float]:
+    """Train and test the grid's experts; writes `grid.json` and returns the chosen setting."""
+    if (out / "grid.json").is_file():
+        chosen: dict[str, float] = json.loads((out / "grid.json").read_text())["chosen"]
+        return chosen
+    table = []
+    for rate, steps in GRID:
+        folder = out / "grid" / f"{rate:g}-{steps}"
+        train_experts(
+            base,
+            GRID_TASKS,
+            folder,
+            data,
+            replace(SETTINGS, learning_rate=rate, steps=steps),
+            workers=workers,
+        )
+        shares = exact_shares(
+            base,
+            data,
+            folder / "experts",
+            GRID_TASKS,
+            cutoff=SETTINGS.cutoff,
+            held_out=SETTINGS.held_out,
+            device=str(device_of(AUTO)),
+        )
+        mean = sum(shares.values()) / len(shares)
+        table.append({"learning_rate": rate, "steps": steps, "mean": mean, **shares})
+        print(table[-1], flush=True)
+    write_json(out / "grid.json", {"grid": table, "chosen": choose(table)})
+    return choose(table)
+
+
+def build(base: str, data: str, out: Path, grid: Path, seed: int, workers: int) -> Zoo:
+    """Experts with the grid's chosen setting, and their routers."""
+    chosen = try_grid(base, data, grid, workers)
+    settings = replace(
+        SETTINGS, learning_rate=chosen["learning_rate"], steps=round(chosen["steps"]), seed=seed
+    )
+    start = time.monotonic()
+    zoo = train_experts(base, TASKS, out, data, settings, name="smol", workers=workers)
+    print(f"experts: {time.monotonic() - start:.0f} s", flush=True)
+    pools: tuple[Pool, ...] = ("last", "mean")
+    for pool in pools:
+        if f"moa-{pool}" not in {router.name for router in zoo.manifest.routers}:
+            start = time.monotonic()
+            zoo = train_router(zoo, replace(ROUTERS, pool=pool, seed=seed), None, data, dtype="float32")
+            print(f"router moa-{pool}: {time.monotonic() - start:.0f} s", flush=True)
+    return zoo
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--base", required=True, help="folder of the base, made by `lorafuse zoo base`")
+    parser.add_argument("--data", required=True, help="hub, or a directory in hub layout")
+    parser.add_argument("--out", required=True, type=Path, help="the zoo's folder")
+    parser.add_argument("--grid", type=Path, help="the grid's folder; by default OUT-grid")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="experts trained at a time")
+    given = parser.parse_args()
+    grid = given.grid or given.out.with_name(f"{given.out.name}-grid")
+    build(given.base, given.data, given.out, grid, given.seed, given.workers)
+
+
+if __name__ == "__main__":
+    main()
