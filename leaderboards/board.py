@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_text
+from lorafuse_bench.leaderboards.reading import parsed, read_bytes
 from lorafuse_bench.leaderboards.schema import Cost, Dataset, Strict, invalid
 
 LEADERBOARD_SCHEMA = "lorafuse.leaderboard/1"
@@ -199,21 +200,12 @@ def write_leaderboard(path: str | Path, leaderboard: Leaderboard) -> None:
 
 def read_leaderboard(path: str | Path) -> Leaderboard:
     """Read leaderboard.json; LorafuseError naming the file and the field when it is not right."""
+    advice = "Give the file that `lorafuse leaderboard build --out` wrote."
+    content = read_bytes(Path(path), advice=advice)
+    head = parsed(Path(path), content, "Build it again.")
+    if not isinstance(head, dict) or head.get("schema") != LEADERBOARD_SCHEMA:
+        raise LorafuseError(f"{path}: schema: not {LEADERBOARD_SCHEMA}. {advice}")
     try:
-        content = Path(path).read_bytes()
-        head = json.loads(content)
-        if not isinstance(head, dict) or head.get("schema") != LEADERBOARD_SCHEMA:
-            raise LorafuseError(
-                f"{path}: schema: not {LEADERBOARD_SCHEMA}."
-                " Give the file that `lorafuse leaderboard build --out` wrote."
-            )
         return Leaderboard.model_validate_json(content)
     except ValidationError as error:
         raise invalid(path, error) from error
-    except OSError as error:
-        raise LorafuseError(
-            f"{path}: cannot be read: {error.strerror}."
-            " Give the file that `lorafuse leaderboard build --out` wrote."
-        ) from error
-    except ValueError as error:
-        raise LorafuseError(f"{path}: cannot be read as JSON: {error}. Build it again.") from error

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.plausible import distinct
+from lorafuse_bench.leaderboards.ranges import impossible
 from lorafuse_bench.leaderboards.stats import as_array, kind_of, point
 
 if TYPE_CHECKING:
@@ -29,6 +31,11 @@ def check_items(path: str | Path, result: Result, items: Items) -> None:
             raise LorafuseError(
                 f"{path}: {key}.doc_hashes: other documents than the result's docs_sha256. Run the cell again."
             )
+        if not distinct(held.doc_hashes):
+            raise LorafuseError(
+                f"{path}: {key}.doc_hashes: only {len(set(held.doc_hashes))} different documents of {task.n}."
+                " Score each document once."
+            )
         for name in sorted(task.metrics.keys() - held.metrics.keys()):
             raise LorafuseError(f"{path}: {key}.metrics.{name}: no items. Run the cell again.")
         for name, scores in held.metrics.items():
@@ -46,6 +53,8 @@ def _check_metric(where: str, task: Task, name: str, scores: list[Any]) -> None:
         array, said = as_array(scores), task.metrics[name]
     except LorafuseError as error:
         raise LorafuseError(f"{where}: {error}") from error
+    if problem := impossible(array, said.unit):
+        raise LorafuseError(f"{where}: {problem}. Find out why and run the cell again.")
     value, kind = point(array), kind_of(array)
     if not math.isclose(value, said.value, rel_tol=1e-6, abs_tol=1e-9):
         raise LorafuseError(f"{where}: the items make {value:.6g}, the result says {said.value:.6g}.")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import comparable
+from lorafuse_bench.leaderboards import comparable, plausible
 from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
 from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
+from lorafuse_bench.leaderboards.reading import parsed, read_bytes
 from lorafuse_bench.leaderboards.schema import Items, Result, read_cell
 from lorafuse_bench.leaderboards.stats import Statistic, statistics
 from lorafuse_bench.tasks.suites import OBLIVION, SUITES
 
-BASE, ORACLE = comparable.BASE, comparable.ORACLE
+BASE, ORACLE = plausible.BASE, plausible.ORACLE
 
 
 @dataclass(frozen=True)
@@ -83,30 +85,32 @@ def _board_of(cell: Cell) -> tuple[str, str]:
 
 def result_files(paths: Iterable[str | Path]) -> list[Path]:
     """The files themselves, and the JSON files below folders except leaderboards written into them."""
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for path in map(Path, paths):
         below = [path] if path.is_file() else [f for f in path.rglob("*.json") if not is_leaderboard(f)]
         if not below:
             raise LorafuseError(
                 f"{path}: no results here. Give the folder that `lorafuse run --out` wrote to."
             )
-        found |= {file.resolve(): file for file in below}
+        found |= {os.path.realpath(file): file for file in below}
     return sorted(found.values())
 
 
 def is_leaderboard(file: Path) -> bool:
     """Whether a file is a leaderboard, not a result."""
-    head = _head(file)
+    head = None
+    with suppress(LorafuseError):  # whoever reads it as a result says what is wrong
+        head = _head(file)
     kind = LEADERBOARD_SCHEMA.partition("/")[0]
     return isinstance(head, dict) and str(head.get("schema")).startswith(f"{kind}/")
 
 
 def _head(file: Path) -> Any:
-    """The file's JSON; None where it is none."""
-    try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return None
+    """The file's JSON; None where it is none. LorafuseError for what is no file, or too large."""
+    content = read_bytes(file)
+    with suppress(LorafuseError):
+        return parsed(file, content, "")
+    return None
 
 
 def read(path: Path, known: dict[str, tuple[str, ...]]) -> Cell:

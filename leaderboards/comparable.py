@@ -2,45 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.difference import first_difference
+from lorafuse_bench.leaderboards.plausible import check_defaults
 from lorafuse_bench.leaderboards.schema import Result, Task
 
 if TYPE_CHECKING:
     from lorafuse_bench.leaderboards.collect import Cell, Group
 
-BASE, ORACLE = "base", "oracle"
+Read = Callable[[Result], Any]
 
 
 def _experts(result: Result) -> Any:
-    """The pool, in whatever order."""
-    return sorted(expert.name + " " + expert.sha256 for expert in result.experts)
+    """The pool by name, in whatever order."""
+    return {expert.name: expert.model_dump(exclude={"name"}) for expert in result.experts}
 
 
-# Field -> what to do when two cells differ in it: of one board, of one zoo, of one row.
-SAME_IN_BOARD = {
-    "data.source": "Build them apart: scores on different rows do not compare.",
-    "limit": "Build them apart: a limited run and a full one were scored on different rows.",
-    "max_length": "Build them apart: one read more of each prompt than the other.",
-    "truncation": "Build them apart: they cut prompts that are too long in other ways.",
-    "base.dtype": "Build them apart, or run them alike.",
+def _names(result: Result) -> Any:
+    return sorted(expert.name for expert in result.experts)
+
+
+def _routers(result: Result) -> Any:
+    return [router.name for router in result.routers]
+
+
+def _base(result: Result) -> Any:
+    return result.base.model_dump(exclude={"dtype"})
+
+
+# Field, how to read it, and what to do when two cells differ in it: of one board, one zoo, one row, two zoos.
+SAME_IN_BOARD: dict[str, tuple[Read, str]] = {
+    "data.source": (attrgetter("data.source"), "Build them apart: scores on different rows do not compare."),
+    "limit": (
+        attrgetter("limit"),
+        "Build them apart: a limited run and a full one were scored on different rows.",
+    ),
+    "max_length": (
+        attrgetter("max_length"),
+        "Build them apart: one read more of each prompt than the other.",
+    ),
+    "truncation": (
+        attrgetter("truncation"),
+        "Build them apart: they cut prompts that are too long in other ways.",
+    ),
+    "base.dtype": (attrgetter("base.dtype"), "Build them apart, or run them alike."),
+    "seeds": (attrgetter("seeds"), "Build them apart, or run them alike."),
 }
-SAME_IN_ZOO = {
-    "zoo.sha256": "The zoo changed between the runs: run the older cell again.",
-    "base.sha256": "The base changed between the runs: run the older cell again.",
-    "base.tokenizer_sha256": "The tokenizer changed between the runs: run the older cell again.",
-    "experts": "Methods compare only on the same experts: run the other cell again.",
+SAME_IN_ZOO: dict[str, tuple[Read, str]] = {
+    "zoo": (attrgetter("zoo"), "The zoo changed between the runs: run the older cell again."),
+    "base": (_base, "The base changed between the runs: run the older cell again."),
+    "experts": (_experts, "Methods compare only on the same experts: run the other cell again."),
 }
-SAME_IN_ROW = {
-    "method.version": "The method changed between the runs: run the older cell again.",
-    "method.options": "One label must stand for one set of options: run the older cell again.",
+SAME_IN_ROW: dict[str, tuple[Read, str]] = {
+    "method.name": (attrgetter("method.name"), "One label must stand for one method."),
+    "method.family": (attrgetter("method.family"), "One label must stand for one method."),
+    "method.version": (
+        attrgetter("method.version"),
+        "The method changed between the runs: run the older cell again.",
+    ),
+    "method.options": (
+        attrgetter("method.options"),
+        "One label must stand for one set of options: run the older cell again.",
+    ),
+    "routers": (_routers, "One label must stand for one kind of router: run the older cell again."),
+}
+_REPLICATES = "Zoos that share a name differ in seed alone: give the other zoo another name."
+SAME_OVER_SEEDS: dict[str, tuple[Read, str]] = {
+    "zoo.init": (attrgetter("zoo.init"), _REPLICATES),
+    "base.repo": (attrgetter("base.repo"), _REPLICATES),
+    "base.revision": (attrgetter("base.revision"), _REPLICATES),
+    "experts": (_names, _REPLICATES),
 }
 
 
 _APART = "Give two cells of one suite, zoo and seed."
+SAME_GRID: dict[str, tuple[Read, str]] = {
+    field: (attrgetter(field), _APART) for field in ("suite", "zoo.name", "zoo.seed")
+}
 
 
 def check(group: Group, allow_limit: bool) -> None:
@@ -52,6 +96,7 @@ def check(group: Group, allow_limit: bool) -> None:
         _check_complete(cell, allow_limit)
     for label in {cell.label: None for cell in cells}:
         _require_same([cell for cell in cells if cell.label == label], SAME_IN_ROW)
+    check_defaults([(cell.path, cell.result.method) for cell in cells])
     for seed, members in group.cells.items():
         _require_same(list(members.values()), SAME_IN_ZOO)
         _check_references(group, seed)
@@ -60,12 +105,13 @@ def check(group: Group, allow_limit: bool) -> None:
             _check_documents(cell, group.reference(seed))
     first, *others = map(group.reference, group.cells)
     for other in others:
+        _require_same([first, other], SAME_OVER_SEEDS)
         _check_alike(other, first)
 
 
 def check_pair(cell: Cell, other: Cell) -> None:
     """LorafuseError unless two cells were scored on the same documents by the same experts."""
-    _require_same([cell, other], {"suite": _APART, "zoo.name": _APART, "zoo.seed": _APART})
+    _require_same([cell, other], SAME_GRID)
     _require_same([cell, other], SAME_IN_BOARD | SAME_IN_ZOO)
     shared = [key for key in cell.result.tasks if key in other.result.tasks]
     if not shared:
@@ -110,7 +156,7 @@ def _check_alike(cell: Cell, reference: Cell) -> None:
     """The same kind of rows, and the same metrics."""
     for key, task in _shared(cell, reference):
         other = reference.result.tasks[key]
-        for field in ("version", "few_shot", "n", "representative"):
+        for field in ("version", "few_shot", "n", "n_original", "representative"):
             both = (getattr(t, field) for t in (task, other))
             _refuse_other(cell, reference, f"tasks.{key}.{field}", *both)
         _refuse_other(cell, reference, f"tasks.{key}.dataset", *_datasets(task, other))
@@ -145,24 +191,19 @@ def _check_documents(cell: Cell, reference: Cell) -> None:
 
 
 def _refuse_other(cell: Cell, reference: Cell, field: str, mine: Any, theirs: Any) -> None:
-    if mine != theirs:
-        raise LorafuseError(
-            f"{cell.path}: {field}: '{mine}', but {reference.path} has '{theirs}'. Run the older again."
-        )
+    _refuse(cell, reference, field, mine, theirs, "Run the older again.")
 
 
-def _require_same(cells: Sequence[Cell], fields: dict[str, str]) -> None:
-    for field, advice in fields.items():
-        read = _experts if field == "experts" else attrgetter(field)
+def _require_same(cells: Sequence[Cell], fields: dict[str, tuple[Read, str]]) -> None:
+    for field, (read, advice) in fields.items():
         for cell in cells[1:]:
-            mine, theirs = read(cell.result), read(cells[0].result)
-            if mine != theirs:
-                raise LorafuseError(
-                    f"{cell.path}: {field}: {_short(mine)}, but {cells[0].path} has {_short(theirs)}."
-                    f" {advice}"
-                )
+            _refuse(cell, cells[0], field, read(cell.result), read(cells[0].result), advice)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _refuse(cell: Cell, other: Cell, field: str, mine: Any, theirs: Any, advice: str) -> None:
+    """LorafuseError at the first place where two values of a field differ."""
+    mine, theirs = (v.model_dump(mode="json") if isinstance(v, BaseModel) else v for v in (mine, theirs))
+    found = first_difference(mine, theirs, field)
+    if found:
+        a, b = found.texts()
+        raise LorafuseError(f"{cell.path}: {found.where}: {a}, but {other.path} has {b}. {advice}")

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import zlib
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes
+from lorafuse_bench.leaderboards.reading import inflate
 
 FOLDER = "documents"
+_LINE_BYTES = 512
 
 
 def docs_sha256(hashes: tuple[str, ...]) -> str:
@@ -31,15 +32,11 @@ def write_hashes(out: Path, hashes: tuple[str, ...]) -> Path:
     return path
 
 
-def read_hashes(out: Path, name: str) -> tuple[str, ...]:
-    """The hashes whose `docs_sha256` is `name`; LorafuseError, naming the file, where they are not those."""
+def read_hashes(out: Path, name: str, n: int) -> tuple[str, ...]:
+    """The n hashes whose `docs_sha256` is `name`; LorafuseError, naming the file, where they are not those."""
     path = out / FOLDER / f"{name}.txt.gz"
-    try:
-        hashes = tuple(gzip.decompress(path.read_bytes()).decode().split("\n"))
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise LorafuseError(
-            f"{path}: cannot be read: {error}. Keep the folder {FOLDER} with the results."
-        ) from error
+    content = inflate(path, (n + 1) * _LINE_BYTES, f"Keep the folder {FOLDER} with the results.")
+    hashes = tuple(content.decode(errors="replace").split("\n"))
     if docs_sha256(hashes) != name:
         raise LorafuseError(f"{path}: doc_hashes: other documents than the file's name says. Fetch it again.")
     return hashes

@@ -8,7 +8,6 @@ file's `config.lorafuse`, put there by the model.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ from pydantic import ValidationError
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.checks import check_items
+from lorafuse_bench.leaderboards.plausible import check_plausible
+from lorafuse_bench.leaderboards.reading import parsed, read_json, read_text
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, invalid
 from lorafuse_bench.leaderboards.stats import statistic
 from lorafuse_bench.tasks.suites import OPTIONS, SUITES, representative, task_key
@@ -119,18 +120,19 @@ def is_lm_eval(head: Any) -> bool:
 def read_lm_eval(path: Path) -> tuple[Result, Items]:
     """The result and items of one `results_<date>.json`; LorafuseError naming file and field."""
     try:
-        output = json.loads(path.read_bytes())
+        output = read_json(path, _AGAIN)
         made = _read(path, output)
     except KeyError as error:
         raise LorafuseError(f"{path}: {error.args[0]}: missing. {_AGAIN}") from error
     except ValidationError as error:
         raise invalid(path, error) from error
-    except (OSError, ValueError, TypeError, AttributeError, StopIteration) as error:
+    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
         raise LorafuseError(f"{path}: not lm-eval's results as expected: {error}. {_AGAIN}") from error
     except LorafuseError as error:
         if str(error).startswith(str(path.parent)):
             raise
         raise LorafuseError(f"{path}: {error}") from error
+    check_plausible(path, made[0])
     check_items(path, *made)
     return made
 
@@ -191,8 +193,8 @@ def _samples(path: Path, leaves: Iterable[str]) -> dict[str, list[dict[str, Any]
     samples = {}
     for leaf in leaves:
         file = path.with_name(f"samples_{leaf}_{date}.jsonl")
-        try:
-            samples[leaf] = [json.loads(line) for line in file.read_text().split("\n") if line]
-        except (OSError, ValueError) as error:
-            raise LorafuseError(f"{file}: cannot be read: {error}. {_AGAIN}") from error
+        lines = read_text(file).split("\n")
+        samples[leaf] = [
+            parsed(f"{file}: line {number}", line, _AGAIN) for number, line in enumerate(lines, 1) if line
+        ]
     return samples

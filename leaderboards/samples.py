@@ -7,7 +7,6 @@ the data is the package's own (see page.py).
 from __future__ import annotations
 
 import gzip
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.files import write_bytes
+from lorafuse_bench.leaderboards.reading import MOST_TEXT, inflate
 from lorafuse_bench.leaderboards.schema import Result, Strict, invalid, read_result
 from lorafuse_bench.leaderboards.stats import Array, corpus_bleu
 
@@ -83,8 +83,8 @@ def read_samples(cell_path: str | Path) -> list[Sample]:
     """The samples of a cell; LorafuseError naming the file and the line when they are not right."""
     path = samples_path(cell_path)
     try:
-        lines = gzip.decompress(path.read_bytes()).decode().split("\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        lines = inflate(path, MOST_TEXT, "Run the cell again.").decode().split("\n")
+    except UnicodeDecodeError as error:
         raise LorafuseError(f"{path}: cannot be read: {error}. Run the cell again.") from error
     rows = []
     for number, line in enumerate(lines[:-1], start=1):  # the last line ends, too

@@ -5,10 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import zlib
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import quote
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
 
@@ -16,9 +14,16 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
 from lorafuse_bench.leaderboards import documents
 from lorafuse_bench.leaderboards.checks import check_items
+from lorafuse_bench.leaderboards.layout import cell_path as cell_path
+from lorafuse_bench.leaderboards.layout import items_path as items_path
+from lorafuse_bench.leaderboards.layout import slug as slug
+from lorafuse_bench.leaderboards.plausible import check_place, check_plausible
+from lorafuse_bench.leaderboards.reading import inflate, parsed, read_bytes
 
 RESULT_SCHEMA = "lorafuse.result/1"
-LONGEST_NAME = 120
+MOST_ITEMS = 10_000_000
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_HASH_BYTES, _METRIC_BYTES = 512, 300  # of one item in a sidecar, with room for another way to write it
 
 
 class Strict(BaseModel):
@@ -30,16 +35,16 @@ class Strict(BaseModel):
 class Method(Strict):
     """The fusion method and everything it was told."""
 
-    name: str = Field(description="Registered name, such as concat.")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Registered name, such as concat.")
     label: str = Field(
         min_length=1, description="Canonical spec, such as concat:scaling=false; the board's row label."
     )
-    family: str = Field(
-        description="Family of the method: floor, reference, merging, routing, ensembling or adapters."
+    family: Literal["floor", "reference", "merging", "routing", "ensembling", "adapters"] = Field(
+        description="Family of the method."
     )
     options: dict[str, JsonValue] = Field(description="Every option with its value, defaults included.")
     version: str = Field(description="Version of the method, raised when its outputs change.")
-    source_sha256: str = Field(
+    source_sha256: Sha256 = Field(
         description="sha256 of the method's code and of the fusion code it uses; comments do not count."
     )
 
@@ -48,8 +53,8 @@ class ZooId(Strict):
     """The zoo whose experts were fused."""
 
     name: str = Field(description="Name of the zoo; zoos that share it and differ in seed are replicates.")
-    seed: int = Field(ge=0, description="Seed the zoo was built from.")
-    sha256: str = Field(description="sha256 of the zoo's manifest, which pins every artefact.")
+    seed: int = Field(ge=0, lt=2**63, description="Seed the zoo was built from.")
+    sha256: Sha256 = Field(description="sha256 of the zoo's manifest, which pins every artefact.")
     init: Literal["shared", "independent"] = Field(description="LoRA initialisation of the experts.")
 
 
@@ -58,8 +63,8 @@ class BaseId(Strict):
 
     repo: str = Field(description="Hub id, or folder inside the zoo; never a path of one machine.")
     revision: str | None = Field(description="Hub revision; null for a folder of the zoo.")
-    sha256: str = Field(description="sha256 over the base's weights files.")
-    tokenizer_sha256: str = Field(description="sha256 over the base's tokenizer files.")
+    sha256: Sha256 = Field(description="sha256 over the base's weights files.")
+    tokenizer_sha256: Sha256 = Field(description="sha256 over the base's tokenizer files.")
     dtype: str = Field(description="Type the weights were evaluated in, such as float32.")
 
 
@@ -70,9 +75,9 @@ class ExpertId(Strict):
     revision: str | None = Field(
         default=None, description="Hub revision it was taken from; null for a file of the zoo."
     )
-    sha256: str = Field(description="sha256 of adapter_model.safetensors.")
-    rank: int = Field(description="LoRA rank (the largest, where a pattern gives several).")
-    alpha: float = Field(description="LoRA alpha.")
+    sha256: Sha256 = Field(description="sha256 of adapter_model.safetensors.")
+    rank: int = Field(ge=1, description="LoRA rank (the largest, where a pattern gives several).")
+    alpha: float = Field(gt=0, description="LoRA alpha.")
     targets: tuple[str, ...] = Field(description="Names of the adapted modules.")
 
 
@@ -80,8 +85,8 @@ class RouterId(Strict):
     """One trained router that the method used."""
 
     name: str = Field(description="Name of the router in the zoo.")
-    sha256: str = Field(description="sha256 of router.safetensors.")
-    experts: dict[str, str] = Field(
+    sha256: Sha256 = Field(description="sha256 of router.safetensors.")
+    experts: dict[str, Sha256] = Field(
         description="Experts trained jointly with it: name to sha256; empty when it serves the pool's own."
     )
 
@@ -173,9 +178,9 @@ class Task(Strict):
     dataset: Dataset = Field(description="The rows it was measured on.")
     version: str = Field(description="Version of the task's definition, raised when its prompts change.")
     few_shot: int = Field(ge=0, description="Examples in the prompt.")
-    n: int = Field(ge=1, description="Items evaluated.")
+    n: int = Field(ge=1, le=MOST_ITEMS, description="Items evaluated.")
     n_original: int = Field(ge=1, description="Items the split has.")
-    docs_sha256: str = Field(description="sha256 over the documents' hashes, in order.")
+    docs_sha256: Sha256 = Field(description="sha256 over the documents' hashes, in order.")
     metrics: dict[str, Metric] = Field(description="Metric name to its value.")
     representative: str = Field(description="The metric that stands for the task in the ability.")
     empty_share: float | None = Field(
@@ -200,7 +205,7 @@ class Result(Strict):
     schema_: Literal["lorafuse.result/1"] = Field(
         default="lorafuse.result/1", alias="schema", description="Schema id."
     )
-    run_id: str = Field(description="sha256 of all inputs: the same run again has the same id.")
+    run_id: Sha256 = Field(description="sha256 of all inputs: the same run again has the same id.")
     suite: str = Field(description="Name of the suite, such as mtl5.")
     method: Method = Field(description="The fusion method.")
     zoo: ZooId = Field(description="The zoo.")
@@ -221,7 +226,7 @@ class Result(Strict):
     cost: Cost = Field(description="What it cost.")
     environment: Environment = Field(description="What it ran on.")
     tasks: dict[str, Task] = Field(description="Task key to its scores.")
-    items_sha256: str = Field(description="sha256 of the sidecar of per-item scores, before compression.")
+    items_sha256: Sha256 = Field(description="sha256 of the sidecar of per-item scores, before compression.")
 
     @classmethod
     def of(cls, items: Items, tasks: dict[str, dict[str, Any]], **fields: Any) -> Result:
@@ -230,7 +235,7 @@ class Result(Strict):
             key: {**task, "docs_sha256": items.root[key].docs_sha256()} for key, task in tasks.items()
         }
         try:
-            draft = cls(run_id="", items_sha256=items.sha256(), tasks=hashed, **fields)
+            draft = cls(run_id="0" * 64, items_sha256=items.sha256(), tasks=hashed, **fields)
         except ValidationError as error:
             raise invalid("result", error) from error
         return draft.model_copy(update={"run_id": run_id(draft)})
@@ -239,7 +244,7 @@ class Result(Strict):
 class TaskItems(Strict):
     """Per-item scores of one task, sorted by doc_id."""
 
-    doc_hashes: tuple[str, ...] = Field(
+    doc_hashes: tuple[Sha256, ...] = Field(
         description="Hash of each document: what was scored. Empty in a published folder, which keeps those of"
         " all its cells once, in documents/<docs_sha256>.txt.gz, one a line."
     )
@@ -286,26 +291,6 @@ def run_id(result: Result) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def slug(label: str) -> str:
-    """A file name for a label: ':' becomes '@', the unsafe is percent-encoded; no two labels share one."""
-    name = quote(label, safe="=,+-._~ :").replace(" ", "%20").replace(":", "@")
-    if name.startswith("."):
-        name = "%2E" + name[1:]
-    if len(name) > LONGEST_NAME:
-        name = f"{name[:LONGEST_NAME]}~{hashlib.sha256(label.encode()).hexdigest()[:12]}"
-    return name
-
-
-def cell_path(out: str | Path, suite: str, zoo_name: str, seed: int, label: str) -> Path:
-    """`<out>/<suite>/<zoo name>-<seed>/<label>.json`."""
-    return Path(out) / slug(suite) / f"{slug(zoo_name)}-{seed}" / f"{slug(label)}.json"
-
-
-def items_path(path: Path) -> Path:
-    """The sidecar beside a result file."""
-    return path.with_name(path.name.removesuffix(".json") + ".items.json.gz")
-
-
 def write_cell(out: str | Path, result: Result, items: Items, hashes_apart: bool = False) -> Path:
     """Write a finished cell and return the path of its result file.
 
@@ -313,6 +298,7 @@ def write_cell(out: str | Path, result: Result, items: Items, hashes_apart: bool
     hashes once for all cells below `out`. LorafuseError when the items do not bear the result out.
     """
     path = cell_path(out, result.suite, result.zoo.name, result.zoo.seed, result.method.label)
+    check_plausible(path, result)
     check_items(path, result, items)
     if hashes_apart:
         for held in items.root.values():
@@ -325,19 +311,18 @@ def write_cell(out: str | Path, result: Result, items: Items, hashes_apart: bool
 
 def read_result(path: str | Path) -> Result:
     """Read a result file; LorafuseError naming the file and the field when it is not right."""
+    content = read_bytes(Path(path))
+    head = parsed(Path(path), content, "Run the cell again.")
+    if not isinstance(head, dict) or head.get("schema") != RESULT_SCHEMA:
+        said = head.get("schema") if isinstance(head, dict) else type(head).__name__
+        raise LorafuseError(
+            f"{path}: schema: '{said}' is unknown; this version reads {RESULT_SCHEMA}."
+            " Give a folder of result files, or use the version that wrote them."
+        )
     try:
-        content = Path(path).read_bytes()
-        head = json.loads(content)
-        if isinstance(head, dict) and head.get("schema") != RESULT_SCHEMA:
-            raise LorafuseError(
-                f"{path}: schema: '{head.get('schema')}' is unknown; this version reads {RESULT_SCHEMA}."
-                " Give a folder of result files, or use the version that wrote them."
-            )
-        result = Result.model_validate_json(content)
+        result = Result.model_validate_json(content, strict=True)
     except ValidationError as error:
         raise invalid(path, error) from error
-    except (OSError, ValueError) as error:
-        raise LorafuseError(f"{path}: cannot be read as JSON: {error}. Run the cell again.") from error
     if result.run_id != run_id(result):
         raise LorafuseError(
             f"{path}: run_id: not the hash of the inputs; the file was altered. Run it again."
@@ -348,14 +333,14 @@ def read_result(path: str | Path) -> Result:
 def read_cell(path: str | Path) -> tuple[Result, Items]:
     """Read a result and its items, which must bear it out; LorafuseError naming the file and the field."""
     result = read_result(path)
+    check_place(Path(path), result)
+    check_plausible(path, result)
     sidecar = items_path(Path(path))
+    content = inflate(sidecar, _most_bytes(result), "Run the cell again.")
     try:
-        content = gzip.decompress(sidecar.read_bytes())
-        kept = Items.model_validate_json(content)
+        kept = Items.model_validate_json(content, strict=True)
     except ValidationError as error:
         raise invalid(sidecar, error) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise LorafuseError(f"{sidecar}: cannot be read: {error}. Run the cell again.") from error
     items = _with_hashes(Path(path), result, kept)
     check_items(sidecar, result, items)
     found = hashlib.sha256(content).hexdigest() if items is kept else items.sha256()
@@ -366,6 +351,12 @@ def read_cell(path: str | Path) -> tuple[Result, Items]:
     return result, items
 
 
+def _most_bytes(result: Result) -> int:
+    """What the items of a result take at most: a hash, and ten numbers of each metric, for each."""
+    rows = sum(task.n * (_HASH_BYTES + len(task.metrics) * _METRIC_BYTES) for task in result.tasks.values())
+    return rows + sum(_HASH_BYTES * (1 + len(task.metrics)) for task in result.tasks.values()) + _HASH_BYTES
+
+
 def _with_hashes(path: Path, result: Result, items: Items) -> Items:
     """The items with the hashes that their folder keeps apart; the very same object where it keeps none."""
     apart = {key for key, held in items.root.items() if key in result.tasks and not held.doc_hashes}
@@ -374,7 +365,9 @@ def _with_hashes(path: Path, result: Result, items: Items) -> Items:
     out = path.absolute().parent.parent.parent  # as in `cell_path`
     return Items.model_construct(
         {
-            key: held.with_hashes(documents.read_hashes(out, result.tasks[key].docs_sha256))
+            key: held.with_hashes(
+                documents.read_hashes(out, result.tasks[key].docs_sha256, result.tasks[key].n)
+            )
             if key in apart
             else held
             for key, held in items.root.items()

@@ -7,22 +7,21 @@ A published folder holds `leaderboard.json`, the `results/` it was built of (sco
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
-
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import Leaderboard, read_leaderboard
 from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.leaderboards.collect import collect, fill_statistics, is_leaderboard, read, result_files
+from lorafuse_bench.leaderboards.difference import differences
+from lorafuse_bench.leaderboards.plausible import check_nowhere
+from lorafuse_bench.leaderboards.reading import read_text
 
 BOARD, RESULTS, CAPTION = "leaderboard.json", "results", "caption.md"
 TOLERANCE = 1e-6  # of numbers that another processor may add up in another order
-_LOCATION = re.compile(r"^(/|~|[A-Za-z]:[\\/]|\\\\|file:)")
 
 
 @dataclass(frozen=True)
@@ -86,23 +85,7 @@ def _check_alone(file: Path) -> None:
     """One cell: schema, run id, items, errors, no path of a machine."""
     cell = read(file, {})
     fill_statistics([cell])
-    for field, value in _strings(cell.result.model_dump(mode="json"), ""):
-        if _LOCATION.match(value):
-            raise LorafuseError(
-                f"{file}: {field}: '{value}' is a path of one machine. Name it, and run the cell again."
-            )
-
-
-def _strings(value: JsonValue, where: str) -> Iterator[tuple[str, str]]:
-    """Every string below `value` with its field."""
-    if isinstance(value, str):
-        yield where, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _strings(inner, f"{where}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from _strings(inner, f"{where}.{place}")
+    check_nowhere(file, cell.result)
 
 
 def _board_problems(board: Path, alone: bool) -> Iterator[str]:
@@ -122,7 +105,7 @@ def _board_problems(board: Path, alone: bool) -> Iterator[str]:
     except LorafuseError as error:
         yield str(error)
         return
-    difference = _difference(_content(held), _content(rebuilt), "")
+    difference = _difference(_content(held), _content(rebuilt))
     if difference:
         yield f"{board}: {difference}. Build it again from its results."
 
@@ -130,31 +113,22 @@ def _board_problems(board: Path, alone: bool) -> Iterator[str]:
 def caption_of(folder: Path) -> str:
     """The sentence that opens a published folder's captions."""
     file = folder / CAPTION
-    return " ".join(file.read_text().split()) if file.is_file() else ""
+    return " ".join(read_text(file).split()) if file.exists() else ""
 
 
 def _content(leaderboard: Leaderboard) -> Any:
     return leaderboard.model_dump(mode="json", by_alias=True)
 
 
-def _difference(held: Any, made: Any, where: str) -> str | None:
-    """The first field in which two JSON values differ, in words."""
-    if isinstance(held, dict) and isinstance(made, dict) and held.keys() == made.keys():
-        found = (_difference(held[key], made[key], f"{where}.{key}".lstrip(".")) for key in held)
-        return next(filter(None, found), None)
-    if isinstance(held, list) and isinstance(made, list) and len(held) == len(made):
-        pairs = enumerate(zip(held, made, strict=True))
-        return next(filter(None, (_difference(a, b, f"{where}.{i}") for i, (a, b) in pairs)), None)
-    if held == made or _near(held, made):
-        return None
-    return f"{where}: {_short(held)}, but its results make {_short(made)}"
+def _difference(held: Any, made: Any) -> str | None:
+    """The first field in which two JSON values differ by more than another processor makes, in words."""
+    for found in differences(held, made):
+        if not _near(found.mine, found.theirs):
+            mine, theirs = found.texts()
+            return f"{found.where}: {mine}, but its results make {theirs}"
+    return None
 
 
 def _near(held: Any, made: Any) -> bool:
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (held, made))
     return numbers and math.isclose(held, made, rel_tol=TOLERANCE, abs_tol=1e-9)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

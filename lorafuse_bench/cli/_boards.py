@@ -87,7 +87,7 @@ def _cells(board: Board, row: Row) -> list[str]:
 def _before_and_after(board: Board, row: Row) -> list[str]:
     """Overall, its change and error; each task's score and, below it, the change from the base."""
     from lorafuse_bench.leaderboards import text
-    from lorafuse_bench.leaderboards.comparable import BASE
+    from lorafuse_bench.leaderboards.plausible import BASE
 
     cells = [row.note or "–", "", ""]
     if row.overall and row.change:

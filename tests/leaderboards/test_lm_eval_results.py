@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,10 @@ METRICS = {
 WHOLE, NONE = [6, 6, 6, 5, 4, 3, 6, 5, 4, 3], [6, 6, 0, 0, 0, 0, 6, 5, 4, 3]
 
 
+def document(key: str, i: int) -> str:
+    return hashlib.sha256(f"{key} {i}".encode()).hexdigest()
+
+
 def score(metric: str, good: bool) -> Any:
     return (WHOLE if good else NONE) if metric == "bleu" else float(good)
 
@@ -42,7 +47,7 @@ def write_lm_eval(folder: Path, label: str, good: int, n: int = 12) -> Path:
         rows = [
             {
                 "doc_id": i,
-                "doc_hash": f"{key} {i}",
+                "doc_hash": document(key, i),
                 "filter": "none",
                 "metrics": [*metrics, "score"],
                 "resps": [["line one\u2028line two"]],
@@ -65,7 +70,7 @@ def _file(label: str, results: dict[str, Any], n: int) -> dict[str, Any]:
         mode="json", include={"method", "zoo", "base", "experts", "routers", "environment"}
     )
     info["data"] = {"source": "mini"}
-    info["cost"] = {"fuse_seconds": 0.5, "extra_parameters": 10, "peak_bytes": 1000}
+    info["cost"] = {"fuse_seconds": 0.5, "extra_parameters": 0 if label == "base" else 10, "peak_bytes": 1000}
     seeds = {"random_seed": 0, "numpy_seed": 1234, "torch_seed": 1234, "fewshot_seed": 1234}
     return {
         "results": results | {"mtl5": {"score,none": 0.5}},
@@ -104,7 +109,7 @@ def test_a_board_is_built_of_stock_results(tmp_path: Path) -> None:
 
 def test_what_is_read_is_a_result(tmp_path: Path) -> None:
     result, items = read_lm_eval(grid(tmp_path))
-    assert items.root["squad"].doc_hashes == tuple(f"lorafuse_squad {i}" for i in range(12))
+    assert items.root["squad"].doc_hashes == tuple(document("lorafuse_squad", i) for i in range(12))
     assert result.tasks["wmt14_en_de"].metrics["bleu"].stderr_method == "bootstrap"
     assert result.method.label == "moa"
     assert result.run_id == read_lm_eval(tmp_path / "moa" / f"results_{DATE}.json")[0].run_id
@@ -113,7 +118,7 @@ def test_what_is_read_is_a_result(tmp_path: Path) -> None:
 Edit = Callable[[dict[str, Any]], Any]
 DAMAGES: dict[str, tuple[Edit, str]] = {
     "another model": (lambda f: f["config"].pop("lorafuse"), "config.lorafuse: missing"),
-    "a limited run": (lambda f: f["config"].update(limit=5.0), "limit: 5"),
+    "a limited run": (lambda f: f["config"].update(limit=5.0), "limit 5 gives 5"),
     "no samples count": (lambda f: f.pop("n-samples"), "n-samples: missing"),
     "a part of the rows": (
         lambda f: f["n-samples"]["lorafuse_squad"].update(original=50),
@@ -167,7 +172,7 @@ def test_missing_or_altered_samples_are_refused(tmp_path: Path) -> None:
     samples.write_text("\n".join(lines[1:]))
     with pytest.raises(LorafuseError, match="results_"):
         build([tmp_path])
-    samples.write_text("\n".join(lines).replace("lorafuse_sst2 3", "another"))
+    samples.write_text("\n".join(lines).replace(document("lorafuse_sst2", 3), document("another", 3)))
     with pytest.raises(LorafuseError, match="other documents"):
         build([tmp_path])
     samples.unlink()
