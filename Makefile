@@ -17,7 +17,7 @@ test test-slow test-vllm demo: export HF_HUB_OFFLINE ?= 1
 
 help:
 	@echo "make setup      create $(VENV) and install everything at the pinned versions (once)"
-	@echo "make demo       the embedded zoo: one lm_eval run, every method on mtl7, the leaderboard"
+	@echo "make demo       the embedded zoo: one lm_eval run, six methods on mtl7, the leaderboard"
 	@echo "make test       the tests that take seconds; make test-slow runs the others"
 	@echo "make test-vllm  the tests that need vLLM, in $(VLLM_VENV) with its own versions (4 GB)"
 	@echo "make lint       ruff and mypy; make format rewrites the files"

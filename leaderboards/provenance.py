@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lorafuse_bench.leaderboards import reported
 from lorafuse_bench.leaderboards.board import Column, Provenance, Replicate, Row
 from lorafuse_bench.leaderboards.collect import Cell, Group
 
@@ -71,6 +72,7 @@ def caption(
     if sum(row.rank is not None for row in rows) > 1:
         parts.append("A rank is the span of places that the items leave a method, 95% for all together.")
     parts += _empty_answers(group)
+    parts += protocols(group.suite)
     changed = [row.label for row in rows if len(row.sources) > 1]
     if changed:
         parts.append(f"Code changed between the cells, the version did not: {', '.join(changed)}.")
@@ -93,6 +95,16 @@ def _empty_answers(group: Group) -> Iterator[str]:
             said.append(f"{label} ({', '.join(many)})")
     if said:
         yield f"More than {MANY_EMPTY:.0%} of the answers are empty: {', '.join(said)}."
+
+
+def protocols(suite: str) -> Iterator[str]:
+    """How papers whose rows stand on the board evaluate otherwise, each difference once."""
+    by_protocol: dict[str, list[str]] = {}
+    for table in reported.tables_of(suite):
+        if table.protocol:
+            by_protocol.setdefault(table.protocol, []).append(f"{table.paper}, {table.table}")
+    for protocol, tables in by_protocol.items():
+        yield f"Another protocol ({'; '.join(tables)}): {protocol}"
 
 
 def _over_the_oracle(columns: tuple[Column, ...]) -> Iterator[str]:

@@ -169,7 +169,7 @@ class Metric(Strict):
         description="mean: sd/sqrt(n); ratio: delta method of a ratio of sums; bootstrap: sd over resamples."
     )
     direction: Literal["up", "down"] = Field(description="up: larger is better; down: a loss.")
-    unit: str = Field(description="Such as 'fraction' (0 to 1) or 'nats/token'.")
+    unit: str = Field(description="fraction (0 to 1, a correlation from -1), nats/byte or nats/token.")
 
 
 class Task(Strict):

@@ -64,6 +64,9 @@ class Reported(Strict):
     columns: tuple[ReportedColumn, ...] = Field(description="The printed columns.")
     rows: tuple[ReportedRow, ...] = Field(description="The printed rows.")
     lists: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="Printed lists of names.")
+    protocol: str | None = Field(
+        default=None, description="How the paper evaluates otherwise than the suite does; boards say it."
+    )
     note: str | None = Field(default=None, description="What a reader of the numbers must know.")
 
 

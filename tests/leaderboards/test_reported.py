@@ -4,6 +4,7 @@ import pytest
 
 from lorafuse_bench.leaderboards import reported, stats
 from lorafuse_bench.leaderboards.board import Row
+from lorafuse_bench.leaderboards.provenance import protocols
 from lorafuse_bench.leaderboards.reported_rows import reported_rows
 from lorafuse_bench.tasks.suites import OBLIVION
 
@@ -151,3 +152,22 @@ def test_every_table_has_one_value_per_column(name: str) -> None:
 
 def test_all_tables_are_there() -> None:
     assert len(reported.names()) == 15
+
+
+@pytest.mark.parametrize(
+    ("suite", "metric", "says"),
+    [
+        ("csr_mtl", "acc_options", "asks BoolQ without its passage"),
+        ("nlu_mtl", "acc", "classifies by a head"),
+    ],
+)
+def test_another_protocol_is_said_on_the_board(suite: str, metric: str, says: str) -> None:
+    tables = [table for table in reported.tables_of(suite) if table.protocol]
+    assert tables
+    assert {column.metric for table in tables for column in table.columns if column.task != "cola"} == {
+        metric
+    }
+    (sentence,) = protocols(suite)
+    assert says in sentence
+    assert all(table.table in sentence for table in tables)
+    assert not list(protocols("mtl7"))
