@@ -35,7 +35,7 @@ class Strict(BaseModel):
 class Method(Strict):
     """The fusion method and everything it was told."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Registered name, such as concat.")
+    name: str = Field(pattern=r"^[ -~]+$", description="Registered name, such as concat.")
     label: str = Field(
         min_length=1, description="Canonical spec, such as concat:scaling=false; the board's row label."
     )

@@ -178,8 +178,8 @@ def test_reported_rows_stand_beside_a_suite_of_the_papers(tmp_path: Path) -> Non
     board = only_board(tmp_path)
     assert tuple(c.task for c in board.columns) == tasks
     reported = [r for r in board.rows if r.origin == "reported"]
-    assert len(reported) == 12
-    assert board.rows[-12:] == tuple(reported)
+    assert len(reported) == 14
+    assert board.rows[-14:] == tuple(reported)
     assert all(r.source and r.rank is None for r in reported)
 
 

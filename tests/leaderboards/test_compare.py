@@ -101,11 +101,11 @@ def test_a_method_without_its_folder_is_told_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
-    a = write(tmp_path, "[red]a\x1b[31m", {"one": A})
+    a = write(tmp_path, "a:x=[red]\x1b[31m", {"one": A})
     b = write(tmp_path, "b", {"one": B})
     done = CliRunner().invoke(cli.app, ["compare", str(a), str(b)])
     assert done.exit_code == 0
-    assert "[red]a?[31m minus b" in done.output
+    assert "a:x=[red]?[31m minus b" in done.output
     line = next(line for line in done.output.splitlines() if line.strip().startswith("one"))
     assert line.split()[:6] == ["one", "acc", "4", "0.750", "0.500", "0.250"]
     found = CliRunner().invoke(cli.app, ["compare", "b", "b", "--results", str(tmp_path), "--json"])

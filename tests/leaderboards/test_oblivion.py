@@ -19,7 +19,7 @@ from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.leaderboards.reported_rows import OVER_ORACLE
 from lorafuse_bench.leaderboards.verify import verify
 from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.tasks.suites import PREFIX, SUITES, representative
+from lorafuse_bench.tasks.suites import OPTIONS, PREFIX, SUITES, representative
 
 SUITE = "or_mtl"
 TABLE = reported.load("moore_table12_oblivion")
@@ -99,12 +99,15 @@ def test_a_missing_task_leaves_no_mean(tmp_path: Path) -> None:
 
 
 def test_losses_stay_out_of_the_mean(tmp_path: Path) -> None:
-    grid(tmp_path, dict.fromkeys(KEYS[:-1], AFTER) | {KEYS[-1]: [5.0] * 4}, loss=(KEYS[-1],))
+    """On a suite of their own: the tasks of ours are known to be scores."""
+    suite = {"suite": "toy", "loss": ("two",), "experts": []}
+    write(tmp_path, "base", {"one": BEFORE, "two": BEFORE}, **suite)
+    write(tmp_path, "lora", {"one": AFTER, "two": [5.0] * 4}, method={"family": "adapters"}, **suite)
     board = only_board(tmp_path)
-    svd = measured(board)["svd"]
-    assert svd.change and svd.change.value == -0.5
-    assert svd.tasks[KEYS[-1]].change and svd.tasks[KEYS[-1]].change.value == 4.25
-    assert "over 6 tasks" in board.caption and "Losses stay out" in board.caption
+    lora = measured(board)["lora"]
+    assert lora.change and lora.change.value == -0.5
+    assert lora.tasks["two"].change and lora.tasks["two"].change.value == 4.25
+    assert "over 1 task" in board.caption and "Losses stay out" in board.caption
 
 
 def test_seeds_are_averaged(tmp_path: Path) -> None:
@@ -151,7 +154,7 @@ def test_the_board_is_verified_and_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", reported.names())
 def test_reported_suites_have_our_tasks_and_metrics(name: str) -> None:
-    """So that a paper's column is the very column of the board it stands on."""
+    """So that a paper's column is the very column of the board it stands on, or of the metric its protocol has."""
     table = reported.load(name)
     scores = table.quantity in ("score", OVER_ORACLE)
     if table.suite is None:
@@ -159,9 +162,12 @@ def test_reported_suites_have_our_tasks_and_metrics(name: str) -> None:
         return
     assert scores
     columns = {column.task: column.metric for column in table.columns if column.representative}
-    assert columns == {key: representative(table.suite, key) for key in SUITES[table.suite]}
+    ours = {key: representative(table.suite, key) for key in SUITES[table.suite]}
+    assert columns == ours or (table.protocol and set(columns.values()) == {"acc_options"})
+    assert columns.keys() == ours.keys()
     for column in table.columns:
-        emitted = load_task(PREFIX + column.task, "mini").higher_is_better()
+        leaf = OPTIONS if column.metric == "acc_options" else ""
+        emitted = load_task(PREFIX + column.task + leaf, "mini").higher_is_better()
         assert emitted[column.metric], f"{column.task} reports no {column.metric}"
 
 

@@ -27,7 +27,7 @@ RIGHT = {
     "concat:rank=8": {"one": range(12), "two": range(12)},
     "=HYPERLINK(1)": {"one": range(6), "two": range(3)},
 }
-FAMILIES = {"base": "reference", "oracle": "reference", "moa": "routing"}
+FAMILIES = {"base": "floor", "oracle": "reference", "moa": "routing"}
 COSTS = {"base": 0, "oracle": 4000, "moa": 5000, "svd": 1000, "concat:rank=8": 4000, "=HYPERLINK(1)": 50}
 
 
@@ -41,19 +41,17 @@ def write_site(folder: Path) -> Path:
             _cell(results, label, dict.fromkeys(OBLIVION, scores["two"]), suite="or_mtl")
     for label in ("base", "oracle", EVIL):
         scores = {EVIL: [float(label != "base" and i < 18) for i in range(N)]}
-        _cell(results, label, scores, suite=EVIL, prompt=EVIL, family=EVIL)
+        _cell(results, label, scores, suite=EVIL, prompt=EVIL)
     leaderboard = build([results], note=EVIL)
     return write_page(folder, leaderboard, evidence_of(collect([results]), leaderboard))
 
 
-def _cell(
-    out: Path, label: str, scores: dict[str, Any], prompt: str = "", family: str = "merging", **changes: Any
-) -> None:
+def _cell(out: Path, label: str, scores: dict[str, Any], prompt: str = "", **changes: Any) -> None:
     path = write(
         out,
         label,
         scores,
-        method={"family": FAMILIES.get(label, family)},
+        method={"family": FAMILIES.get(label, "merging")},
         cost={"extra_parameters": COSTS.get(label, 10), "eval_seconds": 2.5},
         **changes,
     )

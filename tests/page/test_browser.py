@@ -316,7 +316,7 @@ def test_payloads_are_text(browser: Browser, page: Path) -> None:
     assert EVIL in browser.methods()
     for view in ("Raw", "Recovered gap", "Over the oracle"):
         press(browser, view)
-    for name in ("family", "a", "plot", "task"):
+    for name in ("a", "plot", "task"):
         browser.choose(name, EVIL)
     header(browser, "method").click()
     assert EVIL in browser.find("#samples").text

@@ -147,7 +147,6 @@ def test_untrusted_strings_are_escaped_everywhere(tmp_path: Path) -> None:
         zoo={"name": EVIL},
         base={"repo": EVIL},
         data={"source": EVIL},
-        method={"family": EVIL},
         environment={"hardware": EVIL, "versions": {EVIL: EVIL}},
     )
     content = Tags(page)
