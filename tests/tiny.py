@@ -16,7 +16,7 @@ from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, initialise
 from lorafuse_bench.layers import Selection
-from lorafuse_bench.training.adapters import CONFIG, adapter_name, enter, save_tensors, trained_options
+from lorafuse_bench.training.adapter_records import CONFIG, adapter_name, enter, save_tensors, trained_options
 from lorafuse_bench.zoo.manifest import BaseEntry, ExpertEntry, Manifest, RouterEntry, Zoo, weights_sha256
 
 TASKS = ("sst2", "mnli", "squad", "piqa", "paws", "wmt14_en_de", "cnn_dailymail")

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from lorafuse_bench.bench.adapters import compare, twin
 from lorafuse_bench.bench.timing import machine
+from lorafuse_bench.device import Compute
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import FusionMethod, Prompts
@@ -43,6 +44,7 @@ def latency(
     return {
         "schema": "lorafuse.analysis.latency/1",
         "machine": machine(),
+        **Compute(model.device, model.dtype).record(),
         "rows": len(ids),
         "tokens": ids.shape[1],
         "rounds": rounds,

@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from lm_eval.defaults import DEFAULT_OTHER_SEED
-from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.tasks.borrowed import PART
 from lorafuse_bench.tasks.rows import load_task
 from lorafuse_bench.tasks.suites import PREFIX
+from lorafuse_bench.training.adapters import load_base
 from lorafuse_bench.training.examples import load_tokenizer
+from lorafuse_bench.training.routers import length_of
 from lorafuse_bench.truncation import truncate
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -24,7 +26,7 @@ def evaluation_prompts(
 ) -> dict[str, list[list[int]]]:
     """Task key to token ids of `samples` evaluated prompts, cut where they exceed the zoo's length."""
     tokenizer: Any = load_tokenizer(str(fused.zoo.base_folder()))
-    longest = fused.zoo.manifest.max_length or _context(fused.model.config)
+    longest = length_of(fused.zoo, fused.model)
     return {
         key: [
             truncate(tokenizer(text)["input_ids"], longest)
@@ -47,9 +49,10 @@ def contexts(task: Any, samples: int) -> list[str]:
     return list(shown.values())
 
 
-def without_experts(zoo: Zoo) -> FusedModel:
-    """The zoo's base, ready for its trained adapters."""
-    model = AutoModelForCausalLM.from_pretrained(zoo.base_folder()).eval()
+def without_experts(zoo: Zoo, device: str = AUTO, dtype: str = AUTO) -> FusedModel:
+    """The zoo's base, ready for its trained adapters; device and dtype: see `lorafuse_bench.device`."""
+    folder = zoo.base_folder()
+    model = load_base(folder, Compute.of(device, dtype, folder))
     return FusedModel(model, zoo, ExpertPool.from_zoo(zoo, []))
 
 
@@ -61,8 +64,3 @@ def in_turns(parts: Iterable[str | None], samples: int) -> list[int]:
         turns.append((seen[part], position))
         seen[part] += 1
     return sorted(position for _, position in sorted(turns)[:samples])
-
-
-def _context(config: PretrainedConfig) -> int:
-    """The longest prompt a base reads, in tokens."""
-    return int(config.get_text_config().max_position_embeddings)

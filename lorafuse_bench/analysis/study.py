@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorafuse_bench.analysis.conflict import easiest_first
+from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
@@ -19,7 +20,9 @@ from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import Plan, run
 from lorafuse_bench.tasks import consent
 from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
-from lorafuse_bench.training.adapters import AdapterSettings, train_adapter
+from lorafuse_bench.training.adapters import train_adapter
+from lorafuse_bench.training.settings import AdapterSettings
+from lorafuse_bench.zoo.manifest import local_model
 
 RESULTS = "results"
 
@@ -43,6 +46,9 @@ class Study:
     oblivion: str | None = None
     order: Sequence[str] | None = None
     batch_size: int = 32
+    device: str = AUTO
+    dtype: str = AUTO
+    """Where and in which type adapters are trained and evaluated: see `lorafuse_bench.device`."""
     run_code: bool = False
     """Consent to run the code that models write, where the suite of oblivion has such tasks."""
 
@@ -83,13 +89,18 @@ def _stage(study: Study, seed: int, keys: Sequence[str], report: Callable[[str],
     zoo = study.out / "zoos" / str(seed) / f"{study.suite.replace('/', '+')}-{len(keys)}"
     settings = replace(study.settings, seed=seed)
     for method in study.methods:
-        train_adapter(method, suite, keys, study.base, zoo, study.source, settings, report)
+        train_adapter(
+            method, suite, keys, study.base, zoo, study.source, settings, report, study.device, study.dtype
+        )
+    compute = Compute.of(study.device, study.dtype, local_model(Path(study.base), study.base))
     plan = Plan(
         methods=[registry.create("base"), *study.methods],
         suites=[suite, *([study.oblivion] if study.oblivion else [])],
         out=study.out / RESULTS,
         zoo=zoo,  # whose manifest says where the rows come from, under the name that others know
         batch_size=study.batch_size,
+        device=str(compute.device),
+        dtype=str(compute.dtype).removeprefix("torch."),
         run_code=study.run_code,
     )
     run(plan, Watcher(report))

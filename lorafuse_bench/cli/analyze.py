@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorafuse_bench.cli.run import RunCode
+from lorafuse_bench.cli.train import Device, Dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lorafuse_bench.fused import FusedModel
 
 app = typer.Typer(help="Conflict, oblivion and routing of multi-task adapters.", no_args_is_help=True)
 
@@ -54,6 +57,8 @@ def conflict(
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
     train_batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     batch_size: Batch = 32,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     run_code: RunCode = False,
 ) -> None:
     """Mean score against the number of tasks trained on together, easiest first.
@@ -67,7 +72,7 @@ def conflict(
     from lorafuse_bench.leaderboards.builder import build
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import suite_tasks
-    from lorafuse_bench.training.adapters import AdapterSettings
+    from lorafuse_bench.training.settings import AdapterSettings
 
     if base is not None:
         settings = AdapterSettings(
@@ -85,6 +90,8 @@ def conflict(
             oblivion=oblivion,
             order=tuple(order.split(",")) if order else None,
             batch_size=batch_size,
+            device=device,
+            dtype=dtype,
             run_code=run_code,
         )
         complete(study, typer.echo)
@@ -121,15 +128,19 @@ def routing_weights(
     data: Data = None,
     samples: Samples = 100,
     module: Module = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     out: Out = Path("."),
 ) -> None:
     """Mean and standard deviation of every expert's weight, task by task."""
     from lorafuse_bench.analysis import routing as analysis
 
-    place, weights = _weights(zoo, method, suites, data, samples, module)
+    fused = _prepared(zoo, device, dtype, method)
+    place, weights = _weights(fused, suites, _source(data, zoo), samples, module)
     result = {
         "schema": "lorafuse.analysis.routing_weights/1",
         "method": method,
+        **_computed(fused),
         "module": place,
         "samples": samples,
         "tasks": analysis.spread(weights),
@@ -148,16 +159,20 @@ def correlation(
     results: Annotated[
         Path | None, typer.Option(help="Results on an oblivion suite, to show what its tasks lost.")
     ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     out: Out = Path("."),
 ) -> None:
     """How far apart two tasks are by their mean routing weights: 0 alike, 1 the farthest pair."""
     from lorafuse_bench.analysis import routing as analysis
     from lorafuse_bench.leaderboards.builder import build
 
-    place, weights = _weights(zoo, method, suites, data, samples, module)
+    fused = _prepared(zoo, device, dtype, method)
+    place, weights = _weights(fused, suites, _source(data, zoo), samples, module)
     result = {
         "schema": "lorafuse.analysis.correlation/1",
         "method": method,
+        **_computed(fused),
         "module": place,
         "samples": samples,
         "tasks": list(weights),
@@ -175,13 +190,15 @@ def latency(
     data: Data = None,
     batch_size: Batch = 8,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; every method runs once a round.")] = 9,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     out: Out = Path("."),
 ) -> None:
     """Seconds per batch of every trained adapter against the base, in turns."""
     from itertools import chain, islice
 
     from lorafuse_bench.analysis import latency as analysis
-    from lorafuse_bench.analysis.prompts import evaluation_prompts, without_experts
+    from lorafuse_bench.analysis.prompts import evaluation_prompts
     from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
     from lorafuse_bench.runner import all_methods
@@ -191,7 +208,7 @@ def latency(
     trained = [m for m in all_methods(opened) if isinstance(m, TrainedAdapter)]
     if not trained:
         raise LorafuseError(f"zoo '{zoo}' has no trained adapter. Train one with `lorafuse train adapter`.")
-    fused = without_experts(opened)
+    fused = _prepared(zoo, device, dtype)
     prompts = evaluation_prompts(fused, _tasks(suites), _source(data, zoo), batch_size)
     turns = zip(*([(key, row) for row in rows] for key, rows in prompts.items()), strict=False)
     result = analysis.latency(
@@ -204,20 +221,34 @@ def latency(
     _write(result, analysis.plot, out, "latency")
 
 
-def _weights(
-    zoo: str, method: str, suites: str, data: str | None, samples: int, module: str | None
-) -> tuple[str, dict[str, Tensor]]:
-    """The module that was read, and task to `(samples, experts)`."""
-    from lorafuse_bench.analysis.prompts import evaluation_prompts, without_experts
-    from lorafuse_bench.analysis.routing import routed_modules, routing_weights
+def _prepared(zoo: str, device: str, dtype: str, method: str | None = None) -> FusedModel:
+    """The zoo's base, under one of its adapters if one is named."""
+    from lorafuse_bench.analysis.prompts import without_experts
     from lorafuse_bench.zoo.manifest import Zoo
 
-    opened = Zoo.open(zoo)
-    fused = without_experts(opened)
-    fused.use(_adapters(method)[0])
+    fused = without_experts(Zoo.open(zoo), device, dtype)
+    if method:
+        fused.use(_adapters(method)[0])
+    return fused
+
+
+def _weights(
+    fused: FusedModel, suites: str, source: str, samples: int, module: str | None
+) -> tuple[str, dict[str, Tensor]]:
+    """The module that was read, and task to `(samples, experts)`."""
+    from lorafuse_bench.analysis.prompts import evaluation_prompts
+    from lorafuse_bench.analysis.routing import routed_modules, routing_weights
+
     place = module or routed_modules(fused)[0]
-    prompts = evaluation_prompts(fused, _tasks(suites), _source(data, zoo), samples)
+    prompts = evaluation_prompts(fused, _tasks(suites), source, samples)
     return place, routing_weights(fused, prompts, place)
+
+
+def _computed(fused: FusedModel) -> dict[str, str]:
+    """Where and in which type, as results record it."""
+    from lorafuse_bench.device import Compute
+
+    return Compute(fused.model.device, fused.model.dtype).record()
 
 
 def _tasks(suites: str) -> list[str]:

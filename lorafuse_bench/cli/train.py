@@ -23,7 +23,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...: auto is
 Dtype = Annotated[
     str,
     typer.Option(
-        help="What the base computes in: auto, float32, bfloat16 or float16. LoRA trains in float32."
+        help="What the base computes in: auto, float32, bfloat16 or float16. What is trained is float32."
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
@@ -207,10 +207,9 @@ def adapter(
     accumulation: Accumulation = 1,
     cutoff: Cutoff = 512,
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
-    bf16: Annotated[
-        bool, typer.Option("--bf16", help="Hold the base and compute in bf16; train in fp32.")
-    ] = False,
     seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Train a multi-task adapter on all tasks of a suite.
 
@@ -222,7 +221,8 @@ def adapter(
     from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
-    from lorafuse_bench.training.adapters import AdapterSettings, train_adapter
+    from lorafuse_bench.training.adapters import train_adapter
+    from lorafuse_bench.training.settings import AdapterSettings
     from lorafuse_bench.zoo.manifest import Zoo
 
     leaf_tasks(suite)
@@ -242,7 +242,6 @@ def adapter(
         accumulation=accumulation,
         cutoff=cutoff,
         rows=rows,
-        bf16=bf16,
         seed=seed,
     )
     entry = train_adapter(
@@ -254,6 +253,8 @@ def adapter(
         resolve_source(data, str(out) if exists else None),
         settings,
         report=typer.echo,
+        device=device,
+        dtype=dtype,
     )
     typer.echo(
         f"adapter {entry.name}: {entry.parameters:,} parameters in {out}."

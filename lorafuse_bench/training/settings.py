@@ -77,3 +77,15 @@ class ExpertSettings(Schedule):
         if self.epochs is None:
             return self
         return replace(self, steps=max(1, min(self.steps, math.ceil(self.epochs * rows / self.batch_size))))
+
+
+@dataclass(frozen=True)
+class AdapterSettings(Schedule):
+    """How an adapter is trained: AdamW, linear warm-up, a constant rate, linear decay (MoORE, Table 7)."""
+
+    learning_rate: float = 3e-4
+    decay: Decay = "stable"
+    epochs: float | None = 2.0
+    """Passes over the rows; None to train for `steps`."""
+    rows: int | None = None
+    """Rows per task at most; all when None."""

@@ -136,6 +136,19 @@ def test_the_commands_write_numbers_and_pictures(zoo: Zoo, handmade_data: Path, 
     check_latency(latency)
 
 
+@pytest.mark.parametrize("name", ["routing-weights", "correlation", "latency"])
+def test_device_and_type_are_the_users(zoo: Zoo, handmade_data: Path, tmp_path: Path, name: str) -> None:
+    given = ["--zoo", str(zoo.root), "--data", str(handmade_data), "--suites", "sst2", "--out", str(tmp_path)]
+    small = ["--rounds", "1"] if name == "latency" else ["--method", MOORE, "--samples", "2"]
+    half = ["--device", "cpu", "--dtype", "bfloat16"]
+    done = CliRunner().invoke(app, ["analyze", name, *given, *small, *half])
+    assert done.exit_code == 0, done.output
+    written = json.loads((tmp_path / f"{name}.json").read_text())
+    assert (written["device"], written["dtype"]) == ("cpu", "bfloat16")
+    refused = CliRunner().invoke(app, ["analyze", name, *given, *small, "--device", "nowhere"])
+    assert refused.exit_code == 2 and "device 'nowhere' cannot be used" in refused.stderr
+
+
 def check_latency(result: dict[str, Any]) -> None:
     methods = result["methods"]
     assert result["rows"] == 3

@@ -17,7 +17,7 @@ from lorafuse_bench.fused import ADAPTER_WEIGHTS
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.layers import FusedModule
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
-from lorafuse_bench.training.adapters import adapter_name
+from lorafuse_bench.training.adapter_records import adapter_name
 from lorafuse_bench.zoo.manifest import Zoo
 
 TASKS = ("sst2", "mnli")  # squad, which is asked for too, was not trained on

@@ -25,8 +25,11 @@ from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fused import ADAPTER_WEIGHTS
-from lorafuse_bench.training import adapters as training
-from lorafuse_bench.training.adapters import CONFIG, AdapterSettings, AdapterTraining, train_adapter
+from lorafuse_bench.tasks.rows import Rendered
+from lorafuse_bench.training import adapter_records, adapters, examples
+from lorafuse_bench.training.adapter_records import CONFIG
+from lorafuse_bench.training.adapters import AdapterTraining, train_adapter
+from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.zoo.manifest import Zoo, weights_sha256
 
 SETTINGS = AdapterSettings(
@@ -46,8 +49,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def fit(base: str, out: Path, data: Path, spec: str = MOORE, **changes: Any) -> Path:
     """Train, and return the adapter's folder."""
+    dtype = changes.pop("dtype", "auto")
     settings = replace(SETTINGS, **changes)
-    entry = train_adapter(method_of(spec), "two", KEYS, base, out, str(data), settings, report=lambda _: None)
+    entry = train_adapter(
+        method_of(spec), "two", KEYS, base, out, str(data), settings, report=lambda _: None, dtype=dtype
+    )
     return out / entry.path
 
 
@@ -101,7 +107,65 @@ def test_interrupted_training_ends_with_the_same_bytes(
         )
         cut = fit(base, tmp_path / "cut", handmade_data)
     assert len(counted) == 4  # steps 5 to 8 only
-    assert (cut / ADAPTER_WEIGHTS).read_bytes() == (whole / ADAPTER_WEIGHTS).read_bytes()
+    for name in (ADAPTER_WEIGHTS, CONFIG):  # the loss of the whole run, too
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_checkpoint_cut_short_is_passed_over(
+    base: str, handmade_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it wrote one: the one before serves, and the end is the same."""
+    whole = fit(base, tmp_path / "whole", handmade_data, checkpoints=4)
+
+    def full(*_: Any) -> None:
+        raise LorafuseError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapters, "save_tensors", full)
+        with pytest.raises(LorafuseError, match="no space"):
+            fit(base, tmp_path / "cut", handmade_data, checkpoints=4)
+    newest = max((tmp_path / "cut" / ".training").rglob("*-*.pt"))
+    newest.write_bytes(newest.read_bytes()[:100])
+    cut = fit(base, tmp_path / "cut", handmade_data, checkpoints=4)
+    for name in (ADAPTER_WEIGHTS, CONFIG):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_rows_are_drawn_as_they_are_needed(
+    base: str, handmade_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tasks of three rows each: one step of one row writes the rows of the first batches, not of every pass."""
+    written: list[int] = []
+    write = Rendered.__getitem__
+
+    def spy(self: Rendered, index: Any) -> Any:
+        written.append(index)
+        return write(self, index)
+
+    monkeypatch.setattr(Rendered, "__getitem__", spy)
+    monkeypatch.setattr(examples, "WINDOW", 2)
+    fit(base, tmp_path / "zoo", handmade_data, "lora:rank=1", steps=1, batch_size=1)
+    assert len(written) == 2
+
+
+def test_an_adapter_of_an_earlier_version_is_not_taken_for_this_one(
+    base: str, handmade_data: Path, tmp_path: Path
+) -> None:
+    """MoORE's version 1 began otherwise; of any other method an older folder is kept, whatever settings it lists."""
+    for spec, kept in ((MOORE, False), ("lora:rank=1", True)):
+        folder = fit(base, tmp_path / spec[:4], handmade_data, spec, steps=1)
+        record = json.loads((folder / CONFIG).read_text())
+        del record["version"], record["settings"]["accumulation"]
+        record["settings"]["bf16"] = False
+        (folder / CONFIG).write_text(json.dumps(record))
+        if kept:
+            assert fit(base, tmp_path / spec[:4], handmade_data, spec, steps=1) == folder
+        else:
+            with pytest.raises(LorafuseError, match="was trained with another version than asked for now"):
+                fit(base, tmp_path / spec[:4], handmade_data, spec, steps=1)
+    (folder / CONFIG).write_text("[1")
+    with pytest.raises(LorafuseError, match="is not JSON.* Delete its folder and train the adapter again"):
+        fit(base, tmp_path / "lora", handmade_data, "lora:rank=1", steps=1)
 
 
 @pytest.mark.slow
@@ -168,7 +232,7 @@ def test_a_slow_decomposition_is_saved_with_the_adapter(
 ) -> None:
     """It scores the same, and no SVD is computed when it is loaded."""
     plain = fit(base, tmp_path / "plain", handmade_data, steps=2)
-    monkeypatch.setattr(training, "SLOW_OPERATIONS", 1)
+    monkeypatch.setattr(adapter_records, "SLOW_OPERATIONS", 1)
     kept = fit(base, tmp_path / "kept", handmade_data, steps=2)
     more = weights(kept).keys() - weights(plain).keys()
     assert {key.rpartition(".")[2] for key in more} == {"U", "sigma", "Vh"}
@@ -241,7 +305,9 @@ def test_the_auxiliary_loss_counts(base: str, handmade_data: Path, tmp_path: Pat
     "spec", ["mixlora:rank=2+experts=4", "omoe:rank=2+experts=3", "full_finetune", MOORE]
 )
 def test_bf16_trains_in_fp32(base: str, handmade_data: Path, tmp_path: Path, spec: str) -> None:
-    trained = weights(fit(base, tmp_path / "zoo", handmade_data, spec, steps=2, bf16=True))
+    folder = fit(base, tmp_path / "zoo", handmade_data, spec, steps=2, dtype="bfloat16")
+    assert json.loads((folder / CONFIG).read_text())["dtype"] == "bfloat16"
+    trained = weights(folder)
     assert {tensor.dtype for tensor in trained.values()} == {torch.float32}
     assert all(torch.isfinite(tensor).all() for tensor in trained.values())
 
@@ -265,6 +331,8 @@ def test_the_command_trains_into_a_new_zoo_and_into_that_zoo_again(
         (["--method", "svd", *few], "method 'svd' is no trained adapter. These are: full_finetune"),
         (["--method", "lora", *few[:-1], str(tmp_path / "new")], "is no zoo yet. Name a --base"),
         (["--method", "lora:targets=q_prj", *few], "Did you mean 'q_proj'"),
+        (["--method", "lora", "--dtype", "fp16", *few], "unknown dtype 'fp16'"),
+        (["--method", "lora", "--device", "foo", *few], "device 'foo' cannot be used"),
     ):
         done = call(*arguments)
         assert done.exit_code == 2 and message in done.stderr, done.output

@@ -1,0 +1,121 @@
+"""What a zoo's folder says of its trained adapters: names, files, and the manifest's entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import move_folder, read_json, sha256_file, write_bytes, write_json
+from lorafuse_bench.fused import ADAPTER_WEIGHTS
+from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, derived_of, tensors_of
+from lorafuse_bench.fusion.base import FusionMethod
+from lorafuse_bench.training.records import base_sha256, portable_base, portable_source, with_length
+from lorafuse_bench.training.settings import AdapterSettings
+from lorafuse_bench.zoo.manifest import AdapterEntry, BaseEntry, Manifest, Zoo
+
+CONFIG = "adapter.json"
+AGAIN = "Delete its folder and train the adapter again."
+SLOW_OPERATIONS = 1e11
+"""Half a minute on one core."""
+
+
+def trained_options(method: TrainedAdapter) -> dict[str, Any]:
+    """The options that shape what is trained."""
+    return {key: value for key, value in method.options().items() if key != "trained_on"}
+
+
+def adapter_name(method: TrainedAdapter, suite: str) -> str:
+    """`moore/mtl7`, or `moore/mtl7-d_t=16-reflections=2` with the options that differ from default.
+
+    The tasks of a suite by name are joined by +.
+    """
+    changed = replace(method, trained_on=None).label().partition(":")[2]
+    return f"{method.name}/{suite.replace('/', '+')}" + "".join(
+        f"-{part.replace('/', '_')}" for part in changed.split("+") if part
+    )
+
+
+def save_tensors(folder: Path, updates: Mapping[str, TrainedUpdate]) -> None:
+    """Write all parameters of an adapter, and what it derived from the base where that takes long.
+
+    MoORE's SVD of an (out, in) map costs in proportion to the numbers in U and V times their rank; where these sum
+    to SLOW_OPERATIONS or more, the decompositions are kept, which take about twice the base's size.
+    """
+    tensors = tensors_of(updates)
+    derived = derived_of(updates)
+    if (
+        sum(value.numel() * min(value.shape) for value in derived.values() if value.dim() == 2)
+        >= SLOW_OPERATIONS
+    ):
+        tensors |= derived
+    tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
+    write_bytes(folder / ADAPTER_WEIGHTS, save(tensors))
+
+
+def enter(zoo: Zoo, name: str) -> AdapterEntry:
+    """Describe the adapter in `adapters/<name>` in the manifest, in place of one of the same name."""
+    folder = zoo.root / "adapters" / name
+    record = read_json(folder / CONFIG, AGAIN)
+    described = {key: record[key] for key in ("steps", "rows", "loss", "device", "dtype") if key in record}
+    entry = AdapterEntry(
+        name=name,
+        path=f"adapters/{name}",
+        sha256=sha256_file(folder / ADAPTER_WEIGHTS),
+        settings=record["settings"] | {"trained": described},
+        **{key: record[key] for key in ("method", "options", "trained_on", "base_sha256", "parameters")},
+        tasks=tuple(record["tasks"]),
+    )
+    adapters = {old.name: old for old in zoo.manifest.adapters} | {name: entry}
+    Zoo(zoo.root, zoo.manifest.model_copy(update={"adapters": tuple(adapters.values())})).save()
+    return entry
+
+
+def zoo_at(base: str, out: Path, source: str, seed: int, cutoff: int) -> Zoo:
+    """The zoo at `out`, or a new one without experts."""
+    sha256 = base_sha256(base)
+    if (out / "manifest.json").is_file():
+        zoo = Zoo.open(out)
+        if zoo.manifest.base.sha256 != sha256:
+            raise LorafuseError(
+                f"'{base}' is not the base of zoo '{zoo.name}' ({zoo.manifest.base.path})."
+                " Leave it out, or use another --out."
+            )
+        return Zoo(out, with_length(zoo.manifest, cutoff))
+    manifest = Manifest(
+        schema="lorafuse.zoo/1",
+        name=out.resolve().name,
+        seed=seed,
+        base=BaseEntry(path=portable_base(base, out), sha256=sha256),
+        init="shared",
+        data=portable_source(source, out),
+        max_length=cutoff,
+    )
+    return Zoo(out, manifest)
+
+
+def is_finished(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether this adapter is there; LorafuseError when one of the same name was trained otherwise."""
+    if not (folder / CONFIG).is_file():
+        return False
+    # What is younger than the folder had its default then; what is gone made no other adapter.
+    found = {"version": FusionMethod.version} | read_json(folder / CONFIG, AGAIN)
+    settings = asdict(AdapterSettings()) | found.get("settings", {})
+    found["settings"] = {key: settings.get(key) for key in record["settings"]}
+    for field, value in record.items():
+        if found.get(field) != value:
+            raise LorafuseError(
+                f"{folder} was trained with another {field} than asked for now."
+                " Use another --out, or delete that folder to train it again."
+            )
+    return True
+
+
+def finish(ready: Path, folder: Path, record: Mapping[str, Any]) -> None:
+    """Complete the folder `ready` and move it into place in one step."""
+    write_json(ready / CONFIG, record)
+    move_folder(ready, folder)
