@@ -19,6 +19,8 @@ from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.zoo.manifest import AdapterEntry, BaseEntry, Manifest, Zoo
 
 CONFIG = "adapter.json"
+DESCRIBED = ("steps", "rows", "tokens", "loss", "device", "dtype")
+"""What became of a training, for the manifest."""
 AGAIN = "Delete its folder and train the adapter again."
 SLOW_OPERATIONS = 1e11
 """Half a minute on one core."""
@@ -61,7 +63,7 @@ def enter(zoo: Zoo, name: str) -> AdapterEntry:
     """Describe the adapter in `adapters/<name>` in the manifest, in place of one of the same name."""
     folder = zoo.root / "adapters" / name
     record = read_json(folder / CONFIG, AGAIN)
-    described = {key: record[key] for key in ("steps", "rows", "loss", "device", "dtype") if key in record}
+    described = {key: record[key] for key in DESCRIBED if key in record}
     entry = AdapterEntry(
         name=name,
         path=f"adapters/{name}",

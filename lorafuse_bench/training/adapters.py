@@ -107,6 +107,7 @@ def _train(
     return {
         "steps": settings.steps,
         "rows": batches.rows,
+        "tokens": trained.tokens,
         "loss": trained.loss,
         "parameters": sum(update.size for update in model.updates.values()),
     }
