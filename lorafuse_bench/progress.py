@@ -11,12 +11,25 @@ from typing import Any
 _LOGGER = logging.getLogger(__name__)
 
 
+class Part:
+    """Counts what is done of `total`, as tqdm does."""
+
+    def __init__(self, total: int, what: str, show: Callable[[str], None]) -> None:
+        self.total, self.what, self.show = total, what, show
+        self.done = 0
+
+    def update(self, n: int = 1) -> None:
+        """So many more are done."""
+        self.done += n
+        self.show(f"{self.what} {self.done:,}/{self.total:,}")
+
+
 class Watcher:
     """Tells `say` of each step as it begins and ends; a subclass may draw.
 
         watcher.expect(3)
-        with watcher.step("mtl5 svd"):
-            watcher.part(10, 40)
+        with watcher.step("mtl5 svd"), watcher.bar(40, "Generating") as part:
+            part.update(10)
 
     says `[1/3] mtl5 svd`, then `[1/3] mtl5 svd: 12 s, about 24 s left`.
     """
@@ -52,8 +65,13 @@ class Watcher:
         """A step begins."""
         self.say(title)
 
-    def part(self, done: int, total: int) -> None:
-        """So much of the current step is done."""
+    @contextmanager
+    def bar(self, total: int, desc: str, disable: bool = False) -> Iterator[Part]:
+        """What stands in for a tqdm bar within a step."""
+        yield Part(total, desc, self.part if not disable else lambda text: None)
+
+    def part(self, text: str) -> None:
+        """How far the current step is, such as `Generating 10/40`."""
 
     def _left(self) -> str:
         steps = self.total - self.done
@@ -68,23 +86,34 @@ class Display(Watcher):
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[position]}"),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[part]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=None, position="")
+        self._task = self._bar.add_task("", total=None, part="")
         super().__init__(lambda text: self._console.print(text, markup=False))
 
     def __enter__(self) -> Display:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()  # it would tear this one
         self._bar.start()
         return self
 
@@ -95,12 +124,11 @@ class Display(Watcher):
         """Name the step beside the bar; a line of its own where there is none."""
         if self._bar.disable:
             self.say(title)
-        self._bar.update(self._task, description=title, total=self.total, completed=self.done, position="")
+        self._bar.update(self._task, description=title, total=self.total, completed=self.done, part="")
 
-    def part(self, done: int, total: int) -> None:
-        """Move the bar within its step."""
-        share = done / total if total else 1.0
-        self._bar.update(self._task, completed=self.done + share, position=f"{done:,}/{total:,}")
+    def part(self, text: str) -> None:
+        """Show it beside the bar."""
+        self._bar.update(self._task, part=text)
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from types import TracebackType
 
@@ -16,6 +17,31 @@ def say(message: object) -> None:
     print(f"lorafuse: {message}", file=sys.stderr)
 
 
+# What the system refuses for reasons that are the user's to mend, and how.
+_REMEDIES = dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some space; the same command goes on."
+)
+_REMEDIES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Choose one you may use.")
+_REMEDIES |= dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "Check the path.")
+_REMEDIES |= {errno.ENAMETOOLONG: "Give a shorter one.", errno.EMFILE: "Raise `ulimit -n`."}
+# As safetensors and torch say it: their errors carry no number.
+_NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed")
+_LONGEST_PATH = 200
+
+
+def one_line(error: BaseException) -> str | None:
+    """What an error says that is the user's to mend: ours, and the system's; None for a bug."""
+    if isinstance(error, LorafuseError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        path = str(error.filename or "a file")
+        shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
+        return f"{shown}: {error.strerror}. {_REMEDIES[error.errno]}"
+    if any(words in str(error) for words in _NO_SPACE):
+        return f"a file cannot be written: no space is left. {_REMEDIES[errno.ENOSPC]}"
+    return None
+
+
 def install_excepthook() -> None:
     """End the process on an uncaught LorafuseError with one line and exit code 2; others as before."""
     previous = sys.excepthook
@@ -23,8 +49,9 @@ def install_excepthook() -> None:
         return
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, LorafuseError):
-            say(error)
+        line = one_line(error)
+        if line is not None:
+            say(line)
             # The interpreter ends with the code of a SystemExit raised here, instead of its usual 1.
             sys.exit(EXIT_BAD_INPUT)
         previous(kind, error, trace)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ class LorafuseLM(HFLM):
     an expert for each request before any batch is formed, so results do not depend on batch size,
     order or padding.
     """
+
+    bar: Callable[..., Any] = staticmethod(tqdm)
+    """Draws how many requests are done; `lorafuse run` has its own."""
 
     def __init__(
         self,
@@ -167,7 +170,7 @@ class LorafuseLM(HFLM):
         silent = disable_tqdm or self.rank != 0
         with (
             self._autocast(),
-            tqdm(total=len(rows), disable=silent, desc="Scoring continuations") as progress,
+            self.bar(total=len(rows), disable=silent, desc="Scoring continuations") as progress,
         ):
             return scorer.score(rows, choices, progress.update)
 
@@ -193,7 +196,7 @@ class LorafuseLM(HFLM):
         choices = self._choose([each.prompt for each in asked], [each.task for each in asked])
         writer = Writer(self.fused, self.tokenizer.pad_token_id, self._rows())
         silent = disable_tqdm or self.rank != 0
-        with self._autocast(), tqdm(total=len(asked), disable=silent, desc="Generating") as progress:
+        with self._autocast(), self.bar(total=len(asked), disable=silent, desc="Generating") as progress:
             return writer.write(asked, choices, progress.update)
 
     def _asked(self, request: Instance) -> Asked:

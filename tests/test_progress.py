@@ -18,23 +18,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def steps(watcher: Watcher) -> None:
-    watcher.expect(3)
-    with watcher.step("a"):
-        watcher.part(5, 10)
+    watcher.expect(4)
+    with watcher.step("a"), watcher.bar(10, "Generating") as part:
+        part.update(5)
     watcher.skip("b: not needed")
-    with watcher.step("c"):
-        watcher.part(10, 10)
+    with watcher.step("c"), watcher.bar(10, "Scoring", disable=True) as silent:
+        silent.update(10)
+    with watcher.step("d"), watcher.bar(2000, "Scoring") as part:
+        part.update(1000)
 
 
 def test_each_step_says_its_time_and_what_is_left(clock: None) -> None:
     said: list[str] = []
     steps(Watcher(said.append))
     assert said == [
-        "[1/3] a",
-        "[1/3] a: 12 s, about 24 s left",
+        "[1/4] a",
+        "[1/4] a: 12 s, about 36 s left",
         "b: not needed",
-        "[2/2] c",
-        "[2/2] c: 12 s",
+        "[2/3] c",
+        "[2/3] c: 12 s, about 12 s left",
+        "[3/3] d",
+        "[3/3] d: 12 s",
     ]
 
 
@@ -62,10 +66,11 @@ def test_lines_everywhere_and_a_bar_on_a_terminal(
     with Display() as display:
         steps(display)
     text = written.getvalue()
-    assert "[1/3] a: 12 s, about 24 s left\n" in text.replace("\x1b[2K", "")
-    assert ("10/10" in text) == terminal
-    assert ("[1/3] a\n" in text) == (not terminal)
+    assert "[1/4] a: 12 s, about 36 s left\n" in text.replace("\x1b[2K", "")
+    assert ("Scoring 1,000/2,000" in text) == terminal
+    assert ("[1/4] a\n" in text) == (not terminal)
     assert ("\x1b" in text) == terminal
+    assert "Scoring 10/10" not in text
 
 
 @pytest.mark.parametrize(

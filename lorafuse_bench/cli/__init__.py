@@ -8,6 +8,9 @@ imports every file here.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -15,8 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from lorafuse_bench import __version__
-from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.uncaught import EXIT_BAD_INPUT, EXIT_INTERRUPTED, say
+from lorafuse_bench.uncaught import EXIT_BAD_INPUT, EXIT_INTERRUPTED, one_line, say
 
 SUBCOMMANDS: tuple[str, ...] = (
     "run",
@@ -35,15 +37,40 @@ SUBCOMMANDS: tuple[str, ...] = (
 class _OneLineErrors(TyperGroup):
     """Bad input ends in one line and exit code 2, Ctrl-C in one line and exit code 130."""
 
+    def make_context(self, *args: Any, **settings: Any) -> Any:
+        with _one_line_errors():
+            return super().make_context(*args, **settings)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _one_line_errors():
             return super().invoke(ctx)
-        except LorafuseError as error:
-            say(error)
-            raise typer.Exit(EXIT_BAD_INPUT) from error
-        except KeyboardInterrupt as error:
-            say("interrupted. What was finished is kept; the same command continues from there.")
-            raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        say("interrupted. What was finished is kept; the same command continues from there.")
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+    except typer.Exit:
+        raise
+    except Exception as error:
+        line = _usage(error) or one_line(error)
+        if line is None:
+            raise
+        say(line)
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+
+
+def _usage(error: Exception) -> str | None:
+    """What is wrong with the command line and where its help is; None for any other error."""
+    # typer gives its UsageError no public name; that of no arguments at all shows the help.
+    if type(error).__name__ == "NoArgsIsHelpError" or not hasattr(error, "format_message"):
+        return None
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "lorafuse"
+    return f"{' '.join(error.format_message().split()).rstrip('.')}. See `{command} --help`."
 
 
 app = typer.Typer(
@@ -68,6 +95,8 @@ def _options(
     ] = False,
 ) -> None:
     """Options that come before the subcommand."""
+    # Every long command shows one bar of its own; tqdm reads this when it is first imported.
+    os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def _add(name: str) -> None:

@@ -64,6 +64,7 @@ class Evaluation:
         reset_peak(device)
         self._use(cell.pool)
         self.lm.use(cell.method)
+        self.lm.bar = watcher.bar
         loaded = self.tasks[cell.suite]
         start = time.perf_counter()
         output = _evaluate(self.lm, loaded, self.plan)
