@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError, did_you_mean, unknown
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
@@ -74,11 +75,16 @@ class LorafuseLM(HFLM):
         if self.longest is None:
             self.longest = self.zoo.manifest.max_length
         self._DEFAULT_MAX_LENGTH = self.longest or HFLM._DEFAULT_MAX_LENGTH  # of a base that names no limit
+        folder = self.zoo.base_folder()
+        # The lm_eval command always asks for cuda:0.
+        absent = str(device).startswith("cuda") and not torch.cuda.is_available()
+        asked = str(model_options.pop("dtype", None) or AUTO).removeprefix("torch.")
+        compute = Compute.of("cpu" if absent else device or AUTO, asked, folder)
         super().__init__(
-            pretrained=str(self.zoo.base_folder()),
+            pretrained=str(folder),
             batch_size=batch_size,
-            # The lm_eval command always asks for cuda:0.
-            device="cpu" if str(device).startswith("cuda") and not torch.cuda.is_available() else device,
+            device=str(compute.device),
+            dtype=compute.dtype,
             truncation=False,
             **model_options,
         )

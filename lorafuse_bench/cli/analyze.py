@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorafuse_bench.cli._numbers import above_zero
 from lorafuse_bench.cli.run import RunCode
 from lorafuse_bench.cli.train import Device, Dtype
 
@@ -52,8 +53,10 @@ def conflict(
     oblivion: Annotated[
         str | None, typer.Option(help="Evaluate this suite too, under the same adapters.")
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate between warm-up and decay.")] = 3e-4,
-    epochs: Annotated[float, typer.Option(min=0, help="Passes over the rows.")] = 2.0,
+    learning_rate: Annotated[
+        float, typer.Option(callback=above_zero, help="Learning rate between warm-up and decay.")
+    ] = 3e-4,
+    epochs: Annotated[float, typer.Option(callback=above_zero, help="Passes over the rows.")] = 2.0,
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
     train_batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     batch_size: Batch = 32,

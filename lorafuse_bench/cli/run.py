@@ -42,10 +42,12 @@ def command(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
-    dtype: Annotated[str, typer.Option(help="Type the model computes in.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Type the model computes in: auto, float32, bfloat16 or float16.")
+    ] = "auto",
     device: Annotated[
-        str, typer.Option(help="Where the model runs; the CPU where there is no such device.")
-    ] = "cuda",
+        str, typer.Option(help="auto, cpu, cuda, cuda:1, ...: auto is a GPU where there is one.")
+    ] = "auto",
     run_code: RunCode = False,
 ) -> None:
     """Evaluate fusion methods on suites and keep every finished cell.
@@ -79,6 +81,7 @@ def command(
     )
     with Display() as display:
         paths = runner.run(plan, display)
-    typer.echo(
-        f"{len(paths)} cells in {out}. Next: lorafuse leaderboard build {out} --out leaderboard.json --html site"
-    )
+    following = f"Next: lorafuse leaderboard build {out} --out leaderboard.json --html site"
+    if limit is not None:
+        following = "A board needs every document: leave --limit out, with another --out."
+    typer.echo(f"{len(paths)} cells in {out}. {following}")

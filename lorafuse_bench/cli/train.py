@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lorafuse_bench.cli._numbers import MAX_SEED, above_zero, share
+
 app = typer.Typer(
     help="Train LoRA experts, routers and multi-task adapters into a zoo.", no_args_is_help=True
 )
@@ -26,7 +28,7 @@ Dtype = Annotated[
         help="What the base computes in: auto, float32, bfloat16 or float16. What is trained is float32."
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")]
 
 
 class Init(StrEnum):
@@ -56,19 +58,22 @@ def experts(
     out: Out,
     data: Data = None,
     learning_rate: Annotated[
-        float, typer.Option(help="Peak learning rate; linear warm-up and decay.")
+        float, typer.Option(callback=above_zero, help="Peak learning rate; linear warm-up and decay.")
     ] = 1e-4,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps per expert.")] = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 8,
-    alpha: Annotated[float, typer.Option(help="LoRA alpha; the update is scaled by alpha/rank.")] = 16.0,
-    dropout: Annotated[float, typer.Option(min=0, max=1, help="LoRA dropout.")] = 0.0,
+    alpha: Annotated[
+        float, typer.Option(callback=above_zero, help="LoRA alpha; the update is scaled by alpha/rank.")
+    ] = 16.0,
+    dropout: Annotated[float, typer.Option(callback=share, help="LoRA dropout.")] = 0.0,
     targets: Annotated[str, typer.Option(help="Adapted modules.")] = "q_proj,k_proj,v_proj,o_proj",
     accumulation: Accumulation = 1,
     cutoff: Cutoff = 512,
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
     epochs: Annotated[
-        float | None, typer.Option(help="Passes over a task's rows at most, where they are few.")
+        float | None,
+        typer.Option(callback=above_zero, help="Passes over a task's rows at most, where they are few."),
     ] = None,
     held_out: Annotated[
         int, typer.Option(min=0, help="Last training rows to leave alone, at most a fifth of them.")
@@ -200,8 +205,10 @@ def adapter(
         typer.Option(help="A model folder, a hub id, or mini; by default that of the zoo at --out."),
     ] = None,
     data: Data = None,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate between warm-up and decay.")] = 3e-4,
-    epochs: Annotated[float, typer.Option(min=0, help="Passes over the rows.")] = 2.0,
+    learning_rate: Annotated[
+        float, typer.Option(callback=above_zero, help="Learning rate between warm-up and decay.")
+    ] = 3e-4,
+    epochs: Annotated[float, typer.Option(callback=above_zero, help="Passes over the rows.")] = 2.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of --epochs.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     accumulation: Accumulation = 1,

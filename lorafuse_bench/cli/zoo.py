@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lorafuse_bench.cli._numbers import MAX_SEED
+
 app = typer.Typer(help="Zoos: a base, its experts, routers and adapters.", no_args_is_help=True)
 
 
@@ -16,7 +18,9 @@ def build(
     out: Annotated[Path, typer.Option(help="Where to build it; finished stages in it are kept.")] = Path(
         "zoo"
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the world, the base and the training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of the world, the base and the training.")
+    ] = 0,
     tasks: Annotated[int, typer.Option(min=1, help="Number of tasks, each with an expert.")] = 7,
     workers: Annotated[int, typer.Option(min=1, help="Experts trained at a time.")] = 2,
 ) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lorafuse_bench.device import Compute
 from lorafuse_bench.files import check_writable
 from lorafuse_bench.leaderboards.schema import Result
 from lorafuse_bench.locks import sweep
@@ -34,7 +35,8 @@ def run(plan: Plan, watcher: Watcher | None = None) -> list[Path]:
     zoo = Zoo.open(plan.zoo)
     source = resolve_source(plan.data, str(plan.zoo))
     cells = cells_of(plan, zoo, watcher.say)
-    drafts = {cell.path: draft_of(plan, zoo, cell, source) for cell in cells}
+    dtype = Compute.of(plan.device, plan.dtype, zoo.find_base()).record()["dtype"]
+    drafts = {cell.path: draft_of(plan, zoo, cell, source, dtype) for cell in cells}
     for folder in sorted({cell.path.parent for cell in cells}):
         check_writable(folder)
         sweep(folder)

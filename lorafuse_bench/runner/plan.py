@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorafuse_bench.device import AUTO
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import adapter_entry
@@ -34,8 +35,8 @@ class Plan:
     limit: int | None = None
     max_length: int | None = None
     batch_size: int = 32
-    dtype: str = "float32"
-    device: str = "cuda"
+    dtype: str = AUTO
+    device: str = AUTO
     run_code: bool = False
     """Consent to run the code that models write, where a suite has such tasks."""
 

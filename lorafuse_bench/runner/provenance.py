@@ -19,7 +19,7 @@ _NOWHERE = schema.Environment(versions={}, git_commit=None, git_dirty=None, hard
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
-def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str) -> schema.Result:
+def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str, dtype: str) -> schema.Result:
     """The cell's result as far as it is known before anything runs: without tasks, routers, cost
     and environment.
 
@@ -29,7 +29,7 @@ def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str) -> schema.Result:
         schema.Items({}),
         tasks={},
         suite=cell.suite,
-        **identity(zoo, cell.pool, cell.method, plan.dtype),
+        **identity(zoo, cell.pool, cell.method, dtype),
         routers=(),
         data={"source": source_name(zoo, source), "splits": {}},
         limit=plan.limit,
