@@ -197,6 +197,11 @@ class Truncation(Strict):
 
     rule: str = Field(description="middle: the beginning and the end of a prompt stay.")
     length: int = Field(ge=1, description="Tokens of prompt and answer at most, as it ran.")
+    answers: dict[str, int] = Field(
+        default_factory=dict,
+        description="Task key to the tokens that its answers were held to, where half of `length` is less than"
+        " the task allows.",
+    )
 
 
 class Result(Strict):
@@ -220,6 +225,9 @@ class Result(Strict):
     truncation: Truncation | None = Field(
         default=None,
         description="How longer prompts were cut; null in results older than this field, which lost their start.",
+    )
+    num_fewshot: int | None = Field(
+        default=None, ge=0, description="Examples asked for in every prompt; null for each task's own number."
     )
     batch_size: int | str = Field(description="As given to lm-eval: a number, or auto.")
     seeds: Seeds = Field(description="Seeds of the evaluation.")
@@ -278,7 +286,7 @@ class Items(RootModel[dict[str, TaskItems]]):
 
 _SCORES = {"run_id", "cost", "environment", "items_sha256"}
 _TASK_SCORES = {"__all__": {"metrics", "empty_share"}}
-_LATER = {"truncation"}
+_LATER = {"truncation", "num_fewshot"}
 """Fields that older results lack: they count where they are set, so that an old result keeps its id."""
 
 

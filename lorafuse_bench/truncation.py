@@ -16,7 +16,15 @@ RULE = "middle"
 _END = 4
 """One part in so many of what stays comes from the prompt's end."""
 
+LEAST = 16
+"""Tokens that a model must hold, prompt and answer together."""
+
 Token = TypeVar("Token")
+
+
+def answer_room(wanted: int, length: int) -> int:
+    """Tokens left for an answer that may take `wanted` of `length`: half of them at most, the prompt has the rest."""
+    return min(wanted, length // 2)
 
 
 def truncate(prompt: Sequence[Token], room: int) -> list[Token]:

@@ -29,7 +29,7 @@ from lorafuse_bench.model_wrappers.scoring import Scored, Scorer, batches, share
 from lorafuse_bench.model_wrappers.stopping import Ending
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.suites import task_key
-from lorafuse_bench.truncation import RULE, truncate
+from lorafuse_bench.truncation import LEAST, RULE, answer_room, truncate
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _AUTO_BATCH = 32
@@ -88,6 +88,12 @@ class LorafuseLM(HFLM):
             truncation=False,
             **model_options,
         )
+        if self.max_length < LEAST:
+            raise LorafuseError(
+                f"a length of {self.max_length} tokens holds no prompt and its answer. Set max_length to {LEAST}"
+                " or more."
+            )
+        self.shortened: dict[str, int] = {}
         self.fused = FusedModel(self.model, self.zoo, pool)
         self.prefix_sharing = _truth("prefix_sharing", prefix_sharing) and shares_prefixes(self.model)
         self.use(chosen)
@@ -100,10 +106,11 @@ class LorafuseLM(HFLM):
 
     def truncation_used(self) -> dict[str, Any]:
         """A result's `truncation`."""
-        return {"rule": RULE, "length": self.max_length}
+        return {"rule": RULE, "length": self.max_length, "answers": dict(sorted(self.shortened.items()))}
 
     def use(self, method: FusionMethod) -> None:
         """Switch to another method in place; the base stays loaded."""
+        self.shortened = {}
         self.fused.use(method)
 
     def set_cache_hook(self, cache_hook: Any) -> None:
@@ -130,7 +137,7 @@ class LorafuseLM(HFLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """`(log p(continuation | context), whether greedy decoding gives it)` for each request."""
-        rows = []
+        pieces = []
         for request in requests:
             context, continuation = request.args
             if context:
@@ -140,38 +147,61 @@ class LorafuseLM(HFLM):
                     [self.prefix_token_id],
                     self.tok_encode(continuation, add_special_tokens=False),
                 )
-            rows.append(Scored(tuple(context_ids), tuple(continuation_ids), task_key(request.task_name)))
-        return self._score(rows, disable_tqdm)
+            pieces.append(self._pieces(context_ids, continuation_ids, task_key(request.task_name)))
+        prompts = [own[0].context for own in pieces for _ in own]
+        return self._summed(pieces, disable_tqdm, prompts)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """`log p(text)` for each request, in windows of the model's length.
 
         There is no prompt: a router sees each window whole.
         """
-        rows: list[Scored] = []
-        owner: list[int] = []
-        for position, request in enumerate(requests):
+        pieces = []
+        for request in requests:
             windows = get_rolling_token_windows(
                 token_list=self.tok_encode(request.args[0]),
                 prefix_token=self.prefix_token_id,
                 max_seq_len=self.max_length,
                 context_len=1,
             )
-            for context, continuation in map(make_disjoint_window, windows):
-                rows.append(Scored(tuple(context), tuple(continuation), task_key(request.task_name)))
-                owner.append(position)
-        totals = [0.0] * len(requests)
-        scores = self._score(rows, disable_tqdm, prompts=[row.context + row.continuation for row in rows])
-        for position, (log_probability, _) in zip(owner, scores, strict=True):
-            totals[position] += log_probability
-        return totals
+            key = task_key(request.task_name)
+            pieces.append(
+                [
+                    Scored(tuple(context), tuple(continuation), key)
+                    for context, continuation in map(make_disjoint_window, windows)
+                ]
+            )
+        prompts = [row.context + row.continuation for own in pieces for row in own]
+        return [total for total, _ in self._summed(pieces, disable_tqdm, prompts)]
+
+    def _pieces(self, context: Sequence[int], continuation: Sequence[int], task: str) -> list[Scored]:
+        """A request in pieces that fit the model's length, the context's middle cut where need be.
+
+        A continuation that leaves less than half of the length to its context is scored in several
+        pieces, each after the context and the pieces before it.
+        """
+        fits = len(context) + len(continuation) - 1 <= self.max_length
+        size = len(continuation) if fits else answer_room(len(continuation), self.max_length)
+        pieces = []
+        for start in range(0, max(1, len(continuation)), max(1, size)):
+            part = tuple(continuation[start : start + size])
+            room = self.max_length + 1 - len(part)  # the last token is only scored
+            pieces.append(Scored(tuple(truncate([*context, *continuation[:start]], room)), part, task))
+        return pieces
+
+    def _summed(
+        self, pieces: Sequence[Sequence[Scored]], disable_tqdm: bool, prompts: Sequence[tuple[int, ...]]
+    ) -> list[tuple[float, bool]]:
+        """Each request's log-probability over its pieces; `prompts`: what each piece is routed by."""
+        scores = iter(self._score([row for own in pieces for row in own], disable_tqdm, prompts))
+        found = [[next(scores) for _ in own] for own in pieces]
+        return [(sum(value for value, _ in own), all(greedy for _, greedy in own)) for own in found]
 
     def _score(
-        self, rows: Sequence[Scored], disable_tqdm: bool, prompts: Sequence[tuple[int, ...]] | None = None
+        self, rows: Sequence[Scored], disable_tqdm: bool, prompts: Sequence[tuple[int, ...]]
     ) -> list[tuple[float, bool]]:
-        """Log-probabilities of the continuations, in the order of `rows`."""
-        rows = [self._truncated(row) for row in rows]
-        choices = self._choose(prompts or [row.context for row in rows], [row.task for row in rows])
+        """Log-probabilities of the continuations, in the order of `rows`, routed by `prompts`."""
+        choices = self._choose(prompts, [row.task for row in rows])
         scorer = Scorer(self.fused, self._rows(), self.prefix_sharing)
         silent = disable_tqdm or self.rank != 0
         with (
@@ -183,16 +213,6 @@ class LorafuseLM(HFLM):
     def _autocast(self) -> torch.autocast:
         dtype = self.mixed_precision_dtype
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
-
-    def _truncated(self, row: Scored) -> Scored:
-        """Cut the context's middle where context and continuation exceed the model's length."""
-        room = self.max_length + 1 - len(row.continuation)
-        if room < 1:
-            raise LorafuseError(
-                f"task '{row.task}': a continuation of {len(row.continuation)} tokens does not fit the model's"
-                f" {self.max_length}. Use a model with a longer context."
-            )
-        return Scored(tuple(truncate(row.context, room)), row.continuation, row.task)
 
     # --- generation -----------------------------------------------------------------------------
 
@@ -211,17 +231,15 @@ class LorafuseLM(HFLM):
         settings: dict[str, Any] = dict(normalize_gen_kwargs(given, self.max_gen_toks))
         eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         stops = tuple(handle_stop_sequences(settings.pop("until", None), eos=eos))
-        length = settings.pop("max_gen_toks")
-        if length >= self.max_length:
-            raise LorafuseError(
-                f"max_gen_toks={length} leaves no room for a prompt in the model's {self.max_length} tokens."
-                " Ask for fewer."
-            )
+        key, wanted = task_key(request.task_name), settings.pop("max_gen_toks")
+        length = answer_room(wanted, self.max_length)
+        if length < wanted:
+            self.shortened[key] = length
         if not settings["do_sample"]:
             settings.pop("temperature", None)
         return Asked(
             prompt=tuple(truncate(self.tok_encode(context), self.max_length - length)),
-            task=task_key(request.task_name),
+            task=key,
             length=length,
             ending=Ending(self.tok_decode, stops, self._end_tokens(), self.think_end_token),
             settings=settings,

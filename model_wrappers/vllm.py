@@ -150,10 +150,9 @@ class LorafuseVLLM(LorafuseLM):
     # --- requests -------------------------------------------------------------------------------
 
     def _score(
-        self, rows: Sequence[Scored], disable_tqdm: bool, prompts: Sequence[tuple[int, ...]] | None = None
+        self, rows: Sequence[Scored], disable_tqdm: bool, prompts: Sequence[tuple[int, ...]]
     ) -> list[tuple[float, bool]]:
-        rows = [self._truncated(row) for row in rows]
-        adapters = self._adapters(prompts or [row.context for row in rows], [row.task for row in rows])
+        adapters = self._adapters(prompts, [row.task for row in rows])
         asks = [
             Ask(row.context + row.continuation, adapter, scored=len(row.continuation))
             for row, adapter in zip(rows, adapters, strict=True)

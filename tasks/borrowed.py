@@ -14,10 +14,10 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 from lm_eval.api.instance import Instance
-from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from lorafuse_bench.tasks.docs import Doc
+from lorafuse_bench.tasks.shots import WithShots
 from lorafuse_bench.tasks.suites import REPRESENTATIVE, task_key
 
 THEIRS = Path(str(files("lm_eval.tasks"))).resolve()
@@ -33,6 +33,8 @@ def borrow(config: Mapping[str, Any]) -> dict[str, Any]:
     if str(THEIRS) in str({**theirs, **own}):
         theirs = load_yaml(THEIRS / config["lm_eval"])
     merged = {key: value for key, value in {**theirs, **own}.items() if key not in ("tag", "task_alias")}
+    if not merged.get("num_fewshot"):  # lm-eval holds a task that says 0 to it, whatever the user asks for
+        merged.pop("num_fewshot", None)
     merged["metadata"] = {**(theirs.get("metadata") or {}), **own["metadata"]}
     if "filter" in config:
         chosen = next(one for one in theirs["filter_list"] if one["name"] == config["filter"])
@@ -45,7 +47,7 @@ def borrow(config: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-class Borrowed(ConfigurableTask):
+class Borrowed(WithShots):
     """One task of lm-eval's, which also reports its representative metric as `score`."""
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -88,8 +90,9 @@ class Joined(Borrowed):
     def doc_to_choice(self, doc: Any, doc_to_choice: Any = None) -> Any:
         return self._part(doc).doc_to_choice(doc, doc_to_choice)
 
-    def fewshot_docs(self) -> None:
-        """None of its own: each part samples its shots."""
+    def set_fewshot_seed(self, seed: int | None = None) -> None:
+        for part in self.parts.values():
+            part.set_fewshot_seed(seed)
 
     def fewshot_context(self, doc: Doc, *args: Any, **kwargs: Any) -> Any:
         return self._part(doc).fewshot_context(doc, *args, **kwargs)

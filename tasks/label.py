@@ -10,17 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval.api.task import ConfigurableTask
-
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.docs import Doc
+from lorafuse_bench.tasks.shots import WithShots
 
 
-class LabelTask(ConfigurableTask):
+class LabelTask(WithShots):
     """Target: a word of `doc_to_choice`; LorafuseError for a row whose label is none of them."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config={key: value for key, value in config.items() if key != "class"})
 
     def doc_to_target(self, doc: Mapping[str, Any], doc_to_target: Any = None) -> str:
         """The right word, which is also what training rows end in."""

@@ -37,8 +37,17 @@ def command(
     max_length: Annotated[
         int | None,
         typer.Option(
-            min=8,
+            min=16,
             help="Tokens of prompt and answer at most, by default the zoo's; longer prompts lose their middle.",
+        ),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option(
+            "--num-fewshot",
+            "--num_fewshot",
+            min=0,
+            help="Training rows shown in every prompt; by default none, or as lm-eval's own task says.",
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
@@ -74,6 +83,7 @@ def command(
         data=data,
         limit=limit,
         max_length=max_length,
+        num_fewshot=num_fewshot,
         batch_size=batch_size,
         dtype=dtype,
         device=device,

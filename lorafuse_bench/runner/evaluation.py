@@ -111,8 +111,8 @@ def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> Mapping[
     np.random.seed(SEEDS.numpy)
     torch.manual_seed(SEEDS.torch)
     for task in loaded.values():
-        if task.get_config("num_fewshot") is None:
-            task.set_config(key="num_fewshot", value=0)
+        own = task.get_config("num_fewshot") or 0
+        task.set_config(key="num_fewshot", value=own if plan.num_fewshot is None else plan.num_fewshot)
         task.set_fewshot_seed(seed=SEEDS.fewshot)
     output = evaluate(
         lm=lm,

@@ -14,7 +14,7 @@ from lorafuse_bench.leaderboards.samples import samples_path
 from lorafuse_bench.leaderboards.schema import Result
 from lorafuse_bench.locks import LOCK, held
 
-_ASKED_FOR = ("suite", "method", "zoo", "base", "experts", "data", "limit", "max_length")
+_ASKED_FOR = ("suite", "method", "zoo", "base", "experts", "data", "limit", "max_length", "num_fewshot")
 _CHUNK_BYTES = 1 << 20
 
 

@@ -34,6 +34,8 @@ class Plan:
     data: str | None = None
     limit: int | None = None
     max_length: int | None = None
+    num_fewshot: int | None = None
+    """Examples in every prompt; None for each task's own number."""
     batch_size: int = 32
     dtype: str = AUTO
     device: str = AUTO

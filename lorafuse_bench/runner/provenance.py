@@ -34,6 +34,7 @@ def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str, dtype: str) -> schem
         data={"source": source_name(zoo, source), "splits": {}},
         limit=plan.limit,
         max_length=plan.max_length or zoo.manifest.max_length,
+        num_fewshot=plan.num_fewshot,
         batch_size=plan.batch_size,
         seeds=SEEDS,
         cost=_NO_COST,

@@ -145,6 +145,37 @@ def test_long_contexts_lose_their_middle_and_keep_what_is_scored(zoo: Zoo) -> No
     assert long == short
 
 
+def test_an_answer_takes_half_of_a_short_length_at_most(zoo: Zoo) -> None:
+    """512 tokens of answer in a model of 40: 20 are left to the prompt, and the result says so."""
+    lm = make(zoo, max_length=40)
+    text = "".join(chr(32 + i % 90) for i in range(300))
+    request = generation("lorafuse_sst2", text)
+    request.arguments = (text, {**request.args[1], "max_gen_toks": 512})
+    short = generation("lorafuse_mnli", text[:15] + text[-5:])
+    short.arguments = (short.args[0], {**short.args[1], "max_gen_toks": 20})
+    got = lm.generate_until([request, short], disable_tqdm=True)
+    assert got[0] == got[1]
+    assert lm.get_model_info()["lorafuse"]["truncation"]["answers"] == {"sst2": 20}
+    lm.use(registry.parse("base"))
+    assert lm.truncation_used()["answers"] == {}
+
+
+def test_a_continuation_too_long_for_the_model_is_scored_in_pieces(zoo: Zoo) -> None:
+    def scored(context: str, continuation: str) -> Instance:
+        return Instance("loglikelihood", {}, (context, continuation), 0, metadata=("lorafuse_sst2", 0, 1))
+
+    lm = make(zoo, "oracle", max_length=40)
+    text = "".join(chr(33 + i % 90) for i in range(90))
+    whole = lm.loglikelihood([scored("context:", text)], disable_tqdm=True)[0]
+    parts = [scored("context:" + text[:i], text[i : i + 20]) for i in range(0, 90, 20)]
+    assert whole[0] == pytest.approx(sum(x for x, _ in lm.loglikelihood(parts, disable_tqdm=True)), abs=1e-4)
+
+
+def test_no_room_at_all_is_said_at_once(zoo: Zoo) -> None:
+    with pytest.raises(LorafuseError, match="length of 12 tokens holds no prompt.* 16 or more"):
+        make(zoo, max_length=12)
+
+
 def test_the_length_is_the_zoos_unless_told_otherwise_and_never_over_the_bases(tmp_path: Path) -> None:
     zoo = tiny_zoo(tmp_path)
     Zoo(tmp_path, zoo.manifest.model_copy(update={"max_length": 48})).save()
@@ -153,7 +184,7 @@ def test_the_length_is_the_zoos_unless_told_otherwise_and_never_over_the_bases(t
     assert make(zoo, max_length=10**6).max_length == 512
     info = make(zoo).get_model_info()["lorafuse"]
     assert info["max_length"] == 48
-    assert info["truncation"] == {"rule": "middle", "length": 48}
+    assert info["truncation"] == {"rule": "middle", "length": 48, "answers": {}}
 
 
 def test_experts_subset_and_switching_in_place(zoo: Zoo) -> None:

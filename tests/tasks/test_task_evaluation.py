@@ -138,7 +138,7 @@ def test_proposal_suite_keeps_the_loss_out_of_the_mean(handmade_data: Path) -> N
 
 def test_requests_are_bounded_greedy_and_zero_shot(handmade_data: Path) -> None:
     model = Scripted(oracle_answers(handmade_data, "mtl7"))
-    evaluate(model, ["mtl7"], handmade_data, num_fewshot=3)
+    evaluate(model, ["mtl7"], handmade_data)
     bounds = {
         request.task_name: request.args[1]["max_gen_toks"]
         for request in model.asked
