@@ -12,6 +12,7 @@ from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.peft_settings import PeftSettings
 from lorafuse_bench.peft_tensors import WEIGHTS, BaseCopy, read_tensors
+from lorafuse_bench.zoo.hashes import adapter_files, check_alone, check_files
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
 
 
@@ -115,7 +116,10 @@ class ExpertPool:
                     f" ({entry.base_sha256[:12]}, the zoo's is {zoo.manifest.base.sha256[:12]})."
                     " Remove it from the zoo or train it on this base."
                 )
-            expert = LoraExpert.load(zoo.root / entry.path, entry.name, entry.task, entry.base_sha256)
+            folder, owner = zoo.root / entry.path, f"adapter '{entry.name}'"
+            check_files(folder, adapter_files(folder), entry.files, owner)
+            check_alone(folder, owner)
+            expert = LoraExpert.load(folder, entry.name, entry.task, entry.base_sha256)
             if expert.sha256 != entry.sha256:
                 raise LorafuseError(
                     f"adapter '{entry.name}' ({expert.path / WEIGHTS}) is not the file the manifest describes:"

@@ -65,7 +65,9 @@ def command(
     """
     from lorafuse_bench.tasks import consent
     from lorafuse_bench.tasks.suites import leaf_tasks
+    from lorafuse_bench.zoo.manifest import Zoo
 
+    Zoo.open(zoo).check_whole()
     names = [suite.strip() for suite in suites.split(",")]
     leaves = (leaf for name in names for leaf in leaf_tasks(name))
     consent.ask(leaves, run_code)  # before the seconds that importing what follows takes

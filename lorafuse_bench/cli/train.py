@@ -230,8 +230,10 @@ def adapter(
     from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
     from lorafuse_bench.training.adapters import train_adapter
     from lorafuse_bench.training.settings import AdapterSettings
+    from lorafuse_bench.zoo.installed import writable
     from lorafuse_bench.zoo.manifest import Zoo
 
+    writable(out)
     leaf_tasks(suite)
     chosen = registry.parse(method)
     if not isinstance(chosen, TrainedAdapter):

@@ -1,4 +1,4 @@
-"""`lorafuse zoo`: build the mini zoo, describe a zoo, index existing adapters."""
+"""`lorafuse zoo`: list, show, build, copy and move zoos, index existing adapters, make a base."""
 
 from __future__ import annotations
 
@@ -67,11 +67,10 @@ def show(zoo: Annotated[str, typer.Argument(help="A zoo directory, or 'mini'.")]
 
     opened = Zoo.open(zoo)
     manifest = opened.manifest
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(
-        f"zoo {manifest.name}, seed {manifest.seed}: base {manifest.base.path} ({manifest.base.sha256[:12]}),"
-        f" data {manifest.data}, {manifest.init} initialisation",
-        markup=False,
+        f"zoo {manifest.name}, seed {manifest.seed}: base {opened.base_name} ({manifest.base.sha256[:12]}),"
+        f" data {manifest.data}, {manifest.init} initialisation"
     )
     table = Table("kind", "name", "task", "sha256", "accuracy", "parameters", box=None)
     for expert in manifest.experts:
@@ -84,6 +83,49 @@ def show(zoo: Annotated[str, typer.Argument(help="A zoo directory, or 'mini'.")]
         tasks = "/".join(adapter.tasks)
         table.add_row("adapter", adapter.name, tasks, adapter.sha256[:12], "", f"{adapter.parameters:,}")
     console.print(table)
+    opened.check_whole()
+
+
+@app.command("list")
+def list_() -> None:
+    """Print the zoos that are installed: the embedded one, and those of other packages."""
+    from lorafuse_bench.zoo.installed import installed_root, installed_zoos
+
+    for name in installed_zoos():
+        typer.echo(f"{name}  {installed_root(name)}")
+
+
+@app.command()
+def copy(
+    zoo: Annotated[str, typer.Argument(help="A zoo directory, or an installed zoo such as 'mini'.")],
+    out: Annotated[Path, typer.Argument(help="A new folder; one that is not empty is refused.")],
+) -> None:
+    """Copy a zoo to a folder of your own, where routers and adapters can be added to it."""
+    from lorafuse_bench.zoo.move import copy_zoo
+
+    copied = copy_zoo(zoo, out)
+    typer.echo(f"zoo {copied.name} in {out}: {len(copied.manifest.experts)} experts")
+
+
+@app.command()
+def rebase(
+    zoo: Annotated[str, typer.Argument(help="A zoo directory.")],
+    base: Annotated[
+        str | None, typer.Option(help="Where its base is now: a folder or a hub id. Its hash is checked.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where its data is now: hub, mini, or a directory.")
+    ] = None,
+) -> None:
+    """Say where the base, or the data, of a zoo that was moved lies now."""
+    from lorafuse_bench.errors import LorafuseError
+    from lorafuse_bench.zoo.manifest import Zoo
+    from lorafuse_bench.zoo.move import rebase as move
+
+    if base is None and data is None:
+        raise LorafuseError("say what lies elsewhere now: --base FOLDER, --data FOLDER, or both.")
+    moved = move(Zoo.open(zoo), base, data)
+    typer.echo(f"zoo {moved.name}: base {moved.manifest.base.path}, data {moved.manifest.data}")
 
 
 @app.command()
@@ -92,19 +134,40 @@ def index(
         Path, typer.Argument(help="A directory with one PEFT adapter per sub-folder of experts/.")
     ],
     base: Annotated[
-        str, typer.Option(help="The base model all of them were trained on: a folder or a hub id.")
-    ],
+        str | None,
+        typer.Option(
+            help="The base model all of them were trained on: a folder or a hub id. By default the zoo's, if it is one."
+        ),
+    ] = None,
     data: Annotated[
-        str, typer.Option(help="Where the tasks' rows come from: hub, mini, or a directory.")
-    ] = "hub",
-    init: Annotated[str, typer.Option(help="shared or independent LoRA initialisation.")] = "independent",
+        str | None,
+        typer.Option(help="Where the tasks' rows come from: hub, mini, or a directory; hub in a new zoo."),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="shared or independent LoRA initialisation; independent in a new zoo."),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What an expert was trained on, as EXPERT=TASK or EXPERT=TASK/TASK; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Make a zoo of existing PEFT adapters: write manifest.json beside them.
 
-    Each adapter's folder name is its name and the key of the task it was trained on.
+    An adapter's folder is its name and, unless --task says otherwise, the key of the task it was trained on.
+    In a zoo that has a manifest, routers, adapters and all else that is not given or found stay as they are.
     """
+    from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.zoo.index import index_adapters
 
-    zoo = index_adapters(folder, base, data, init)
+    tasks = {}
+    for given in task or ():
+        expert, _, keys = given.partition("=")
+        if not expert or not all(keys.split("/")):
+            raise LorafuseError(f"--task {given}: say EXPERT=TASK, or EXPERT=TASK/TASK for several tasks.")
+        tasks[expert] = keys.split("/")
+    zoo = index_adapters(folder, base, data, init, tasks)
     names = ", ".join(expert.name for expert in zoo.manifest.experts)
     typer.echo(f"{len(zoo.manifest.experts)} experts ({names}). Next: lorafuse run --zoo {folder}")

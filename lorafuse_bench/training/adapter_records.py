@@ -14,9 +14,11 @@ from lorafuse_bench.files import move_folder, read_json, sha256_file, write_byte
 from lorafuse_bench.fused import ADAPTER_WEIGHTS
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, derived_of, tensors_of
 from lorafuse_bench.fusion.base import FusionMethod
-from lorafuse_bench.training.records import base_sha256, portable_base, portable_source, with_length
+from lorafuse_bench.training.records import base_sha256, portable_source, with_length
 from lorafuse_bench.training.settings import AdapterSettings
-from lorafuse_bench.zoo.manifest import AdapterEntry, BaseEntry, Manifest, Zoo
+from lorafuse_bench.zoo.describe import describe_base
+from lorafuse_bench.zoo.installed import writable
+from lorafuse_bench.zoo.manifest import AdapterEntry, Manifest, Zoo
 
 CONFIG = "adapter.json"
 DESCRIBED = ("steps", "rows", "tokens", "loss", "device", "dtype")
@@ -79,6 +81,7 @@ def enter(zoo: Zoo, name: str) -> AdapterEntry:
 
 def zoo_at(base: str, out: Path, source: str, seed: int, cutoff: int) -> Zoo:
     """The zoo at `out`, or a new one without experts."""
+    writable(out)
     sha256 = base_sha256(base)
     if (out / "manifest.json").is_file():
         zoo = Zoo.open(out)
@@ -92,7 +95,7 @@ def zoo_at(base: str, out: Path, source: str, seed: int, cutoff: int) -> Zoo:
         schema="lorafuse.zoo/1",
         name=out.resolve().name,
         seed=seed,
-        base=BaseEntry(path=portable_base(base, out), sha256=sha256),
+        base=describe_base(base, out),
         init="shared",
         data=portable_source(source, out),
         max_length=cutoff,

@@ -33,12 +33,13 @@ from lorafuse_bench.training.records import (
     check_length,
     identity,
     is_finished,
-    portable_base,
     portable_source,
     work_folder,
     write_manifest,
 )
 from lorafuse_bench.training.settings import ExpertSettings
+from lorafuse_bench.zoo.describe import peft_base
+from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import Zoo, local_model
 
 
@@ -61,6 +62,7 @@ def train_experts(
     a time, each in a process of its own when more than one. device and dtype: see `lorafuse_bench.device`.
     Raises LorafuseError when `out` holds experts of other settings or another length, or has another base.
     """
+    writable(out)
     check_length(out, settings.cutoff)
     base_sha256(base)  # a base that is not there is said before any rows are fetched
     waiting = [key for key in keys if not is_finished(base, key, out, source, settings)]
@@ -116,8 +118,7 @@ def train_expert(
         "relative_update_norm": relative_update_norm(model),
         **compute.record(),
     }
-    # An adapter names its base as the manifest does: a zoo must not hold paths of one machine.
-    model.peft_config["default"].base_model_name_or_path = portable_base(base, out)
+    model.peft_config["default"].base_model_name_or_path = peft_base(base)
     _finish(model, record, work, out / "experts" / key, DTYPES[settings.saved_as])
 
 

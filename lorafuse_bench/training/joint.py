@@ -34,6 +34,7 @@ from lorafuse_bench.training.routers import (
     save_router,
 )
 from lorafuse_bench.training.settings import Schedule
+from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
 
 HELD_OUT = 400
@@ -71,6 +72,7 @@ def train_joint(
     `h_l` is taken from its prompt only. The experts have the ranks, scalings and targets of the zoo's own
     and start from one random A and B = 0; the zoo's own experts are left alone.
     """
+    writable(zoo.root)
     zoo = Zoo(zoo.root, with_length(zoo.manifest, settings.cutoff))
     fused, tokenizer = load_fused(zoo, device, dtype)
     compute = Compute(fused.model.device, fused.model.dtype)

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import sha256_file
 from lorafuse_bench.training.settings import ExpertSettings
+from lorafuse_bench.zoo.describe import describe_base, describe_expert
 from lorafuse_bench.zoo.manifest import (
     EMBEDDED,
-    BaseEntry,
-    ExpertEntry,
     Manifest,
     Zoo,
     embedded_root,
@@ -82,24 +80,16 @@ def write_manifest(base: str, out: Path, source: str, settings: ExpertSettings, 
     records = {
         p.parent.name: json.loads(p.read_text()) for p in sorted((out / "experts").glob(f"*/{RECORD}"))
     }
-    sha256 = base_sha256(base)
     entries = tuple(
-        ExpertEntry(
-            name=key,
-            tasks=(record["task"],),
-            path=f"experts/{key}",
-            sha256=sha256_file(out / "experts" / key / "adapter_model.safetensors"),
-            base_sha256=record["base_sha256"],
-        )
+        describe_expert(out, f"experts/{key}", key, [record["task"]], record["base_sha256"])
         for key, record in records.items()
     )
-    where = portable_base(base, out)
     kept = Zoo.open(out).manifest if (out / "manifest.json").is_file() else None
     manifest = Manifest(
         schema="lorafuse.zoo/1",
         name=name or (kept.name if kept else out.resolve().name),
         seed=settings.seed,
-        base=_base_entry(kept, where, sha256),
+        base=describe_base(base, out, kept.base if kept else None),
         init=settings.init,
         experts=entries,
         routers=kept.routers if kept else (),
@@ -113,21 +103,9 @@ def write_manifest(base: str, out: Path, source: str, settings: ExpertSettings, 
     return zoo
 
 
-def _base_entry(kept: Manifest | None, where: str, sha256: str) -> BaseEntry:
-    """The zoo's base as its manifest describes it already, else by its path alone."""
-    if kept is not None and kept.base.sha256 == sha256:
-        return kept.base.model_copy(update={"path": where})
-    return BaseEntry(path=where, revision=None, sha256=sha256)
-
-
 def base_sha256(base: str) -> str:
     """Hash of the base's weights, in its folder or in the hub's cache."""
     return weights_sha256(local_model(Path(base), base))
-
-
-def portable_base(base: str, out: Path) -> str:
-    """How a zoo at `out` names its base: a hub id, or a folder relative to the zoo."""
-    return os.path.relpath(Path(base).resolve(), out.resolve()) if Path(base).is_dir() else base
 
 
 def portable_source(source: str, out: Path) -> str:

@@ -29,6 +29,7 @@ from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
 from lorafuse_bench.training.examples import load_tokenizer, prompt_of, tokenize
 from lorafuse_bench.training.records import with_length
+from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import RouterEntry, Zoo, local_model, weights_sha256
 
 LONGEST = 2048
@@ -70,6 +71,7 @@ def train_router(
     between chance and the best block's. If some are not, hidden states are taken once more with those
     blocks unadapted, as they are when routing, and the routers are trained on these.
     """
+    writable(zoo.root)
     if settings.cutoff is not None:
         zoo = Zoo(zoo.root, with_length(zoo.manifest, settings.cutoff))
     fused, tokenizer = load_fused(zoo, device, dtype)

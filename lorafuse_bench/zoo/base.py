@@ -18,7 +18,8 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import new_folder, sha256_file, write_json
-from lorafuse_bench.zoo.locate import cache_root, cached_base, local_model, weights_sha256
+from lorafuse_bench.zoo.hashes import weights_sha256
+from lorafuse_bench.zoo.locate import cache_root, cached_base, local_model
 
 RECORD = "source.json"
 SUFFIX = ".gguf"

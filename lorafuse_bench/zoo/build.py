@@ -20,6 +20,7 @@ from lorafuse_bench.training.experts import train_experts
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.choose import GOAL, exact_shares
 from lorafuse_bench.zoo.data import NAMED_TASKS, RECORD, mini_tasks, write_data
+from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.plain_text import documents, unmarked
 from lorafuse_bench.zoo.pretrain import parameter_count, pretrain
@@ -46,6 +47,7 @@ def build_mini(
     Data is written for at least the nine named tasks, whose test rows the suites need. workers: experts
     trained at a time. Raises LorafuseError when `out` holds parts of another seed or other settings.
     """
+    writable(out)
     world, count = make_world(seed), max(tasks, len(NAMED_TASKS))
     keys = [task.key for task in mini_tasks(tasks)]
     _stage(

@@ -39,6 +39,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterVali
 Line = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_printable)]
 Inside = Annotated[Line, AfterValidator(_inside)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Files = dict[Inside, Sha256] | None
+_FILES = "Name to sha256 of all else that is read of it, see zoo/hashes.py; null in manifests of before 0.2"
 
 
 class _Strict(BaseModel):
@@ -51,6 +53,7 @@ class BaseEntry(_Strict):
     path: Line = Field(description="Folder relative to the zoo, or a hub id such as Qwen/Qwen2-0.5B.")
     revision: Name | None = Field(default=None, description="Hub revision; null for a local folder.")
     sha256: Sha256 = Field(description="sha256 over the names and hashes of the base's *.safetensors files.")
+    files: Files = Field(default=None, description=f"{_FILES}: sizes, tokenizer, templates, code.")
     name: Name | None = Field(default=None, description="What boards call it; null for its hub id or folder.")
     hub: Name | None = Field(
         default=None, description="Hub id of the same weights, for where the folder is not there."
@@ -73,6 +76,7 @@ class ExpertEntry(_Strict):
     )
     path: Inside = Field(description="Folder relative to the zoo.")
     sha256: Sha256 = Field(description="sha256 of adapter_model.safetensors.")
+    files: Files = Field(default=None, description=f"{_FILES}: adapter_config.json.")
     base_sha256: Sha256 = Field(description="The base it was trained on; loading onto another is refused.")
 
     @model_validator(mode="before")

@@ -39,6 +39,27 @@ def installed_root(name: str) -> Path | None:
     return _folder(found[0]) if found else None
 
 
+def writable(out: str | Path) -> Path:
+    """The folder `out` to write a zoo to; LorafuseError where an installed zoo is meant or lies there."""
+    path = Path(out).resolve()
+    for name in installed_zoos():
+        meant = str(out) == name and (name == EMBEDDED or not path.is_dir())
+        if meant or _is_within(path, name):
+            raise LorafuseError(
+                f"zoo '{name}' belongs to an installed package and is read-only. Copy it and name the copy:"
+                f" lorafuse zoo copy {name} DIR"
+            )
+    return Path(out)
+
+
+def _is_within(path: Path, name: str) -> bool:
+    try:
+        root = installed_root(name)
+    except LorafuseError:  # a package out of order keeps nobody from writing elsewhere
+        return False
+    return root is not None and path.is_relative_to(root.resolve())
+
+
 def _folder(entry: EntryPoint) -> Path:
     try:
         loaded = entry.load()

@@ -7,11 +7,9 @@ import re
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import sha256_files
+from lorafuse_bench.zoo.hashes import BESIDE, WEIGHTS
 from lorafuse_bench.zoo.installed import EMBEDDED, embedded_root
 
-# What transformers may read of a model, and therefore what is downloaded.
-PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
 _OWNER_AND_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -46,7 +44,7 @@ def download(repo: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS)))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[WEIGHTS, *BESIDE]))
     except (
         Exception
     ) as error:  # name, network, permission, disk: huggingface_hub has no common class for them
@@ -54,8 +52,3 @@ def download(repo: str, revision: str | None = None) -> Path:
             f"base model '{repo}' is neither a folder nor a hub model that can be downloaded now"
             f" ({type(error).__name__}). Check the name and the connection."
         ) from error
-
-
-def weights_sha256(folder: str | Path) -> str:
-    """Hash of a model folder's weights: over the names and hashes of its *.safetensors files."""
-    return sha256_files(Path(folder), "*.safetensors")

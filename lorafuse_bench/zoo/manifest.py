@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import sha256_file, write_json
+from lorafuse_bench.files import write_json
 from lorafuse_bench.zoo.entries import (
     AdapterEntry,
     BaseEntry,
@@ -14,8 +19,16 @@ from lorafuse_bench.zoo.entries import (
     RouterEntry,
     read_manifest,
 )
-from lorafuse_bench.zoo.installed import EMBEDDED, embedded_root, installed_root
-from lorafuse_bench.zoo.locate import cached_base, download, is_hub_id, local_model, weights_sha256
+from lorafuse_bench.zoo.hashes import (
+    LORA_WEIGHTS,
+    adapter_files,
+    base_files,
+    check_files,
+    check_weights,
+    weights_sha256,
+)
+from lorafuse_bench.zoo.installed import EMBEDDED, embedded_root, installed_root, writable
+from lorafuse_bench.zoo.locate import cached_base, download, is_hub_id, local_model
 
 __all__ = [
     "EMBEDDED",
@@ -29,6 +42,15 @@ __all__ = [
     "local_model",
     "weights_sha256",
 ]
+
+_BESIDE_THE_POINT: Any = {
+    "base": {"path", "revision", "name", "hub", "make", "files"},
+    "data": True,
+    "training": True,
+    "adapters": {"__all__": {"settings"}},
+    "experts": {"__all__": {"files"}},
+    "routers": {"__all__": {"adapters": {"__all__": {"files"}}}},
+}
 
 
 class Zoo:
@@ -84,7 +106,7 @@ class Zoo:
     def find_base(self) -> Path:
         """Local folder of the base, unchecked: the manifest's, the cache's, or the hub's.
 
-        Raises LorafuseError with what makes the base when it is in none of these places.
+        Raises LorafuseError with what makes the base when it is not in these places.
         """
         base, places = self.manifest.base, self._base_folders()
         for folder in places:
@@ -92,10 +114,11 @@ class Zoo:
                 return folder
         if self.hub_id is not None:
             return download(self.hub_id, base.revision)
-        repair = f"Make it: {base.make}" if base.make else f"Put it there: sha256 {base.sha256[:12]}."
+        rebase = f"lorafuse zoo rebase {shlex.quote(str(self.root))} --base FOLDER"
+        repair = f"Make it: {base.make}" if base.make else f"Say where it is: {rebase}"
         raise LorafuseError(
-            f"zoo '{self.name}': its base '{self.base_name}' is in none of"
-            f" {', '.join(str(folder) for folder in places)}. {repair}"
+            f"zoo '{self.name}': its base '{self.base_name}' is not in"
+            f" {' or '.join(str(folder) for folder in places)}. {repair}"
         )
 
     def _base_folders(self) -> tuple[Path, ...]:
@@ -104,14 +127,40 @@ class Zoo:
         return own, cached_base(base.sha256)
 
     def base_folder(self) -> Path:
-        """`find_base`, with the hash of its weights checked."""
+        """`find_base`, with the hashes of its weights and of all else that is read of it checked."""
         base, folder = self.manifest.base, self.find_base()
         if weights_sha256(folder) != base.sha256:
             raise LorafuseError(
                 f"the base of zoo '{self.name}' in {folder} is not the one its experts were trained on:"
                 f" sha256 {weights_sha256(folder)[:12]}, expected {base.sha256[:12]}. Restore it, or rebuild the zoo."
             )
+        check_weights(folder)
+        check_files(folder, base_files(folder), base.files, f"the base of zoo '{self.name}'")
         return folder
+
+    def missing(self) -> list[str]:
+        """What the manifest names and is not there, each with its place and its repair; nothing is hashed."""
+        lines = []
+        if self.hub_id is None:
+            try:
+                self.find_base()
+            except LorafuseError as error:
+                lines.append(str(error))
+        parts = [("router", entry.name, entry.path, "router.safetensors") for entry in self.manifest.routers]
+        parts += [
+            ("adapter", entry.name, entry.path, "adapter.safetensors") for entry in self.manifest.adapters
+        ]
+        parts += [("expert", entry.name, entry.path, LORA_WEIGHTS) for entry in self.adapters()]
+        for kind, name, path, file in parts:
+            if not (self.root / path / file).is_file():
+                lines.append(f"{kind} '{name}': no {self.root / path / file}. Restore it, or train it again.")
+        return lines
+
+    def check_whole(self) -> Zoo:
+        """This zoo; LorafuseError with a line for each part that is missing."""
+        if missing := self.missing():
+            raise LorafuseError("\n".join(missing))
+        return self
 
     @property
     def data_source(self) -> str:
@@ -120,9 +169,25 @@ class Zoo:
         return source if source in ("hub", EMBEDDED) else str((self.root / source).resolve())
 
     def save(self) -> None:
-        """Write manifest.json."""
+        """Write manifest.json; LorafuseError where the zoo belongs to an installed package."""
+        writable(self.root)
         write_json(self.root / "manifest.json", self.manifest.model_dump(by_alias=True, mode="json"))
 
     def sha256(self) -> str:
-        """sha256 of manifest.json, which pins every artefact by its own hash."""
-        return sha256_file(self.root / "manifest.json")
+        """sha256 over everything that decides scores, wherever it lies.
+
+        That is what the manifest says, without places and the records of training, and the hashes of the
+        files that are read beside the weights, recorded or not. Moving a zoo leaves it as it is.
+        """
+        said = self.manifest.model_dump(
+            by_alias=True, mode="json", exclude_defaults=True, exclude=_BESIDE_THE_POINT
+        )
+        read = {"base": base_files(self.find_base())}
+        read |= {entry.path: adapter_files(self.root / entry.path) for entry in self.adapters()}
+        return hashlib.sha256(json.dumps([said, read], sort_keys=True).encode()).hexdigest()
+
+    def adapters(self) -> Iterator[ExpertEntry]:
+        """Every LoRA adapter: the experts, and those trained jointly with routers."""
+        yield from self.manifest.experts
+        for router in self.manifest.routers:
+            yield from router.adapters

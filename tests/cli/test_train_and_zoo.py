@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from peft import AutoPeftModelForCausalLM
 from tiny import add_adapter, byte_tokenizer, tiny_model, tiny_zoo
 from typer.testing import CliRunner
 
@@ -51,6 +52,12 @@ def test_experts_and_routers_make_a_zoo_that_every_method_runs_on(trained: Path,
     assert Path(zoo.data_source).resolve() == handmade_data.resolve()
     lm = LorafuseLM("moa", zoo=trained, device="cpu")
     assert lm.fused.extra_parameters > 0
+
+
+def test_a_trained_expert_loads_with_peft_where_it_was_trained(trained: Path, base: Path) -> None:
+    model = AutoPeftModelForCausalLM.from_pretrained(trained / "experts" / "sst2")
+    assert model.peft_config["default"].base_model_name_or_path == str(base.resolve())
+    assert Zoo.open(trained).base_name == base.name
 
 
 def test_show_lists_what_is_there(trained: Path) -> None:
