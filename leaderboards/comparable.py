@@ -159,6 +159,8 @@ def _check_alike(cell: Cell, reference: Cell) -> None:
         for field in ("version", "few_shot", "n", "n_original", "representative"):
             both = (getattr(t, field) for t in (task, other))
             _refuse_other(cell, reference, f"tasks.{key}.{field}", *both)
+        asked = [t.model_dump(mode="json", include={"requests"})["requests"] for t in (task, other)]
+        _refuse_other(cell, reference, f"tasks.{key}.requests", *asked)
         _refuse_other(cell, reference, f"tasks.{key}.dataset", *_datasets(task, other))
         metrics = [t.metrics[task.representative] for t in (task, other)]
         for field in ("direction", "unit", "stderr_method"):

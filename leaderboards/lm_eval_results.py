@@ -8,6 +8,8 @@ file's `config.lorafuse`, put there by the model.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -81,9 +83,28 @@ def task_of(
         "n": output["n-samples"][main]["effective"],
         "n_original": output["n-samples"][main]["original"],
         "metrics": {name: _metric(name, leaves, output, items) for name in items.metrics},
+        "requests": {leaf: request_of(output["configs"][leaf], output["samples"][leaf]) for leaf in leaves},
         "representative": representative(suite, key),
         "empty_share": empty_share(output["samples"][main]),
     }
+
+
+def request_of(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a leaf sent to the model, from its configuration, as it ran, and its logged samples."""
+    hashes = {row["doc_id"]: row["prompt_hash"] for row in rows}
+    prompts = "\n".join(hashes[doc_id] for doc_id in sorted(hashes))
+    return {
+        "output_type": config["output_type"],
+        "generation": _plain(config.get("generation_kwargs") or {}),
+        "filters": _plain(config.get("filter_list")),
+        "repeats": config.get("repeats") or 1,
+        "prompts_sha256": hashlib.sha256(prompts.encode()).hexdigest(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, so that what is in memory equals what was read from a file."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def empty_share(rows: Sequence[Mapping[str, Any]]) -> float | None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
-from lorafuse_bench.leaderboards import documents
+from lorafuse_bench.leaderboards import documents, run_ids
 from lorafuse_bench.leaderboards.checks import check_items
 from lorafuse_bench.leaderboards.layout import cell_path as cell_path
 from lorafuse_bench.leaderboards.layout import items_path as items_path
@@ -20,7 +19,8 @@ from lorafuse_bench.leaderboards.layout import slug as slug
 from lorafuse_bench.leaderboards.plausible import check_place, check_plausible
 from lorafuse_bench.leaderboards.reading import inflate, parsed, read_bytes
 
-RESULT_SCHEMA = "lorafuse.result/1"
+RESULT_SCHEMA: Final = "lorafuse.result/2"
+READABLE = tuple(run_ids.IDENTITY)
 MOST_ITEMS = 10_000_000
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _HASH_BYTES, _METRIC_BYTES = 512, 300  # of one item in a sidecar, with room for another way to write it
@@ -172,6 +172,21 @@ class Metric(Strict):
     unit: str = Field(description="fraction (0 to 1, a correlation from -1), nats/byte or nats/token.")
 
 
+class Request(Strict):
+    """What one of lm-eval's tasks sent to the model, and how answers were taken."""
+
+    output_type: str = Field(description="generate_until, loglikelihood, multiple_choice, ...")
+    generation: dict[str, JsonValue] = Field(
+        description="Settings of generation: stops, tokens, sampling; empty for likelihoods."
+    )
+    filters: JsonValue = Field(description="lm-eval's filters between answer and metric; null for none.")
+    repeats: int = Field(ge=1, description="How often each prompt was asked.")
+    prompts_sha256: Sha256 = Field(
+        description="sha256 over the hashes of the prompts as they were sent, in the documents' order: instruction,"
+        " examples and chat template included."
+    )
+
+
 class Task(Strict):
     """One task's scores."""
 
@@ -182,6 +197,10 @@ class Task(Strict):
     n_original: int = Field(ge=1, description="Items the split has.")
     docs_sha256: Sha256 = Field(description="sha256 over the documents' hashes, in order.")
     metrics: dict[str, Metric] = Field(description="Metric name to its value.")
+    requests: dict[str, Request] | None = Field(
+        default=None,
+        description="lm-eval's name of each task that was asked to what it sent; null in results of version 1.",
+    )
     representative: str = Field(description="The metric that stands for the task in the ability.")
     empty_share: float | None = Field(
         default=None,
@@ -207,8 +226,8 @@ class Truncation(Strict):
 class Result(Strict):
     """The result file of one cell. Build it with `Result.of`, which fills in the hashes."""
 
-    schema_: Literal["lorafuse.result/1"] = Field(
-        default="lorafuse.result/1", alias="schema", description="Schema id."
+    schema_: Literal["lorafuse.result/1", "lorafuse.result/2"] = Field(
+        default=RESULT_SCHEMA, alias="schema", description="Schema id: which fields the run id counts."
     )
     run_id: Sha256 = Field(description="sha256 of all inputs: the same run again has the same id.")
     suite: str = Field(description="Name of the suite, such as mtl5.")
@@ -284,19 +303,9 @@ class Items(RootModel[dict[str, TaskItems]]):
         return hashlib.sha256(self.content()).hexdigest()
 
 
-_SCORES = {"run_id", "cost", "environment", "items_sha256"}
-_TASK_SCORES = {"__all__": {"metrics", "empty_share"}}
-_LATER = {"truncation", "num_fewshot"}
-"""Fields that older results lack: they count where they are set, so that an old result keeps its id."""
-
-
 def run_id(result: Result) -> str:
-    """sha256 over the canonical JSON of a result's inputs: not its scores, cost or environment."""
-    left_out: Any = dict.fromkeys(_SCORES, True) | {"tasks": _TASK_SCORES}
-    inputs = result.model_dump(mode="json", by_alias=True, exclude=left_out)
-    inputs = {key: value for key, value in inputs.items() if value is not None or key not in _LATER}
-    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    """The id that a result's inputs have: not its scores, cost or environment; see `run_ids`."""
+    return run_ids.run_id(result.model_dump(mode="json", by_alias=True))
 
 
 def write_cell(out: str | Path, result: Result, items: Items, hashes_apart: bool = False) -> Path:
@@ -321,10 +330,10 @@ def read_result(path: str | Path) -> Result:
     """Read a result file; LorafuseError naming the file and the field when it is not right."""
     content = read_bytes(Path(path))
     head = parsed(Path(path), content, "Run the cell again.")
-    if not isinstance(head, dict) or head.get("schema") != RESULT_SCHEMA:
+    if not isinstance(head, dict) or head.get("schema") not in READABLE:
         said = head.get("schema") if isinstance(head, dict) else type(head).__name__
         raise LorafuseError(
-            f"{path}: schema: '{said}' is unknown; this version reads {RESULT_SCHEMA}."
+            f"{path}: schema: '{said}' is unknown; this version reads {' and '.join(READABLE)}."
             " Give a folder of result files, or use the version that wrote them."
         )
     try:

@@ -128,9 +128,10 @@ def test_stock_results_make_the_same_cell(zoo: Zoo, finished: Path, tmp_path: Pa
     mine, my_items = schema.read_cell(schema.cell_path(finished, "mtl5", "tiny", 0, "oracle"))
     assert items == my_items
     assert result.tasks == mine.tasks
-    for field in ("suite", "method", "zoo", "base", "experts", "seeds", "limit"):
+    for field in ("suite", "method", "zoo", "base", "experts", "seeds", "limit", "max_length", "truncation"):
         assert getattr(result, field) == getattr(mine, field)
     assert result.data.source == mine.data.source
+    assert result.run_id == mine.run_id
 
 
 def test_other_code_of_one_version_keeps_the_cell(

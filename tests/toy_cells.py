@@ -12,6 +12,7 @@ from typing import Any
 
 from lorafuse_bench.files import write_bytes, write_json
 from lorafuse_bench.leaderboards.layout import cell_path, items_path
+from lorafuse_bench.leaderboards.run_ids import run_id
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, write_cell
 from lorafuse_bench.leaderboards.stats import statistic
 from lorafuse_bench.tasks.suites import SUITES, representative
@@ -19,6 +20,13 @@ from lorafuse_bench.tasks.suites import SUITES, representative
 Scores = dict[str, list[Any]]
 
 FAMILIES = {"base": "floor", "oracle": "reference", "moa": "routing"}
+REQUEST: dict[str, Any] = {
+    "output_type": "generate_until",
+    "generation": {"until": ["\n"], "do_sample": False},
+    "filters": None,
+    "repeats": 1,
+    "prompts_sha256": "f" * 64,
+}
 # Everything of a result but its method and its tasks.
 FIELDS: dict[str, Any] = {
     "suite": "toy",
@@ -106,6 +114,7 @@ def task_of(key: str, held: TaskItems, loss: bool, changes: dict[str, Any]) -> d
         **changes,
     }
     return {
+        "requests": {key: REQUEST},
         "dataset": {"hub": f"somebody/{key}", "name": None, "split": "test"},
         "version": "1",
         "few_shot": 0,
@@ -146,12 +155,7 @@ def rewrite(path: Path, field: str, value: Any) -> None:
     for place in places:
         inner = inner[place]
     inner[last] = value
-    inputs = {k: v for k, v in content.items() if k not in ("run_id", "cost", "environment", "items_sha256")}
-    inputs["tasks"] = {
-        key: {k: v for k, v in task.items() if k != "metrics"} for key, task in inputs["tasks"].items()
-    }
-    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-    content["run_id"] = hashlib.sha256(canonical.encode()).hexdigest()
+    content["run_id"] = run_id(content)
     path.write_text(json.dumps(content))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards.difference import first_difference
 from lorafuse_bench.leaderboards.samples import samples_path
 from lorafuse_bench.leaderboards.schema import Result
 from lorafuse_bench.locks import LOCK, held
@@ -25,7 +26,10 @@ def why_run(path: Path, draft: Result) -> str | None:
     if not path.exists():
         return "not run yet"
     try:
-        _check_same(path, schema.read_result(path), draft)
+        found = schema.read_result(path)
+        _check_same(path, found, draft)
+        if found.schema_ != draft.schema_:
+            return f"of the older format {found.schema_}"
     except _OtherInputsError:
         raise
     except LorafuseError as error:
@@ -47,12 +51,13 @@ class _OtherInputsError(LorafuseError):
 
 def _check_same(path: Path, found: Result, draft: Result) -> None:
     """LorafuseError when a finished cell was made from other inputs than the plan's."""
-    have, wanted = _asked(found), _asked(draft)
-    for field in _ASKED_FOR:
-        if have[field] != wanted[field]:
-            raise _OtherInputsError(
-                f"{path} was made with another {field} than asked for now. Choose another --out, or remove the file."
-            )
+    difference = first_difference(_asked(found), _asked(draft))
+    if difference:
+        have, wanted = difference.texts()
+        raise _OtherInputsError(
+            f"{path} was made with another {difference.where.partition('.')[0]} than asked for now"
+            f" ({difference.where}: {have}, now {wanted}). Choose another --out, or remove the file."
+        )
 
 
 def _asked(result: Result) -> dict[str, object]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_cells import FIELDS, forge, hash_of, rewrite, write
+from toy_cells import FIELDS, REQUEST, forge, hash_of, rewrite, write
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.builder import build
@@ -126,6 +126,17 @@ CELLS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "other files": ({}, {"data": {"splits": {"one": {"test": "easy.parquet"}}}}, r"data\.splits\.one\.test"),
     # what a task of the board is
     "another task version": ({}, {"task": {"version": "2"}}, r"tasks\.one\.version"),
+    "sampling": (
+        {},
+        {"task": {"requests": {"one": REQUEST | {"generation": {"temperature": 5.0}}}}},
+        r"tasks\.one\.requests\.one\.generation\.\w+",
+    ),
+    "other prompts": (
+        {},
+        {"task": {"requests": {"one": REQUEST | {"prompts_sha256": SHA}}}},
+        r"tasks\.one\.requests\.one\.prompts_sha256: '999",
+    ),
+    "prompts that are not said": ({}, {"task": {"requests": None}}, r"tasks\.one\.requests: None, but"),
     "examples in the prompt": ({}, {"task": {"few_shot": 5}}, r"tasks\.one\.few_shot"),
     "another direction": ({}, {"metric": {"direction": "down"}}, r"direction"),
     "another unit": ({}, {"metric": {"unit": "points"}}, r"unit"),

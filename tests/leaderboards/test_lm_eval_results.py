@@ -48,6 +48,7 @@ def write_lm_eval(folder: Path, label: str, good: int, n: int = 12) -> Path:
             {
                 "doc_id": i,
                 "doc_hash": document(key, i),
+                "prompt_hash": document(leaf, i),
                 "filter": "none",
                 "metrics": [*metrics, "score"],
                 "resps": [["line one\u2028line two"]],
@@ -76,7 +77,13 @@ def _file(label: str, results: dict[str, Any], n: int) -> dict[str, Any]:
         "results": results | {"mtl5": {"score,none": 0.5}},
         "groups": {"mtl5": {}},
         "configs": {
-            leaf: {"dataset_path": f"somebody/{leaf}", "dataset_name": None, "test_split": "test"}
+            leaf: {
+                "dataset_path": f"somebody/{leaf}",
+                "dataset_name": None,
+                "test_split": "test",
+                "output_type": "generate_until",
+                "generation_kwargs": {"until": ["\n"], "do_sample": False},
+            }
             for leaf in METRICS
         },
         "config": {"lorafuse": info, "limit": None, "batch_size": "8", **seeds},
@@ -145,6 +152,23 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
     "examples in the prompt": (lambda f: f["n-shot"].update(lorafuse_squad=3), r"tasks\.squad\.few_shot"),
     "shorter prompts": (lambda f: f["config"].update(model_args="method=moa,max_length=64"), "max_length"),
     "shorter prompts still": (lambda f: f["config"].update(model_args={"max_length": 64}), "max_length"),
+    "sampling": (
+        lambda f: f["configs"]["lorafuse_squad"]["generation_kwargs"].update(do_sample=True, temperature=5.0),
+        r"tasks\.squad\.requests\.lorafuse_squad\.generation\.do_sample: True, but",
+    ),
+    "fewer tokens": (
+        lambda f: f["configs"]["lorafuse_squad"]["generation_kwargs"].update(max_gen_toks=2),
+        r"generation\.max_gen_toks: 2, but .* has nothing",
+    ),
+    "other stops": (
+        lambda f: f["configs"]["lorafuse_squad"]["generation_kwargs"].update(until=["."]),
+        r"generation\.until\.0: '\.', but",
+    ),
+    "another filter": (
+        lambda f: f["configs"]["lorafuse_sst2"].update(filter_list=[{"name": "take_first"}]),
+        r"tasks\.sst2\.requests\.lorafuse_sst2\.filters",
+    ),
+    "the best of many": (lambda f: f["configs"]["lorafuse_sst2"].update(repeats=8), r"repeats: 8, but"),
     "another task version": (lambda f: f["versions"].update(lorafuse_squad=2), r"tasks\.squad\.version"),
 }
 
@@ -161,6 +185,18 @@ def test_damaged_stock_results_are_refused(tmp_path: Path, damage: str) -> None:
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert any(str(path) in problem for problem in verify(tmp_path).problems)
+
+
+def test_other_prompts_are_refused(tmp_path: Path) -> None:
+    """A system instruction, a chat template, other examples: whatever it was, the prompts are others."""
+    samples = grid(tmp_path).with_name(f"samples_lorafuse_sst2_{DATE}.jsonl")
+    prompt = document("lorafuse_sst2", 3)
+    rows = [json.loads(line) for line in samples.read_text().split("\n") if line]
+    for row in rows:
+        row["prompt_hash"] = row["prompt_hash"].replace(prompt, "0" * 64)
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(LorafuseError, match=r"requests\.lorafuse_sst2\.prompts_sha256: '\w+\.*, but"):
+        build([tmp_path])
 
 
 def test_missing_or_altered_samples_are_refused(tmp_path: Path) -> None:

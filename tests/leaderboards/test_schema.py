@@ -34,12 +34,12 @@ def test_a_cell_written_twice_has_the_same_bytes(tmp_path: Path) -> None:
 def test_the_run_id_follows_inputs_only() -> None:
     result, _ = cell("moa", SCORES)
     scores = {"one": [0.0, 0.0, 0.0], "two": SCORES["two"][::-1]}
-    same, _ = cell("moa", scores, cost={"eval_seconds": 9.0}, environment={"hardware": "another"})
+    other = {"cost": {"eval_seconds": 9.0}, "environment": {"hardware": "another"}, "batch_size": 1}
+    same, _ = cell("moa", scores, **other)
     assert same.run_id == result.run_id
     assert len(result.run_id) == 64
     for change in (
         {"limit": 5},
-        {"batch_size": 1},
         {"zoo": {"sha256": "f" * 64}},
         {"method": {"version": "2"}},
         {"method": {"source_sha256": "f" * 64}},
@@ -48,6 +48,9 @@ def test_the_run_id_follows_inputs_only() -> None:
         {"seeds": {"torch": 1}},
         {"documents": "other "},
         {"task": {"few_shot": 1}},
+        {"task": {"requests": None}},
+        {"max_length": 64},
+        {"truncation": {"rule": "middle", "length": 64}},
     ):
         assert cell("moa", SCORES, **change)[0].run_id != result.run_id
 

@@ -56,7 +56,7 @@ def drop(*keys: Any) -> Edit:
 
 
 RESULT: dict[str, tuple[Edit, str]] = {
-    "unknown schema version": (put("schema", to="lorafuse.result/2"), r"schema: 'lorafuse.result/2'"),
+    "unknown schema version": (put("schema", to="lorafuse.result/9"), r"schema: 'lorafuse.result/9'"),
     "no schema": (drop("schema"), "schema"),
     "no run id": (drop("run_id"), "run_id"),
     "another run id": (put("run_id", to="0" * 64), "run_id"),

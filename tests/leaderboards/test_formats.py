@@ -1,0 +1,135 @@
+"""Results of every released format stay readable, with the ids they were published with.
+
+`formats/result_v1` holds two cells as version 1 wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import create_model
+from toy_cells import cell, write
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards import run_ids, schema
+from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.verify import verify
+
+FORMATS = Path(__file__).parent / "formats"
+V1 = FORMATS / "result_v1"
+NOT_COUNTED = {
+    "run_id",
+    "items_sha256",
+    "cost",
+    "environment",
+    "num_fewshot",  # what was told; each task's few_shot says what it had
+    "batch_size",  # changes no score
+    "data.splits",  # docs_sha256 says which rows, whatever file held them
+    "tasks.*.dataset.revision",
+    "experts.*.revision",
+    "tasks.*.metrics",
+    "tasks.*.empty_share",
+}
+
+
+@pytest.mark.parametrize("version", run_ids.IDENTITY)
+def test_every_released_format_has_a_fixture(version: str) -> None:
+    if version != schema.RESULT_SCHEMA:
+        assert (FORMATS / version.removeprefix("lorafuse.").replace("/", "_v")).is_dir()
+
+
+def test_results_of_version_1_build_as_they_were_published() -> None:
+    report = verify(V1)
+    assert report.problems == ()
+    assert report.results == 2
+    (board,) = build([V1]).boards
+    assert {row.label for row in board.rows if row.origin == "measured"} == {"base", "lora:rank=8"}
+    assert board.oblivion
+
+
+@pytest.mark.parametrize("path", V1.rglob("*.json"), ids=lambda path: path.stem)
+def test_a_field_added_later_leaves_published_ids_alone(path: Path) -> None:
+    """At the top, in a task and in a metric: what version 1 did not know does not count in it."""
+    added: dict[str, Any] = {"added": (str | None, "later")}
+    metric = create_model("Metric", __base__=schema.Metric, **added)
+    tasks = {"metrics": (dict[str, metric], ...), **added}  # type: ignore[valid-type]
+    task = create_model("Task", __base__=schema.Task, **tasks)  # type: ignore[call-overload]
+    later = create_model("Later", __base__=schema.Result, tasks=(dict[str, task], ...), **added)  # type: ignore[call-overload,valid-type]
+    read = later.model_validate_json(path.read_bytes(), strict=True)
+    content = read.model_dump(mode="json", by_alias=True)
+    assert content["added"] == "later"
+    assert next(iter(content["tasks"].values()))["added"] == "later"
+    assert run_ids.run_id(content) == json.loads(path.read_bytes())["run_id"]
+
+
+def test_an_altered_result_of_version_1_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(V1, tmp_path / "results")
+    path = next((tmp_path / "results").rglob("base.json"))
+    content = json.loads(path.read_text())
+    content["data"]["splits"]["boolq"] = {"validation": "easy.parquet"}
+    path.write_text(json.dumps(content))
+    assert any("run_id: not the hash" in problem for problem in verify(tmp_path / "results").problems)
+
+
+def test_a_result_of_version_1_does_not_say_what_was_asked_and_stands_alone(tmp_path: Path) -> None:
+    shutil.copytree(V1, tmp_path / "results")
+    path = next((tmp_path / "results").rglob("lora*.json"))
+    content = json.loads(path.read_text())
+    requests = cell("moa", {"boolq": [1.0, 0.0]})[0].tasks["boolq"].requests
+    assert requests
+    for task in content["tasks"].values():
+        task["requests"] = {name: request.model_dump(mode="json") for name, request in requests.items()}
+    content["schema"] = schema.RESULT_SCHEMA
+    content["run_id"] = run_ids.run_id(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        LorafuseError, match=r"tasks\.arc_e\.requests: .*but .* has None\. Run the older again"
+    ):
+        build([tmp_path / "results"])
+
+
+def counted(fields: run_ids.Fields, where: str = "") -> set[str]:
+    """Every field that is counted, `*` for an entry of a table or list."""
+    if not fields:
+        return {where}
+    return set().union(*(counted(inner, f"{where}.{name}".lstrip(".")) for name, inner in fields.items()))
+
+
+def test_every_field_counts_or_is_named_as_one_that_does_not(tmp_path: Path) -> None:
+    """So that a new field is decided on: what changes scores gets a new version of the schema."""
+    router = {"name": "moa", "sha256": "f" * 64, "experts": {}}
+    path = write(
+        tmp_path, "moa", {"one": [1.0, 0.0]}, routers=[router], truncation={"rule": "middle", "length": 64}
+    )
+    known = counted(run_ids.IDENTITY[schema.RESULT_SCHEMA]) | NOT_COUNTED
+    tables = ("experts", "routers", "tasks", "tasks.*.requests")
+
+    def leaves(value: Any, where: str) -> set[str]:
+        if where in known or not isinstance(value, dict | list):
+            return {where}
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        names = {("*" if where in tables else str(key)): inner for key, inner in pairs}
+        return set().union(*(leaves(inner, f"{where}.{name}".lstrip(".")) for name, inner in names.items()))
+
+    assert leaves(json.loads(path.read_text()), "") <= known
+
+
+def test_batch_size_does_not_name_a_result_and_sampling_does() -> None:
+    one, _ = cell("moa", {"one": [1.0, 0.0]})
+    other, _ = cell("moa", {"one": [1.0, 0.0]}, batch_size=1)
+    assert one.run_id == other.run_id
+    assert one.tasks["one"].requests
+    request = one.tasks["one"].requests["one"].model_dump(mode="json")
+    for change in (
+        {"generation": {"do_sample": True}},
+        {"filters": [{"name": "first"}]},
+        {"repeats": 2},
+        {"prompts_sha256": "0" * 64},
+        {"output_type": "loglikelihood"},
+    ):
+        changed, _ = cell("moa", {"one": [1.0, 0.0]}, task={"requests": {"one": request | change}})
+        assert changed.run_id != one.run_id, change
