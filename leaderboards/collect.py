@@ -18,7 +18,9 @@ from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
 from lorafuse_bench.leaderboards.reading import parsed, read_bytes
 from lorafuse_bench.leaderboards.schema import Items, Result, read_cell
 from lorafuse_bench.leaderboards.stats import Statistic, statistics
-from lorafuse_bench.tasks.suites import OBLIVION, SUITES
+from lorafuse_bench.tasks import catalogue
+from lorafuse_bench.tasks.suites import of_oblivion
+from lorafuse_bench.tasks.suites import suite as suite_of
 
 BASE, ORACLE = plausible.BASE, plausible.ORACLE
 
@@ -60,7 +62,7 @@ class Group:
         alone = any(cell.result.method.family == "adapters" for cell in cells) and not any(
             cell.result.experts for cell in cells
         )
-        return self.suite in OBLIVION or alone
+        return alone or of_oblivion(self.suite)
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -158,7 +160,8 @@ def _group(cells: list[Cell], allow_limit: bool) -> Group:
         if twin is not cell:
             raise LorafuseError(f"{cell.path}: method.label: the cell is also {twin.path}. Give only one.")
     known = {key for cell in cells for key in cell.result.tasks}
-    expected = SUITES.get(suite) or tuple(key for key in suite.split("/") if key in known)
+    named = suite_of(suite).tasks if suite in catalogue.ours() else suite.split("/")
+    expected = tuple(key for key in named if key in known or "/" not in suite)
     group = Group(suite, zoo, (*expected, *sorted(known.difference(expected))), by_seed)
     comparable.check(group, allow_limit)
     fill_statistics(cells)

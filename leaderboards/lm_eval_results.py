@@ -23,7 +23,7 @@ from lorafuse_bench.leaderboards.plausible import check_plausible
 from lorafuse_bench.leaderboards.reading import parsed, read_json, read_text
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, invalid
 from lorafuse_bench.leaderboards.stats import statistic
-from lorafuse_bench.tasks.suites import OPTIONS, SUITES, representative, task_key
+from lorafuse_bench.tasks.suites import Suite, suites, task_key
 
 # A result's name of a seed -> lm-eval's.
 _SEEDS = {
@@ -65,11 +65,10 @@ def items_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> Ta
 
 
 def task_of(
-    suite: str, key: str, output: Mapping[str, Any], items: TaskItems, revision: str | None = None
+    suite: Suite, key: str, output: Mapping[str, Any], items: TaskItems, revision: str | None = None
 ) -> dict[str, Any]:
     """A task's entry in a suite's result, from its items; lm-eval's own values must agree."""
-    leaves = [name for name in output["configs"] if task_key(name) == key]
-    main = next(name for name in leaves if not name.endswith(OPTIONS))
+    leaves, main = suite.tasks[key].leaves, suite.tasks[key].task
     config = output["configs"][main]
     return {
         "dataset": {
@@ -84,7 +83,7 @@ def task_of(
         "n_original": output["n-samples"][main]["original"],
         "metrics": {name: _metric(name, leaves, output, items) for name in items.metrics},
         "requests": {leaf: request_of(output["configs"][leaf], output["samples"][leaf]) for leaf in leaves},
-        "representative": representative(suite, key),
+        "representative": suite.tasks[key].metric,
         "empty_share": empty_share(output["samples"][main]),
     }
 
@@ -167,12 +166,12 @@ def _read(path: Path, output: dict[str, Any]) -> tuple[Result, Items]:
     cost, data = info["cost"], info["data"]
     suite = _suite(output)
     samples = _samples(path, output["configs"])
-    items = Items({key: items_of(samples, key) for key in SUITES[suite]})
+    items = Items({key: items_of(samples, key) for key in suite.tasks})
     result = Result.of(
         items,
-        {key: task_of(suite, key, {**output, "samples": samples}, items.root[key]) for key in SUITES[suite]},
+        {key: task_of(suite, key, {**output, "samples": samples}, items.root[key]) for key in suite.tasks},
         **{name: info[name] for name in ("method", "zoo", "base", "experts", "routers", "environment")},
-        suite=suite,
+        suite=suite.name,
         data={"source": data["source"], "splits": {}},
         limit=None if config["limit"] is None else math.ceil(config["limit"]),
         max_length=_max_length(config.get("model_args")) or info.get("max_length"),
@@ -192,18 +191,19 @@ def _max_length(model_args: Any) -> int | None:
     return None if given is None else int(given)
 
 
-def _suite(output: Mapping[str, Any]) -> str:
+def _suite(output: Mapping[str, Any]) -> Suite:
     """The suite whose tasks are all there and no other, or that was asked for by name.
 
     One suite may hold another by name, as mtl7 does mtl5.
     """
     keys = {task_key(name) for name in output["configs"]}
-    named = [name for name in output.get("groups") or {} if name in SUITES]
-    found = [name for name, tasks in SUITES.items() if set(tasks) == keys] or named
-    if len(found) != 1 or not set(SUITES[found[0]]) <= keys:
+    known = list(suites())
+    named = [suite for suite in known if suite.name in (output.get("groups") or {})]
+    found = [suite for suite in known if set(suite.tasks) == keys] or named
+    if len(found) != 1 or not set(found[0].tasks) <= keys:
         raise LorafuseError(
             f"configs: {', '.join(sorted(keys))}: not the tasks of one suite. Run lm_eval with --tasks"
-            f" {' or '.join(SUITES)}."
+            f" {' or '.join(suite.name for suite in known)}."
         )
     return found[0]
 

@@ -17,7 +17,8 @@ from pydantic import JsonValue
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.difference import NOTHING
 from lorafuse_bench.leaderboards.layout import cell_path
-from lorafuse_bench.tasks.suites import SUITES, representative, suite_tasks
+from lorafuse_bench.tasks.suites import Suite
+from lorafuse_bench.tasks.suites import suite as suite_of
 
 if TYPE_CHECKING:
     from lorafuse_bench.leaderboards.schema import Method, Result, Task
@@ -64,7 +65,7 @@ def _problems(result: Result) -> Iterator[tuple[str, str]]:
         yield from _of_task(f"tasks.{key}", task, result.limit)
     yield from _of_documents(result)
     with suppress(LorafuseError):  # a suite that nothing here knows says what it is itself
-        yield from _of_suite(result, suite_tasks(result.suite))
+        yield from _of_suite(result, suite_of(result.suite))
 
 
 def _of_method(result: Result) -> Iterator[tuple[str, str]]:
@@ -127,16 +128,18 @@ def _of_documents(result: Result) -> Iterator[tuple[str, str]]:
             yield f"tasks.{key}.docs_sha256", f"the documents of {other}, which is another data set."
 
 
-def _of_suite(result: Result, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """A suite of ours has our tasks, metrics, directions and units."""
+def _of_suite(result: Result, suite: Suite) -> Iterator[tuple[str, str]]:
+    """A suite that is known here has its tasks, metrics, directions and units."""
     for key, task in result.tasks.items():
         where, main = f"tasks.{key}", task.representative
-        if key not in keys:
+        if key not in suite.tasks:
             yield where, f"no task of suite {result.suite}."
-        elif main != (ours := representative(result.suite if result.suite in SUITES else "", key)):
-            yield f"{where}.representative", f"'{main}', but in suite {result.suite} it is '{ours}'."
+            continue
+        ours = suite.tasks[key]
+        if main != ours.metric:
+            yield f"{where}.representative", f"'{main}', but in suite {result.suite} it is '{ours.metric}'."
         for name, metric in task.metrics.items():
-            right = ("down", "nats/byte") if name == "nll_per_byte" else ("up", "fraction")
+            right = (ours.direction, ours.unit) if name == ours.metric else ("up", "fraction")
             if (metric.direction, metric.unit) != right:
                 said = f"{metric.direction}, {metric.unit}"
                 yield f"{where}.metrics.{name}.direction", f"'{said}', but it is '{', '.join(right)}'."

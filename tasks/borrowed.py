@@ -18,7 +18,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from lorafuse_bench.tasks.docs import Doc
 from lorafuse_bench.tasks.shots import WithShots
-from lorafuse_bench.tasks.suites import REPRESENTATIVE, task_key
+from lorafuse_bench.tasks.suites import FACTS
 
 THEIRS = Path(str(files("lm_eval.tasks"))).resolve()
 PART = "part"
@@ -52,7 +52,7 @@ class Borrowed(WithShots):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config=borrow(config))
-        self.main = REPRESENTATIVE[task_key(config["task"])]
+        self.main = config["metadata"][FACTS]["metric"]
         for found in (self._aggregation_list, self._higher_is_better):
             found.setdefault("score", found[self.main])
 

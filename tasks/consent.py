@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.tasks.suites import CODE, PREFIX, SUITES, task_key
+from lorafuse_bench.tasks import catalogue
+from lorafuse_bench.tasks.suites import suite
 
 VARIABLE = "HF_ALLOW_CODE_EVAL"
 FLAG = "--confirm_run_unsafe_code"
@@ -22,7 +23,7 @@ def ask(tasks: Iterable[Any], confirmed: bool) -> None:
 
     `tasks` are names, or anything else that lm-eval takes for a task.
     """
-    keys = {key for task in tasks for key in _keys(task) if key in CODE}
+    keys = {key for task in tasks for key in _runs_code(task)}
     missing = ([] if confirmed else [FLAG]) + ([] if allowed() else [f"{VARIABLE}=1"])
     if keys and missing:
         raise LorafuseError(
@@ -31,10 +32,11 @@ def ask(tasks: Iterable[Any], confirmed: bool) -> None:
         )
 
 
-def _keys(task: Any) -> tuple[str, ...]:
-    """Task keys of ours behind a suite, a leaf or a loaded task; lm-eval's own tasks ask by themselves."""
+def _runs_code(task: Any) -> list[str]:
+    """Keys of the tasks that run code, of a suite, a leaf or a loaded task; lm-eval's own ask by themselves."""
     name = str(getattr(task, "task_name", task))
-    return SUITES.get(name) or ((task_key(name),) if name.startswith(PREFIX) else ())
+    known = suite(name).tasks if name in catalogue.ours() else {}
+    return [key for key, each in known.items() if each.runs_code]
 
 
 def allowed() -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, overload
 
-from lorafuse_bench.errors import LorafuseError, unknown
-from lorafuse_bench.tasks.suites import OBLIVION, PREFIX, REPRESENTATIVE, SUITES
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks.suites import suite, suites, task
 
 
 @dataclass(frozen=True)
@@ -26,15 +25,15 @@ def training_rows(key: str, source: str, split: str = "train", limit: int | None
     `key` is a task key such as `sst2`; `source` is `hub`, `mini` or a directory (see `resolve_source`).
     Raises LorafuseError for an unknown key, source, split or column, and for a task of oblivion.
     """
-    if key not in REPRESENTATIVE:
-        raise unknown("task", key, REPRESENTATIVE)
-    if any(key in SUITES[suite] for suite in OBLIVION):
+    name = task(key).task
+    kinds = {each.kind for each in suites() if key in each.tasks}
+    if kinds == {"oblivion"}:
         raise LorafuseError(
             f"'{key}' is for measuring what a model forgets, not for training. Name another task."
         )
     if limit is not None and limit < 1:
         raise LorafuseError(f"limit {limit} is not a number of rows. Use 1 or more, or leave it out.")
-    return rendered(load_task(PREFIX + key, source), split, limit)
+    return rendered(load_task(name, source), split, limit)
 
 
 class Rendered(Sequence[Row]):
@@ -71,9 +70,6 @@ def rendered(task: Any, split: str, limit: int | None = None) -> Rendered:
 
 def load_task(name: str, source: str) -> Any:
     """The lm-eval task called `name`, with its rows from `source`."""
-    from lm_eval.tasks import TaskManager
+    from lorafuse_bench.tasks.loading import load_tasks
 
-    manager = TaskManager(
-        include_defaults=False, include_path=str(files("lorafuse_bench.tasks")), metadata={"data": source}
-    )
-    return manager.load([name])["tasks"][name]
+    return load_tasks(suite(name), source)[name]

@@ -9,7 +9,7 @@ import pyarrow.parquet as parquet
 from datasets import ClassLabel, Dataset, Features, Value
 from handmade_labels import LABEL_DATASETS
 
-from lorafuse_bench.tasks.suites import SUITES
+from lorafuse_bench.tasks.suites import suite
 
 Doc = dict[str, Any]
 _TEXT = Value("string")
@@ -128,7 +128,7 @@ DATASETS: dict[str, tuple[str, str, list[Doc], Features | None]] = {
     **LABEL_DATASETS,
     **{
         key: (f"mini__text/{key.removeprefix('text_')}", "validation", TEXTS, None)
-        for key in SUITES["mini_text"]
+        for key in suite("mini_text").tasks
     },
 }
 

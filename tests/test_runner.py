@@ -27,7 +27,7 @@ from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import plan as plans
 from lorafuse_bench.runner.evaluation import Evaluation
 from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.tasks.suites import SUITES
+from lorafuse_bench.tasks.suites import suite
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 
@@ -56,11 +56,11 @@ def test_a_cell_records_what_it_was_made_of(zoo: Zoo, finished: Path) -> None:
     path = schema.cell_path(finished, "mtl5", "tiny", 0, "concat:scaling=false")
     result, items = schema.read_cell(path)
     assert result.method.options == {"scaling": False}
-    assert [e.name for e in result.experts] == [task for task in TASKS if task in SUITES["mtl5"]]
+    assert [e.name for e in result.experts] == [task for task in TASKS if task in suite("mtl5").tasks]
     assert result.zoo.sha256 == zoo.sha256()
     assert result.data.splits["squad"] == {"validation": "validation.parquet"}
     assert "/" not in result.data.source
-    assert set(result.tasks) == set(SUITES["mtl5"])
+    assert set(result.tasks) == set(suite("mtl5").tasks)
     assert set(result.tasks["sst2"].metrics) == {"acc", "acc_options"}
     assert set(result.tasks["cnn_dailymail"].metrics) == {"rouge1", "rouge2", "rougeL"}
     assert len(items.root["squad"].metrics["f1"]) == result.tasks["squad"].n
@@ -103,7 +103,7 @@ def test_the_texts_stand_beside_the_scores(finished: Path) -> None:
 
 def test_stock_results_make_the_same_cell(zoo: Zoo, finished: Path, tmp_path: Path) -> None:
     """What the lm_eval command leaves behind reads as the runner's own result, scores and documents alike."""
-    experts = "/".join(task for task in TASKS if task in SUITES["mtl5"])
+    experts = "/".join(task for task in TASKS if task in suite("mtl5").tasks)
     lm = LorafuseLM("oracle", zoo=zoo.root, batch_size=8, device="cpu", experts=experts)
     manager = TaskManager(
         include_defaults=False,
@@ -148,7 +148,12 @@ def test_other_code_of_one_version_keeps_the_cell(
 def test_values_are_those_of_stock_lm_eval(zoo: Zoo, finished: Path) -> None:
     """The runner's numbers and those of `simple_evaluate` on the same model agree."""
     lm = LorafuseLM(
-        "concat", zoo=zoo.root, batch_size=1, device="cpu", scaling=False, experts="/".join(SUITES["mtl5"])
+        "concat",
+        zoo=zoo.root,
+        batch_size=1,
+        device="cpu",
+        scaling=False,
+        experts="/".join(suite("mtl5").tasks),
     )
     task = load_task("lorafuse_squad", zoo.data_source)
     output = simple_evaluate(model=lm, tasks=[task], bootstrap_iters=0)
@@ -302,4 +307,4 @@ def test_a_suite_of_oblivion_takes_all_experts_and_runs_code_by_consent(
     assert result.tasks["mmlu"].dataset.hub == "cais/mmlu"
     followed, of = items.root["ifeval"].metrics["inst_level_strict_acc"][0]  # type: ignore[misc]
     assert 0 <= followed <= of
-    assert {row.task for row in read_samples(path)} == set(SUITES["or_mtl"])
+    assert {row.task for row in read_samples(path)} == set(suite("or_mtl").tasks)

@@ -15,7 +15,8 @@ from lorafuse_bench.leaderboards.layout import cell_path, items_path
 from lorafuse_bench.leaderboards.run_ids import run_id
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, write_cell
 from lorafuse_bench.leaderboards.stats import statistic
-from lorafuse_bench.tasks.suites import SUITES, representative
+from lorafuse_bench.tasks.suites import suite as suite_of
+from lorafuse_bench.tasks.suites import suite_names
 
 Scores = dict[str, list[Any]]
 
@@ -96,7 +97,7 @@ def hash_of(documents: str, i: int) -> str:
 def items_of(suite: str, key: str, values: list[Any], loss: bool, hashed: Callable[[int], str]) -> TaskItems:
     """The task's items, of the metric that a suite of ours has, else of the one that their kind says."""
     name = "nll" if loss else "bleu" if isinstance(values[0], list) else "acc"
-    name = representative(suite, key) if suite in SUITES else name
+    name = suite_of(suite).tasks[key].metric if suite in suite_names() else name
     hashes = [hashed(i) for i in range(len(values))]
     return TaskItems.model_validate({"doc_hashes": hashes, "metrics": {name: values}})
 

@@ -9,7 +9,7 @@ from typing import Any
 from lorafuse_bench.analysis.curve import BASE, curve, measured
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import Board
-from lorafuse_bench.tasks.suites import suite_tasks
+from lorafuse_bench.tasks.suites import suite as suite_of
 
 
 def conflict(boards: Sequence[Board], suite: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def easiest_first(boards: Sequence[Board], suite: str) -> tuple[str, ...]:
             f"{len(whole)} boards of the whole of {suite}, where the order of its tasks needs one."
         )
     scores = difficulty(whole[0])
-    return tuple(sorted(suite_tasks(suite), key=lambda key: -scores[key]))
+    return tuple(sorted(suite_of(suite).tasks, key=lambda key: -scores[key]))
 
 
 def difficulty(board: Board) -> dict[str, float]:
@@ -54,5 +54,5 @@ def difficulty(board: Board) -> dict[str, float]:
 
 
 def _belongs(board: Board, suite: str) -> bool:
-    part = set(board.suite.split("/")) <= set(suite_tasks(suite))
+    part = set(board.suite.split("/")) <= set(suite_of(suite).tasks)
     return board.oblivion and (part or board.suite == suite)

@@ -13,7 +13,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.tasks.borrowed import PART
 from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.tasks.suites import PREFIX
+from lorafuse_bench.tasks.suites import task as task_of
 from lorafuse_bench.training.adapters import load_base
 from lorafuse_bench.training.examples import load_tokenizer
 from lorafuse_bench.training.routers import length_of
@@ -30,7 +30,7 @@ def evaluation_prompts(
     return {
         key: [
             truncate(tokenizer(text)["input_ids"], longest)
-            for text in contexts(load_task(PREFIX + key, source), samples)
+            for text in contexts(load_task(task_of(key).task, source), samples)
         ]
         for key in keys
     }

@@ -19,7 +19,7 @@ from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import Plan, run
 from lorafuse_bench.tasks import consent
-from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
+from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.adapters import train_adapter
 from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.zoo.manifest import local_model
@@ -53,7 +53,7 @@ class Study:
     """Consent to run the code that models write, where the suite of oblivion has such tasks."""
 
     def __post_init__(self) -> None:
-        keys = suite_tasks(self.suite)
+        keys = tuple(suite_of(self.suite).tasks)
         if not all(1 <= count <= len(keys) for count in self.counts):
             raise LorafuseError(
                 f"suite '{self.suite}' has {len(keys)} tasks. Ask for 1 to {len(keys)} of them."
@@ -67,8 +67,8 @@ def complete(study: Study, report: Callable[[str], None]) -> Path:
 
     The whole suite comes first: its scores tell which tasks are easy. What is finished is kept.
     """
-    consent.ask(leaf_tasks(study.oblivion) if study.oblivion else (), study.run_code)
-    keys = suite_tasks(study.suite)
+    consent.ask(suite_of(study.oblivion).leaves if study.oblivion else (), study.run_code)
+    keys = tuple(suite_of(study.suite).tasks)
     if len(keys) in study.counts or study.order is None:
         for seed in study.seeds:
             _stage(study, seed, keys, report)
@@ -84,7 +84,7 @@ def complete(study: Study, report: Callable[[str], None]) -> Path:
 
 def _stage(study: Study, seed: int, keys: Sequence[str], report: Callable[[str], None]) -> None:
     """All methods on these tasks with this seed: trained into one zoo, then evaluated on the same tasks."""
-    whole = tuple(keys) == suite_tasks(study.suite)
+    whole = tuple(keys) == tuple(suite_of(study.suite).tasks)
     suite = study.suite if whole else "/".join(keys)
     zoo = study.out / "zoos" / str(seed) / f"{study.suite.replace('/', '+')}-{len(keys)}"
     settings = replace(study.settings, seed=seed)

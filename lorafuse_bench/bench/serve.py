@@ -9,12 +9,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from lm_eval.tasks import TaskManager
 
 from lorafuse_bench.bench.backends import BACKENDS, Backend, Request, start
 from lorafuse_bench.bench.timing import machine, target
@@ -24,7 +22,8 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards import schema
 from lorafuse_bench.serving import how_served
 from lorafuse_bench.tasks.data import resolve_source
-from lorafuse_bench.tasks.suites import PREFIX, SUITES, leaf_tasks
+from lorafuse_bench.tasks.loading import load_tasks
+from lorafuse_bench.tasks.suites import suite
 from lorafuse_bench.zoo.manifest import Zoo
 
 SCHEMA = "lorafuse.bench.serve/1"
@@ -75,7 +74,9 @@ def run(
                 report(f"{backend} {spec}: kept")
                 continue
             report(f"{backend} {spec}: starting")
-            with closing(start(backend, spec, load.zoo, SUITES[load.suite], load.dtype)) as server:
+            with closing(
+                start(backend, spec, load.zoo, tuple(suite(load.suite).tasks), load.dtype)
+            ) as server:
                 server.answer(requests[mixes[0]][:16], min(concurrency), 4)  # kernels and adapters, once
                 for mix, n in missing:
                     point = _measure(server, requests[mix], load, n)
@@ -119,21 +120,17 @@ def _percentiles(values: Sequence[float]) -> dict[str, float]:
 
 def _requests(load: Load, mix: str) -> list[Request]:
     """Prompts of the suite's tasks, in the form that lm-eval gives them."""
-    leaf_tasks(load.suite)  # refuses unknown suites
-    keys = SUITES[load.suite]
-    source = resolve_source(None, load.zoo)
-    manager = TaskManager(
-        include_defaults=False, include_path=str(files("lorafuse_bench.tasks")), metadata={"data": source}
-    )
-    tasks = manager.load([PREFIX + key for key in keys])["tasks"]
+    asked = suite(load.suite)
+    keys = list(asked.tasks)
+    tasks = load_tasks(asked, resolve_source(None, load.zoo))
     weights = {"uniform": [1.0] * len(keys), "zipf": [1 / k for k in range(1, len(keys) + 1)]}
     weights["single"] = [1.0] + [0.0] * (len(keys) - 1)
     draw = random.Random(load.seed)
     chosen = draw.choices(keys, weights[mix], k=load.requests)
     made = []
     for key in chosen:
-        task = tasks[PREFIX + key]
-        docs = task.dataset[task.config.test_split]
+        task = tasks[asked.tasks[key].task]
+        docs = task.eval_docs
         made.append(Request(key, str(task.doc_to_text(docs[draw.randrange(len(docs))]))))
     return made
 

@@ -74,7 +74,7 @@ def conflict(
     from lorafuse_bench.analysis.study import RESULTS, Study, complete
     from lorafuse_bench.leaderboards.builder import build
     from lorafuse_bench.tasks.data import resolve_source
-    from lorafuse_bench.tasks.suites import suite_tasks
+    from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.training.settings import AdapterSettings
 
     if base is not None:
@@ -88,7 +88,7 @@ def conflict(
             source=resolve_source(data, "mini" if base == "mini" else None),
             methods=_adapters(methods),
             seeds=_numbers(seeds),
-            counts=_numbers(counts) if counts else range(2, len(suite_tasks(suite)) + 1),
+            counts=_numbers(counts) if counts else range(2, len(suite_of(suite).tasks) + 1),
             settings=settings,
             oblivion=oblivion,
             order=tuple(order.split(",")) if order else None,
@@ -256,9 +256,9 @@ def _computed(fused: FusedModel) -> dict[str, str]:
 
 def _tasks(suites: str) -> list[str]:
     """The tasks of all suites, each once."""
-    from lorafuse_bench.tasks.suites import suite_tasks
+    from lorafuse_bench.tasks.suites import suite as suite_of
 
-    return list(dict.fromkeys(key for suite in suites.split(",") for key in suite_tasks(suite.strip())))
+    return list(dict.fromkeys(key for name in suites.split(",") for key in suite_of(name.strip()).tasks))
 
 
 def _source(data: str | None, zoo: str) -> str:

@@ -64,12 +64,12 @@ def command(
     Running the same command again continues where it stopped.
     """
     from lorafuse_bench.tasks import consent
-    from lorafuse_bench.tasks.suites import leaf_tasks
+    from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.zoo.manifest import Zoo
 
     Zoo.open(zoo).check_whole()
     names = [suite.strip() for suite in suites.split(",")]
-    leaves = (leaf for name in names for leaf in leaf_tasks(name))
+    leaves = (leaf for name in names for leaf in suite_of(name).leaves)
     consent.ask(leaves, run_code)  # before the seconds that importing what follows takes
 
     from lorafuse_bench import runner

@@ -94,11 +94,11 @@ def experts(
     an interrupted expert from its last checkpoint.
     """
     from lorafuse_bench.tasks.data import resolve_source
-    from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
+    from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.training.experts import train_experts
     from lorafuse_bench.training.settings import ExpertSettings
 
-    leaf_tasks(suite)
+    keys = tuple(suite_of(suite).tasks)
     settings = ExpertSettings(
         learning_rate=learning_rate,
         steps=steps,
@@ -118,7 +118,7 @@ def experts(
     )
     zoo = train_experts(
         base,
-        suite_tasks(suite),
+        keys,
         out,
         resolve_source(data),
         settings,
@@ -227,14 +227,14 @@ def adapter(
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
     from lorafuse_bench.tasks.data import resolve_source
-    from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
+    from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.training.adapters import train_adapter
     from lorafuse_bench.training.settings import AdapterSettings
     from lorafuse_bench.zoo.installed import writable
     from lorafuse_bench.zoo.manifest import Zoo
 
     writable(out)
-    leaf_tasks(suite)
+    keys = tuple(suite_of(suite).tasks)
     chosen = registry.parse(method)
     if not isinstance(chosen, TrainedAdapter):
         known = [name for name, cls in registry.methods().items() if issubclass(cls, TrainedAdapter)]
@@ -256,7 +256,7 @@ def adapter(
     entry = train_adapter(
         chosen,
         suite,
-        suite_tasks(suite),
+        keys,
         base or (str(zoo.base_folder()) if zoo else ""),
         out,
         resolve_source(data, str(out) if exists else None),

@@ -5,14 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lm_eval import evaluate
-from lm_eval.tasks import TaskManager
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
@@ -26,7 +24,9 @@ from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner.plan import Cell, Plan
 from lorafuse_bench.runner.provenance import SEEDS, commit, splits
-from lorafuse_bench.tasks.suites import OPTIONS, leaf_tasks, representative, suite_tasks, task_key
+from lorafuse_bench.tasks.loading import load_tasks
+from lorafuse_bench.tasks.suites import Suite, task_key
+from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import Zoo
 
 
@@ -39,7 +39,8 @@ class Evaluation:
 
     def __init__(self, plan: Plan, zoo: Zoo, source: str, cells: Sequence[Cell]) -> None:
         self.plan = plan
-        self.tasks = {suite: _load_tasks(suite, source) for suite in dict.fromkeys(c.suite for c in cells)}
+        self.suites = {name: suite_of(name) for name in dict.fromkeys(cell.suite for cell in cells)}
+        self.tasks = {name: load_tasks(suite, source) for name, suite in self.suites.items()}
         self.lm = LorafuseLM(
             "base",
             zoo=plan.zoo,
@@ -65,12 +66,12 @@ class Evaluation:
         self._use(cell.pool)
         self.lm.use(cell.method)
         self.lm.bar = watcher.bar
-        loaded = self.tasks[cell.suite]
+        suite, loaded = self.suites[cell.suite], self.tasks[cell.suite]
         start = time.perf_counter()
         output = _evaluate(self.lm, loaded, self.plan)
         seconds = time.perf_counter() - start
         samples = output["samples"]
-        items = schema.Items({key: items_of(samples, key) for key in suite_tasks(cell.suite)})
+        items = schema.Items({key: items_of(samples, key) for key in suite.tasks})
         made: dict[str, Any] = {
             "routers": routers(self.lm.fused),
             "truncation": self.lm.truncation_used(),
@@ -83,23 +84,15 @@ class Evaluation:
             },
             "environment": self.environment,
             "data": {"source": draft.data.source, "splits": splits(loaded)},
-            "tasks": _scores(cell.suite, loaded, output, items),
+            "tasks": _scores(suite, loaded, output, items),
         }
         known = draft.model_dump(mode="json", exclude={"schema_", "run_id", "items_sha256", *made})
         result = schema.Result.of(items, **known, **made)
-        write_samples(cell.path, _texts(cell.suite, samples))
+        write_samples(cell.path, _texts(suite, samples))
         return schema.write_cell(self.plan.out, result, items)
 
     def _use(self, pool: ExpertPool) -> None:
         self.lm.fused = FusedModel.of(self.lm.fused, pool)
-
-
-def _load_tasks(suite: str, source: str) -> dict[str, Any]:
-    """The suite's leaf tasks by name, with their rows."""
-    manager = TaskManager(
-        include_defaults=False, include_path=str(files("lorafuse_bench.tasks")), metadata={"data": source}
-    )
-    return dict(manager.load(list(leaf_tasks(suite)))["tasks"])
 
 
 def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
@@ -130,21 +123,17 @@ def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> Mapping[
 
 
 def _scores(
-    suite: str, loaded: Mapping[str, Any], output: Mapping[str, Any], items: schema.Items
+    suite: Suite, loaded: Mapping[str, Any], output: Mapping[str, Any], items: schema.Items
 ) -> dict[str, Any]:
     """A result's `tasks`."""
     revisions = {task_key(name): commit(task) for name, task in loaded.items()}
-    return {key: task_of(suite, key, output, items.root[key], revisions[key]) for key in suite_tasks(suite)}
+    return {key: task_of(suite, key, output, items.root[key], revisions[key]) for key in suite.tasks}
 
 
-def _texts(suite: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sample]:
+def _texts(suite: Suite, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sample]:
     """Prompts, targets and outputs of the suite's tasks, for reading side by side."""
     return [
-        row
-        for key in suite_tasks(suite)
-        for name in samples
-        if task_key(name) == key and not name.endswith(OPTIONS)
-        for row in of_lm_eval(key, samples[name], representative(suite, key))
+        row for key, task in suite.tasks.items() for row in of_lm_eval(key, samples[task.task], task.metric)
     ]
 
 

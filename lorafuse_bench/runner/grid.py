@@ -17,7 +17,7 @@ from lorafuse_bench.runner.plan import Cell, Plan, cells_of
 from lorafuse_bench.runner.provenance import draft_of
 from lorafuse_bench.tasks import consent
 from lorafuse_bench.tasks.data import resolve_source
-from lorafuse_bench.tasks.suites import leaf_tasks
+from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import Zoo
 
 POLL_SECONDS = 5.0
@@ -31,7 +31,7 @@ def run(plan: Plan, watcher: Watcher | None = None) -> list[Path]:
     into the same folder is left to it. Raises LorafuseError for bad input.
     """
     watcher = watcher or Watcher()
-    consent.ask((leaf for suite in plan.suites for leaf in leaf_tasks(suite)), plan.run_code)
+    consent.ask((leaf for suite in plan.suites for leaf in suite_of(suite).leaves), plan.run_code)
     zoo = Zoo.open(plan.zoo)
     source = resolve_source(plan.data, str(plan.zoo))
     cells = cells_of(plan, zoo, watcher.say)

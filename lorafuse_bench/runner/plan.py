@@ -13,7 +13,7 @@ from lorafuse_bench.fused import adapter_entry
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.leaderboards import schema
-from lorafuse_bench.tasks.suites import OBLIVION, leaf_tasks, suite_tasks
+from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 
@@ -114,11 +114,11 @@ def _misfit(zoo: Zoo, cell: Cell) -> str | None:
 
 
 def _experts(plan: Plan, zoo: Zoo, suite: str, methods: Sequence[FusionMethod]) -> Sequence[str]:
-    leaf_tasks(suite)
+    asked = suite_of(suite)
     if plan.experts is not None:
         return plan.experts
-    wanted = set(suite_tasks(suite))
-    names = [entry.name for entry in zoo.manifest.experts if suite in OBLIVION or wanted & set(entry.tasks)]
+    everything = asked.kind == "oblivion"
+    names = [e.name for e in zoo.manifest.experts if everything or set(e.tasks) & set(asked.tasks)]
     if not names and any(method.fuses_experts for method in methods):
         tasks = ", ".join("/".join(entry.tasks) for entry in zoo.manifest.experts)
         raise LorafuseError(

@@ -26,7 +26,7 @@ from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import BASE
 from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.tasks.suites import leaf_tasks, suite_tasks
+from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.examples import load_tokenizer, prompt_of, tokenize
 from lorafuse_bench.training.records import with_length
 from lorafuse_bench.zoo.installed import writable
@@ -107,8 +107,9 @@ def train_router(
 def check_zoo(zoo: Zoo, suite: str | None = None, base: str | None = None) -> None:
     """LorafuseError unless the zoo covers `suite` and stands on `base`, where these are given."""
     if suite is not None:
-        leaf_tasks(suite)
-        missing = set(suite_tasks(suite)) - {task for expert in zoo.manifest.experts for task in expert.tasks}
+        missing = set(suite_of(suite).tasks) - {
+            task for expert in zoo.manifest.experts for task in expert.tasks
+        }
         if missing:
             raise LorafuseError(
                 f"zoo '{zoo.name}' has no expert for {', '.join(sorted(missing))} of suite '{suite}'."

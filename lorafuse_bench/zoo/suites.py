@@ -14,7 +14,6 @@ from datasets import Dataset, Features
 from datasets.features import ClassLabel, List, Value
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.tasks.suites import SUITES
 from lorafuse_bench.zoo import oblivion_rows, suite_rows
 from lorafuse_bench.zoo.data import (
     INT32,
@@ -79,10 +78,9 @@ SUITE_TASKS: tuple[MiniTask, ...] = (
              columns("text", label=_TOPICS), suite_rows.agnews),
     MiniTask("dbpedia", "fancyzhx/dbpedia_14", "dbpedia_14", "test", ("content",),
              columns("title", "content", label=_CLASSES), suite_rows.dbpedia),
-    *(MiniTask(key, "mini/text", key.removeprefix("text_"), "validation", ("text", "target"),
-               columns("text", "target"), partial(suite_rows.text, WRITERS[key.removeprefix("text_")]),
-               train_rows=SMALL_TRAIN_ROWS)
-      for key in SUITES["mini_text"]),
+    *(MiniTask(f"text_{kind}", "mini/text", kind, "validation", ("text", "target"), columns("text", "target"),
+               partial(suite_rows.text, WRITERS[kind]), train_rows=SMALL_TRAIN_ROWS)
+      for kind in "story parallel claims views tools boxes wordbook".split()),
 )  # fmt: skip
 
 _FEW, _SOME, _NONE = 5, 50, 0

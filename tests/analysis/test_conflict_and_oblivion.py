@@ -15,9 +15,9 @@ from lorafuse_bench.analysis.oblivion import against_tasks, oblivion
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.tasks.suites import SUITES
+from lorafuse_bench.tasks.suites import suite as suite_of
 
-NLU, TEXT = SUITES["nlu_mtl"], SUITES["mini_text"]
+NLU, TEXT = tuple(suite_of("nlu_mtl").tasks), tuple(suite_of("mini_text").tasks)
 RIGHT, HALF, WRONG = [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]
 SEEDS = {0: "1" * 64, 1: "2" * 64}
 

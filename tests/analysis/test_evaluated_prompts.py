@@ -18,7 +18,8 @@ from tiny import add_adapter, byte_tokenizer, tiny_zoo
 
 from lorafuse_bench.analysis.prompts import contexts, evaluation_prompts, in_turns, without_experts
 from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.tasks.suites import SUITES, suite_tasks
+from lorafuse_bench.tasks.suites import suite as suite_of
+from lorafuse_bench.tasks.suites import suite_names
 from lorafuse_bench.truncation import truncate
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -86,7 +87,7 @@ def test_long_prompts_are_cut_as_everywhere(zoo: Zoo, max_length: int | None) ->
     assert found == truncate(byte_tokenizer()(text)["input_ids"], max_length or 512)
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", suite_names())
 def test_every_analysis_reads_every_suite(zoo: Zoo, suite: str, tmp_path: Path) -> None:
     """At toy size; `latency` gets by with the tasks that fill its batch."""
     common = ["--zoo", str(zoo.root), "--data", "mini", "--suites", suite, "--out", str(tmp_path)]
@@ -99,9 +100,9 @@ def test_every_analysis_reads_every_suite(zoo: Zoo, suite: str, tmp_path: Path) 
         done = call(name, *arguments)
         assert done.exit_code == 0, done.output
         written: Any = json.loads((tmp_path / f"{name}.json").read_text())
-        assert name == "latency" or set(written["tasks"]) == set(suite_tasks(suite))
+        assert name == "latency" or set(written["tasks"]) == set(suite_of(suite).tasks)
     for label, score in (("base", WRONG), (MOORE, RIGHT)):
-        put(tmp_path / "results", label, suite, dict.fromkeys(suite_tasks(suite), score))
+        put(tmp_path / "results", label, suite, dict.fromkeys(suite_of(suite).tasks, score))
     for name in ("conflict", "oblivion"):
         done = call(name, str(tmp_path / "results"), "--suite", suite, "--out", str(tmp_path))
         assert done.exit_code == 0, done.output
@@ -115,5 +116,5 @@ def test_suites_of_every_kind_go_together(zoo: Zoo, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "correlation.json").read_text())["tasks"] == [
         "piqa",
         "boolq",
-        *SUITES["or_mtl"],
+        *suite_of("or_mtl").tasks,
     ]

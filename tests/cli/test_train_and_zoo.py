@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
-from lorafuse_bench.tasks.suites import SUITES
+from lorafuse_bench.tasks.suites import suite
 from lorafuse_bench.zoo.manifest import Zoo
 
 
@@ -46,7 +46,7 @@ def call(*arguments: str):  # type: ignore[no-untyped-def]
 
 def test_experts_and_routers_make_a_zoo_that_every_method_runs_on(trained: Path, handmade_data: Path) -> None:
     zoo = Zoo.open(trained)
-    assert {expert.task for expert in zoo.manifest.experts} == set(SUITES["mtl5"])
+    assert {expert.task for expert in zoo.manifest.experts} == set(suite("mtl5").tasks)
     assert zoo.manifest.init == "shared"
     assert zoo.manifest.routers[0].settings["pool"] == "mean"
     assert Path(zoo.data_source).resolve() == handmade_data.resolve()

@@ -19,7 +19,7 @@ from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.leaderboards.reported_rows import OVER_ORACLE
 from lorafuse_bench.leaderboards.verify import verify
 from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.tasks.suites import OPTIONS, PREFIX, SUITES, representative
+from lorafuse_bench.tasks.suites import suite
 
 SUITE = "or_mtl"
 TABLE = reported.load("moore_table12_oblivion")
@@ -162,12 +162,13 @@ def test_reported_suites_have_our_tasks_and_metrics(name: str) -> None:
         return
     assert scores
     columns = {column.task: column.metric for column in table.columns if column.representative}
-    ours = {key: representative(table.suite, key) for key in SUITES[table.suite]}
+    tasks = suite(table.suite).tasks
+    ours = {key: task.metric for key, task in tasks.items()}
     assert columns == ours or (table.protocol and set(columns.values()) == {"acc_options"})
     assert columns.keys() == ours.keys()
     for column in table.columns:
-        leaf = OPTIONS if column.metric == "acc_options" else ""
-        emitted = load_task(PREFIX + column.task + leaf, "mini").higher_is_better()
+        leaf = tasks[column.task].leaves[column.metric == "acc_options"]
+        emitted = load_task(leaf, "mini").higher_is_better()
         assert emitted[column.metric], f"{column.task} reports no {column.metric}"
 
 

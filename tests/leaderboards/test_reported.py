@@ -6,7 +6,7 @@ from lorafuse_bench.leaderboards import reported, stats
 from lorafuse_bench.leaderboards.board import Row
 from lorafuse_bench.leaderboards.provenance import protocols
 from lorafuse_bench.leaderboards.reported_rows import reported_rows
-from lorafuse_bench.tasks.suites import OBLIVION
+from lorafuse_bench.tasks.suites import of_oblivion
 
 ABILITIES = [
     ("rethinking_table1_0.5b_mtl5", "Qwen2-0.5B", [0.223, 0.999, 0.681, 0.613, 0.702, 1.0]),
@@ -20,7 +20,7 @@ def rows_of(name: str, model: str) -> dict[str, Row]:
     table = reported.load(name)
     rows = [
         row
-        for row in reported_rows(table.suite or "", table.suite in OBLIVION)
+        for row in reported_rows(table.suite or "", of_oblivion(table.suite or ""))
         if (row.source or "").endswith(f"{table.table}, {model}")
     ]
     return {row.label: row for row in rows}

@@ -13,10 +13,10 @@ from lorafuse_bench.leaderboards.collect import collect
 from lorafuse_bench.leaderboards.evidence import evidence_of
 from lorafuse_bench.leaderboards.page import write_page
 from lorafuse_bench.leaderboards.samples import Sample, write_samples
-from lorafuse_bench.tasks.suites import SUITES
+from lorafuse_bench.tasks.suites import suite
 
 N = 20
-OBLIVION = SUITES["or_mtl"]
+OBLIVION = tuple(suite("or_mtl").tasks)
 TOY = "#board=2"  # boards stand by suite: the payload's, or_mtl, toy
 # Of 20 items, those each method gets right: 0 is the first.
 RIGHT = {

@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 from lorafuse_bench.heads import VLLM_CPU_SIZES
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.model_wrappers.vllm import LorafuseVLLM
-from lorafuse_bench.tasks.suites import SUITES, leaf_tasks
+from lorafuse_bench.tasks.suites import suite
 
 pytestmark = pytest.mark.vllm
 
@@ -31,7 +31,7 @@ def evaluate(lm: LorafuseLM, limit: int) -> dict[str, Any]:
     )
     output = simple_evaluate(
         model=lm,
-        tasks=list(manager.load(list(leaf_tasks("mtl7")))["tasks"].values()),
+        tasks=list(manager.load(list(suite("mtl7").leaves))["tasks"].values()),
         task_manager=manager,
         limit=limit,
         log_samples=True,
@@ -44,7 +44,7 @@ def evaluate(lm: LorafuseLM, limit: int) -> dict[str, Any]:
 def rolling(lm: LorafuseLM) -> list[float]:
     requests = [
         Instance("loglikelihood_rolling", {}, (TEXT,), idx=0, metadata=(f"lorafuse_{task}", 0, 1))
-        for task in SUITES["mtl7"]
+        for task in suite("mtl7").tasks
     ]
     return lm.loglikelihood_rolling(requests, disable_tqdm=True)
 
@@ -74,7 +74,7 @@ def test_greedy_texts_and_log_probabilities_in_fp32(pair: tuple[LorafuseVLLM, Lo
     rows = list(zip(*(answers(evaluate(lm, ITEMS)) for lm in (*pair, reference)), strict=True))
     texts = [row for row in rows if isinstance(row[0], str)]
     scores = [row for row in rows if not isinstance(row[0], str)]
-    assert len(texts) == len(SUITES["mtl7"]) * ITEMS
+    assert len(texts) == len(suite("mtl7").tasks) * ITEMS
     assert len(scores) > 3 * ITEMS
     assert sum(theirs == ours for theirs, ours, _ in texts) >= 0.99 * len(texts)
     for theirs, ours, exact in scores:
@@ -99,7 +99,7 @@ def test_scores_in_bf16_agree_within_their_standard_errors() -> None:
         theirs, ours = (evaluate(lm, items)["results"] for lm in (served, own))
     finally:
         served.close()
-    for task in (f"lorafuse_{key}" for key in SUITES["mtl7"]):
+    for task in (f"lorafuse_{key}" for key in suite("mtl7").tasks):
         error = sum(
             float(side[task]["score_stderr,none"])
             for side in (theirs, ours)

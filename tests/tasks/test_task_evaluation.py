@@ -21,7 +21,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from tiny import byte_tokenizer, tiny_model
 
 from lorafuse_bench.tasks.rows import training_rows
-from lorafuse_bench.tasks.suites import SUITES, leaf_tasks
+from lorafuse_bench.tasks.suites import suite as suite_of
 
 
 class Scripted(LM):
@@ -60,7 +60,7 @@ def oracle_answers(source: Path, suite: str, change: Callable[[str], str] = str)
     evaluation = {"wmt14_en_de": "test", "gsm8k": "test", "mnli": "validation_matched"}
     rows = [
         row
-        for key in SUITES[suite]
+        for key in suite_of(suite).tasks
         for row in training_rows(key, str(source), split=evaluation.get(key, "validation"))
     ]
     return {row.prompt: change(row.target) for row in rows}
@@ -69,7 +69,7 @@ def oracle_answers(source: Path, suite: str, change: Callable[[str], str] = str)
 def test_the_right_answers_score_one(handmade_data: Path) -> None:
     found = evaluate(Scripted(oracle_answers(handmade_data, "mtl7")), ["mtl7"], handmade_data)
     results = found["results"]
-    for name in leaf_tasks("mtl7"):
+    for name in suite_of("mtl7").leaves:
         if not name.endswith("_options"):
             assert results[name]["score,none"] == pytest.approx(1.0), name
     assert results["mtl5"]["score,none"] == pytest.approx(1.0)
@@ -190,4 +190,4 @@ def test_real_rows_through_a_random_model() -> None:
     model = HFLM(tiny_model(layers=2), tokenizer=byte_tokenizer(), batch_size=8, device="cpu", max_length=512)
     found = evaluate(model, ["mtl7", "lorafuse_gsm8k", "lorafuse_dialogue"], shared_data(), limit=2)
     effective = {name: count["effective"] for name, count in found["n-samples"].items()}
-    assert effective == dict.fromkeys((*leaf_tasks("mtl7"), "lorafuse_gsm8k", "lorafuse_dialogue"), 2)
+    assert effective == dict.fromkeys((*suite_of("mtl7").leaves, "lorafuse_gsm8k", "lorafuse_dialogue"), 2)

@@ -25,10 +25,10 @@ from lorafuse_bench.tasks.borrowed import PART, THEIRS
 from lorafuse_bench.tasks.docs import gpqa_options
 from lorafuse_bench.tasks.metrics import ifeval
 from lorafuse_bench.tasks.rows import load_task, training_rows
-from lorafuse_bench.tasks.suites import SUITES, leaf_tasks, representative
+from lorafuse_bench.tasks.suites import suite
 from lorafuse_bench.zoo.suites import OBLIVION_TASKS, generated
 
-LEAVES = leaf_tasks("or_mtl")
+LEAVES = suite("or_mtl").leaves
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +61,9 @@ def evaluate(model: Knowing, tasks: list[Any], **kwargs: Any) -> dict[str, Any]:
 
 def scores(found: dict[str, Any]) -> dict[str, float]:
     return {
-        key: found["results"][leaf][f"{representative('or_mtl', key)},none"]
-        for key, leaf in zip(SUITES["or_mtl"], LEAVES, strict=True)
-        if leaf in found["results"]
+        key: found["results"][task.task][f"{task.metric},none"]
+        for key, task in suite("or_mtl").tasks.items()
+        if task.task in found["results"]
     }
 
 
@@ -78,10 +78,10 @@ SOME = {leaf: [0, 1, 2] for leaf in LEAVES} | {
 @pytest.mark.parametrize("samples", [SOME, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_right_answers_score_one_and_wrong_ones_zero_on_the_mini_world(samples: Any) -> None:
     right = evaluate(Knowing(), [loaded("or_mtl")], samples=samples)
-    assert scores(right) == dict.fromkeys(SUITES["or_mtl"], 1.0)
+    assert scores(right) == dict.fromkeys(suite("or_mtl").tasks, 1.0)
     assert right["results"]["or_mtl"]["score,none"] == 1.0
     wrong = evaluate(Knowing(lambda text: "", shift=1), [loaded("or_mtl")], samples=samples)
-    assert scores(wrong) == dict.fromkeys(SUITES["or_mtl"], 0.0)
+    assert scores(wrong) == dict.fromkeys(suite("or_mtl").tasks, 0.0)
     assert wrong["results"]["or_mtl"]["score,none"] == 0.0
 
 
@@ -174,7 +174,7 @@ def test_an_instruction_whose_data_is_missing_is_refused_before_the_model_writes
 
 
 def test_a_task_of_oblivion_is_not_trained_on() -> None:
-    for key in SUITES["or_mtl"]:
+    for key in suite("or_mtl").tasks:
         with pytest.raises(LorafuseError, match=f"'{key}' is for measuring what a model forgets"):
             training_rows(key, "mini")
 
@@ -238,7 +238,7 @@ def test_right_answers_to_real_rows_score_one(directory: Path) -> None:
     model = Knowing()
     tasks = [loaded(leaf, str(directory)) for leaf in LEAVES if "ifeval" not in leaf]
     found = evaluate(model, tasks, limit=3)
-    assert scores(found) == dict.fromkeys((key for key in SUITES["or_mtl"] if key != "ifeval"), 1.0)
+    assert scores(found) == dict.fromkeys((key for key in suite("or_mtl").tasks if key != "ifeval"), 1.0)
 
 
 def test_real_instructions(directory: Path) -> None:

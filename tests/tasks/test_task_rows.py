@@ -12,9 +12,10 @@ from real_samples import shared_data
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.rows import Row, load_task, training_rows
-from lorafuse_bench.tasks.suites import LABELS, OBLIVION, SUITES
+from lorafuse_bench.tasks.suites import suites
 
-UNTRAINED = sorted({key for suite in OBLIVION for key in SUITES[suite]})
+UNTRAINED = sorted({key for suite in suites() if suite.kind == "oblivion" for key in suite.tasks})
+LABELS = sorted({key for suite in suites() for key, task in suite.tasks.items() if task.beside})
 TRAINED = [key for key in DATASETS if key not in UNTRAINED]
 FIRST_ROWS = {
     "cnn_dailymail": (
@@ -88,7 +89,7 @@ def test_rows_are_what_evaluation_asks(key: str, handmade_data: Path) -> None:
         assert [request.args[1] for request in task.instances] == [row.target for row in rows]
 
 
-@pytest.mark.parametrize("key", sorted(LABELS))
+@pytest.mark.parametrize("key", LABELS)
 def test_option_continuations_are_the_targets_of_training(key: str, handmade_data: Path) -> None:
     """The option leaf scores " positive" after the prompt that training ends in " positive"."""
     task = load_task(f"lorafuse_{key}_options", str(handmade_data))

@@ -1,32 +1,42 @@
-"""Suite names, leaf names, and that the YAMLs say the same."""
+"""Suites are read from their files: what each says of its tasks, and what is refused in one line."""
 
 from __future__ import annotations
 
+import textwrap
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from lm_eval.tasks import TaskManager
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.tasks.suites import (
-    LABELS,
-    REPRESENTATIVE,
-    SUITES,
-    leaf_tasks,
-    representative,
-    suite_tasks,
-    task_key,
-)
+from lorafuse_bench.tasks import catalogue
+from lorafuse_bench.tasks.loading import load_tasks
+from lorafuse_bench.tasks.suites import RULE, Suite, suite, suite_names, suites, task_key
 
 TASKS = Path(str(files("lorafuse_bench.tasks")))
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of task files that is searched."""
+    monkeypatch.setenv(catalogue.VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def named(folder: Path, facts: str, tasks: str = "[arc_easy, lorafuse_sst2]") -> Path:
+    return write(
+        folder / "mine.yaml", f"group: mine\ntask: {tasks}\nmetadata: {{version: 1, lorafuse: {facts}}}\n"
+    )
+
+
 def test_leaves_of_mtl7_in_order() -> None:
-    assert leaf_tasks("mtl7") == (
+    assert suite("mtl7").leaves == (
         "lorafuse_cnn_dailymail",
         "lorafuse_wmt14_en_de",
         "lorafuse_squad",
@@ -38,6 +48,17 @@ def test_leaves_of_mtl7_in_order() -> None:
         "lorafuse_piqa",
         "lorafuse_piqa_options",
     )
+
+
+def test_the_suites_there_are() -> None:
+    assert suite_names() == [
+        "csr_mtl", "mini_text", "mtl5", "mtl7", "mtl_proposal", "nlu_mtl", "or_mtl", "or_mtl_no_code", "spectr9"
+    ]  # fmt: skip
+    assert {found.name for found in suites() if found.kind == "oblivion"} == {
+        "mini_text",
+        "or_mtl",
+        "or_mtl_no_code",
+    }
 
 
 @pytest.mark.parametrize(
@@ -54,57 +75,201 @@ def test_task_key(name: str, key: str) -> None:
     assert task_key(name) == key
 
 
-def test_unknown_suite_suggests_the_close_one() -> None:
-    with pytest.raises(LorafuseError, match=r"unknown suite 'mtl6'\. Did you mean 'mtl"):
-        leaf_tasks("mtl6")
-
-
 def test_tasks_by_name_are_a_suite_too() -> None:
-    assert suite_tasks("piqa/boolq") == ("piqa", "boolq")
-    assert leaf_tasks("piqa/boolq")[:2] == ("lorafuse_piqa", "lorafuse_piqa_options")
-    for given, message in (
+    assert tuple(suite("piqa/boolq").tasks) == ("piqa", "boolq")
+    assert suite("piqa/boolq").leaves[:2] == ("lorafuse_piqa", "lorafuse_piqa_options")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("mtl6", r"unknown suite 'mtl6'\. Did you mean 'mtl7'"),
+        ("arc_easi", r"unknown suite 'arc_easi'\. Did you mean 'arc_easy'"),
         ("piqa/bolq", r"unknown task 'bolq'\. Did you mean 'boolq'"),
+        ("piqa/hellaswag_gl", r"unknown task 'hellaswag_gl'"),
         ("piqa/piqa", "names a task twice"),
-    ):
-        with pytest.raises(LorafuseError, match=message):
-            suite_tasks(given)
+        ("piqa/lorafuse_piqa", "names a task twice: lorafuse_piqa, lorafuse_piqa"),
+        ("piqa/mtl5", r"unknown task 'mtl5'"),
+        ("", r"unknown suite ''"),
+        ("nowhere/mine.yaml", "no suite file nowhere/mine.yaml"),
+    ],
+)
+def test_what_exists_nowhere_is_refused(given: str, message: str) -> None:
+    with pytest.raises(LorafuseError, match=message) as found:
+        suite(given)
+    assert "\n" not in str(found.value)
 
 
-def test_group_yamls_hold_the_leaves_of_the_suites() -> None:
+def test_every_suite_loads_as_lm_eval_loads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     manager = TaskManager(include_defaults=False, include_path=str(TASKS), metadata={"data": "mini"})
-    assert set(manager.all_groups) == set(SUITES)
-    for suite in SUITES:
-        assert set(manager.load([suite])["tasks"]) == set(leaf_tasks(suite))
+    assert set(manager.all_groups) == set(suite_names())
+    for found in suites():
+        theirs, ours = manager.load([found.name])["tasks"], load_tasks(found, "mini")
+        assert list(ours) == list(theirs) == list(found.leaves)
+        for name, task in ours.items():
+            assert list(task.higher_is_better()) == list(theirs[name].higher_is_better())
 
 
-def test_spectr9_scores_cola_by_accuracy_as_its_paper_does() -> None:
-    manager = TaskManager(include_defaults=False, include_path=str(TASKS), metadata={"data": "mini"})
-    assert representative("spectr9", "cola") == "acc"
-    assert representative("nlu_mtl", "cola") == "mcc"
-    assert list(manager.load(["spectr9"])["tasks"]["lorafuse_cola"].higher_is_better()) == ["acc", "score"]
+def test_main_metrics_are_reported_with_their_direction() -> None:
+    for found in suites():
+        for name, task in load_tasks(found, "mini").items():
+            better_up, definition = task.higher_is_better(), found.tasks[task_key(name)]
+            if name in definition.beside:
+                assert list(better_up) == ["acc_options"]
+            else:
+                assert better_up[definition.metric] is (definition.direction == "up"), name
+                assert ("score" in better_up) is (definition.direction == "up"), (
+                    "a loss has no place in a mean"
+                )
 
 
-def test_every_yaml_is_indexed_and_no_include_is(handmade_data: Path) -> None:
+def test_what_the_files_say_of_their_tasks() -> None:
+    said = suite("spectr9").tasks["cola"]
+    assert (said.metric, said.chance, said.unit) == ("acc", 0.5, "fraction")  # as its paper scores it
+    said = suite("nlu_mtl").tasks["cola"]
+    assert (said.metric, said.chance) == ("mcc", 0.0)
+    said = suite("mtl_proposal").tasks["dialogue"]
+    assert (said.direction, said.unit, said.chance) == ("down", "nats/byte", None)
+    assert suite("csr_mtl").tasks["siqa"].chance == pytest.approx(1 / 3)
+    assert [key for key, task in suite("or_mtl").tasks.items() if task.runs_code] == ["humaneval", "mbpp"]
+    assert all(task.chosen == "named" for found in suites() for task in found.tasks.values())
+
+
+def test_chance_is_one_over_the_words_of_a_label_task(handmade_data: Path) -> None:
+    for found in suites():
+        for key, definition in found.tasks.items():
+            if definition.beside and definition.metric == "acc" and not key.startswith("arc"):
+                task = load_tasks(suite(key), str(handmade_data))[definition.beside[0]]
+                words = max(len(task.doc_to_choice(doc)) for doc in task.eval_docs)
+                assert definition.chance == pytest.approx(1 / words) or key in ("obqa", "csqa"), key
+
+
+def test_every_yaml_is_found_and_no_include_is(handmade_data: Path) -> None:
     manager = TaskManager(include_defaults=False, include_path=str(TASKS))
-    files_on_disk = [path for path in TASKS.rglob("*.yaml") if "__pycache__" not in path.parts]
-    assert len(manager.all_tasks) == len(files_on_disk)
+    assert set(manager.all_tasks) == set(catalogue.ours())
+    assert {str(file.path.resolve()) for file in catalogue.ours().values()} == {
+        str(entry.yaml_path) for entry in manager.task_index.values()
+    }
     assert all(name.startswith("lorafuse_") for name in manager.all_subtasks)
 
 
-def test_representative_metric_is_reported_with_its_direction() -> None:
-    for key, metric in REPRESENTATIVE.items():
-        better_up = load_task(f"lorafuse_{key}", "mini").higher_is_better()
-        assert better_up[metric] is (key != "dialogue"), key
-        assert ("score" in better_up) is (key != "dialogue"), "a loss has no place in the group mean"
+@pytest.mark.slow
+def test_names_of_lm_evals_files_are_those_of_its_own_index() -> None:
+    index = TaskManager().task_index
+    by_file = {name: entry.yaml_path for name, entry in index.items() if entry.yaml_path}
+    assert set(by_file) <= catalogue.names()
+    for name, path in by_file.items():
+        file = catalogue.find(name)
+        assert file is not None and path is not None and file.path.resolve() == path.resolve()
 
 
-def test_options_leaves_report_only_acc_options(handmade_data: Path) -> None:
-    for key in sorted(LABELS):
-        assert list(load_task(f"lorafuse_{key}_options", str(handmade_data)).higher_is_better()) == [
-            "acc_options"
-        ]
+# --- tasks of lm-eval's -------------------------------------------------------------------------
 
 
-def test_mtl_proposal_has_the_proposals_tasks() -> None:
-    group: dict[str, Any] = yaml.safe_load((TASKS / "groups" / "mtl_proposal.yaml").read_text())
-    assert [task_key(name) for name in group["task"]] == list(SUITES["mtl_proposal"])
+@pytest.mark.parametrize(
+    ("name", "metric", "direction", "unit", "filter"),
+    [
+        ("arc_easy", "acc", "up", "fraction", "none"),
+        ("wikitext", "bits_per_byte", "down", "bits/byte", "none"),
+        ("triviaqa", "exact_match", "up", "fraction", "remove_whitespace"),
+        ("lambada_openai", "acc", "up", "fraction", "none"),
+    ],
+)
+def test_a_main_metric_is_chosen_by_the_written_rule(
+    name: str, metric: str, direction: str, unit: str, filter: str
+) -> None:
+    found = suite(name).tasks[name]
+    assert (found.metric, found.direction, found.unit, found.filter) == (metric, direction, unit, filter)
+    assert found.chosen == RULE
+    assert Suite.model_validate_json(suite(name).model_dump_json()).tasks == suite(name).tasks
+
+
+def test_a_suite_file_names_metrics_and_takes_lm_evals_tasks(tmp_path: Path) -> None:
+    path = named(tmp_path, "{source: a paper, tasks: {arc_easy: {metric: acc_norm, chance: 1/4}}}")
+    found = suite(str(path))
+    assert found.name == "mine" and found.source == "a paper" and found.kind == "scored"
+    easy = found.tasks["arc_easy"]
+    assert (easy.metric, easy.chance, easy.chosen) == ("acc_norm", 0.25, "named")
+    assert found.tasks["sst2"].metric == "acc"
+
+
+def test_lm_evals_name_in_a_file_is_lm_evals_task(folder: Path) -> None:
+    found = suite(str(named(folder, "{}", "[sst2]")))
+    assert found.tasks["sst2"].task == "sst2"
+    assert suite("sst2").tasks["sst2"].task == "lorafuse_sst2"
+
+
+def test_a_group_in_a_group_brings_what_it_says(folder: Path) -> None:
+    named(folder, "{tasks: {arc_easy: {metric: acc_norm}}}")
+    write(
+        folder / "outer.yaml",
+        "group: outer\ntask: [mine, boolq]\nmetadata: {lorafuse: {tasks: {boolq: {chance: 0.5}}}}\n",
+    )
+    found = suite("outer")
+    assert [task.task for task in found.tasks.values()] == ["arc_easy", "lorafuse_sst2", "boolq"]
+    assert found.tasks["arc_easy"].metric == "acc_norm" and found.tasks["boolq"].chance == 0.5
+
+
+def test_a_users_file_wins_over_ours(folder: Path) -> None:
+    write(folder / "five.yaml", "group: mtl5\ntask: [lorafuse_piqa]\n")
+    assert list(suite("mtl5").tasks) == ["piqa"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "not a task or suite"),
+        ("a: [", "not readable YAML"),
+        ("group: mine\ntask: [arc_easy]\ninclude: nowhere.yaml", "nowhere.yaml: not readable YAML"),
+        ("group: mine\ntask: [arc_easy]\ninclude: mine.yaml", "includes itself"),
+        ("task: mine", "needs `group:`, its name, and `task:`"),
+        ("group: mine\ntask: []", "needs `group:`, its name, and `task:`"),
+        ("group: 3\ntask: [arc_easy]", "needs `group:`, its name, and `task:`"),
+        ("group: mine\ntask: [3]", "3 names no task"),
+        ("group: mine\ntask: [mine]", "group 'mine' holds itself"),
+        ("group: mine\ntask: [arc_eazy]", r"unknown task 'arc_eazy'\. Did you mean 'arc_easy'"),
+        ("group: mine\ntask: [arc_easy, arc_easy]", "names a task twice"),
+        ("group: mine\ntask: [sst2, lorafuse_sst2]", "names a task twice: sst2, lorafuse_sst2"),
+        ("group: mine\ntask: [squadv2]", "Name its main one in the suite's file"),
+    ],
+)
+def test_a_file_of_the_wrong_shape_is_refused(folder: Path, text: str, message: str) -> None:
+    path = write(folder / "mine.yaml", text)
+    with pytest.raises(LorafuseError, match=message) as found:
+        suite(str(path))
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (
+            "{tasks: {arc_easy: {metric: f1}}}",
+            r"task 'arc_easy': has no metric 'f1'\. It reports acc, acc_norm",
+        ),
+        ("{tasks: {arc_easy: {metric: acc_nrm}}}", "Did you mean 'acc_norm'"),
+        (
+            "{tasks: {arc_easy: {direction: down}}}",
+            "direction 'down' contradicts the metric: for acc up is better",
+        ),
+        ("{tasks: {arc_easy: {direction: sideways}}}", "tasks.arc_easy.direction"),
+        ("{tasks: {arc_easy: {filter: strict}}}", r"has no filter 'strict'\. It has none"),
+        ("{tasks: {arc_easy: {chance: a/b}}}", "chance"),
+        ("{tasks: {arc_easy: {chance: 1/0}}}", "chance|Fraction"),
+        ("{tasks: {arc_easy: {chance: .nan}}}", "chance"),
+        ("{tasks: {arc_eazy: {metric: acc}}}", "'arc_eazy' is no task of the suite"),
+        ("{kind: loss}", "is of losses, but arc_easy is better the larger"),
+        ("{kind: other}", "kind"),
+        ("{knd: loss}", "knd"),
+        ("[1]", "metadata.lorafuse"),
+    ],
+)
+def test_wrong_facts_are_refused(folder: Path, facts: str, message: str) -> None:
+    with pytest.raises(LorafuseError, match=message) as found:
+        suite(str(named(folder, facts)))
+    assert "\n" not in str(found.value)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LorafuseError, match="no folder .*nowhere to search for tasks"):
+        catalogue.include([tmp_path / "nowhere"])
