@@ -38,24 +38,28 @@ def command(
         raise LorafuseError("say what to export: --method NAME, or --all for every expert (and not both).")
     if vllm_cpu and not every:
         raise LorafuseError("--vllm-cpu goes with --all. Leave it out, or export every expert.")
+    from lorafuse_bench.cli import _next
     from lorafuse_bench.export import export_experts, export_experts_for, export_merge
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.zoo.manifest import Zoo
 
+    opened = Zoo.open(zoo)
     names = [name.strip() for name in experts.split(",")] if experts else None
     if method is None:
         if vllm_cpu:
             from lorafuse_bench.heads import VLLM_CPU_SIZES
 
-            written = export_experts_for(VLLM_CPU_SIZES, Zoo.open(zoo), out, names)
+            written = export_experts_for(VLLM_CPU_SIZES, opened, out, names)
         else:
-            written = export_experts(Zoo.open(zoo), out, names)
+            written = export_experts(opened, out, names)
         typer.echo(f"{len(written)} adapters in {out}: {', '.join(one.path.name for one in written)}")
         first = written[0]
     else:
-        first = export_merge(registry.parse(method), Zoo.open(zoo), out, names)
+        first = export_merge(registry.parse(method), opened, out, names)
         whole = first.kind == "model"
         kind = "a whole model in fp32" if whole else f"an adapter of {first.parameters} parameters"
         typer.echo(f"{method} as {kind} in {out}")
     model = str(first.path) if first.kind == "model" else f"{first.base},peft={first.path}"
-    typer.echo(f"Next: lm_eval --model hf --model_args pretrained={model}")
+    fused = [entry for entry in opened.manifest.experts if names is None or entry.name in names]
+    tasks = (task for entry in (fused[:1] if method is None else fused) for task in entry.tasks)
+    typer.echo(_next.harness(f"pretrained={model}", zoo, tasks))

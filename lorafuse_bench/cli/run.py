@@ -63,6 +63,7 @@ def command(
 
     Running the same command again continues where it stopped.
     """
+    from lorafuse_bench.cli import _next
     from lorafuse_bench.tasks import consent
     from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.zoo.manifest import Zoo
@@ -93,7 +94,5 @@ def command(
     )
     with Display() as display:
         paths = runner.run(plan, display)
-    following = f"Next: lorafuse leaderboard build {out} --out leaderboard.json --html site"
-    if limit is not None:
-        following = "A board needs every document: leave --limit out, with another --out."
-    typer.echo(f"{len(paths)} cells in {out}. {following}")
+    typer.echo(f"{len(paths)} cells in {out}")
+    typer.echo(_next.board(out, paths, limited=limit is not None))

@@ -93,6 +93,7 @@ def experts(
     Completion-only loss on the same prompts as in evaluation. Running the command again continues
     an interrupted expert from its last checkpoint.
     """
+    from lorafuse_bench.cli import _next
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.training.experts import train_experts
@@ -127,10 +128,9 @@ def experts(
         dtype=dtype,
         report=typer.echo,
     )
-    typer.echo(
-        f"{len(zoo.manifest.experts)} experts in {out}. Next: lorafuse train router --out {out},"
-        f" then lorafuse run --zoo {out} --suites {suite}"
-    )
+    typer.echo(f"{len(zoo.manifest.experts)} experts in {out}")
+    typer.echo(_next.command("lorafuse", "train", "router", "--out", out))
+    typer.echo(_next.evaluation(zoo, suite=suite))
 
 
 @app.command()
@@ -162,6 +162,7 @@ def router(
     dtype: Dtype = "auto",
 ) -> None:
     """Train MoA's routers for all experts of a zoo and write them into it."""
+    from lorafuse_bench.cli import _next
     from lorafuse_bench.training.joint import JointSettings, train_joint
     from lorafuse_bench.training.routers import RouterSettings, check_zoo, train_router
     from lorafuse_bench.zoo.manifest import Zoo
@@ -189,7 +190,7 @@ def router(
     entry = zoo.manifest.routers[-1]
     accuracy = ", ".join(f"{value:.3f}" for value in entry.settings["accuracy_per_block"])
     typer.echo(f"router {entry.name}: accuracy {entry.settings['accuracy']:.3f} (per block: {accuracy})")
-    typer.echo(f"Next: lorafuse run --zoo {out} --methods moa")
+    typer.echo(_next.evaluation(zoo, "base,oracle,moa"))
 
 
 @app.command()
@@ -223,6 +224,7 @@ def adapter(
     Completion-only loss on the same prompts as in evaluation. Running the command again continues an
     interrupted adapter from its last checkpoint.
     """
+    from lorafuse_bench.cli import _next
     from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
@@ -265,7 +267,5 @@ def adapter(
         device=device,
         dtype=dtype,
     )
-    typer.echo(
-        f"adapter {entry.name}: {entry.parameters:,} parameters in {out}."
-        f" Next: lorafuse run --zoo {out} --methods {chosen.label()} --suites {suite}"
-    )
+    typer.echo(f"adapter {entry.name}: {entry.parameters:,} parameters in {out}")
+    typer.echo(_next.compared(Zoo.open(out), chosen.label(), suite))

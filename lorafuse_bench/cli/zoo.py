@@ -25,6 +25,7 @@ def build(
     workers: Annotated[int, typer.Option(min=1, help="Experts trained at a time.")] = 2,
 ) -> None:
     """Build a zoo from its seed: data, tokenizer, base, experts, routers."""
+    from lorafuse_bench.cli import _next
     from lorafuse_bench.errors import unknown
     from lorafuse_bench.zoo.build import build_mini
     from lorafuse_bench.zoo.manifest import EMBEDDED
@@ -32,7 +33,8 @@ def build(
     if name != EMBEDDED:
         raise unknown("zoo to build", name, [EMBEDDED])
     zoo = build_mini(out, seed, tasks, workers=workers, report=typer.echo)
-    typer.echo(f"zoo {zoo.name} (seed {seed}) in {out}. Next: lorafuse run --zoo {out}")
+    typer.echo(f"zoo {zoo.name} (seed {seed}) in {out}")
+    typer.echo(_next.evaluation(zoo))
 
 
 @app.command()
@@ -159,6 +161,7 @@ def index(
     An adapter's folder is its name and, unless --task says otherwise, the key of the task it was trained on.
     In a zoo that has a manifest, routers, adapters and all else that is not given or found stay as they are.
     """
+    from lorafuse_bench.cli import _next
     from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.zoo.index import index_adapters
 
@@ -170,4 +173,5 @@ def index(
         tasks[expert] = keys.split("/")
     zoo = index_adapters(folder, base, data, init, tasks)
     names = ", ".join(expert.name for expert in zoo.manifest.experts)
-    typer.echo(f"{len(zoo.manifest.experts)} experts ({names}). Next: lorafuse run --zoo {folder}")
+    typer.echo(f"{len(zoo.manifest.experts)} experts ({names})")
+    typer.echo(_next.evaluation(zoo))

@@ -1,0 +1,73 @@
+"""What to type next: whole commands that work as they are printed, each on a line of its own."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks import suites
+from lorafuse_bench.zoo.manifest import Zoo
+
+
+def command(*words: object) -> str:
+    """A line with a command, quoted for the shell."""
+    return f"Next: {shlex.join(str(word) for word in words)}"
+
+
+def evaluation(zoo: Zoo, methods: str | None = None, suite: str | None = None) -> str:
+    """`lorafuse run` on `suite`, or on one that the zoo has experts for; where there is none, what to tell it."""
+    suite = suite or suite_of(task for entry in zoo.manifest.experts for task in entry.tasks)
+    if suite is None:
+        unknown = next((entry.name for entry in zoo.manifest.experts), "EXPERT")
+        say = shlex.join(["lorafuse", "zoo", "index", str(zoo.root), "--task", f"{unknown}=TASK"])
+        return f"No suite has these tasks. Say what each expert was trained on: {say}"
+    chosen = ["--methods", methods] if methods else []
+    return command("lorafuse", "run", "--zoo", zoo.root, *chosen, "--suites", suite)
+
+
+def compared(zoo: Zoo, method: str, suite: str) -> str:
+    """`evaluation` of one method, beside what a board needs of this zoo."""
+    tasks = {task for entry in zoo.manifest.experts for task in entry.tasks}
+    references = "base,oracle" if tasks >= set(suites.suite(suite).tasks) else "base"
+    return evaluation(zoo, f"{references},{method}", suite)
+
+
+def board(out: Path, results: Iterable[Path], limited: bool) -> str:
+    """`lorafuse leaderboard build`, or what must be run before, since scores are compared with it."""
+    for folder in sorted({path.parent for path in results}):
+        needed = ["base"] if suites.of_oblivion(folder.parent.name) else ["base", "oracle"]
+        missing = [label for label in needed if not (folder / f"{label}.json").is_file()]
+        if missing:
+            again = f"run the same with --methods {','.join(missing)}"
+            return f"A board needs {' and '.join(missing)} in {folder} too: {again}"
+    limit = ["--allow-limit"] if limited else []
+    return command(
+        *("lorafuse", "leaderboard", "build", out, "--out", "leaderboard.json", "--html", "site", *limit)
+    )
+
+
+def harness(model_args: str, zoo: str, tasks: Iterable[str]) -> str:
+    """Stock `lm_eval` on what was exported, with the rows of the zoo's own source."""
+    suite = suite_of(tasks) or "mtl7"
+    names = suite if suite in suites.suite_names() else ",".join(suites.suite(suite).leaves)
+    metadata = ["--metadata", json.dumps({"zoo": zoo})]
+    return command("lm_eval", "--model", "hf", "--model_args", model_args, *metadata, "--tasks", names)
+
+
+def suite_of(tasks: Iterable[str]) -> str | None:
+    """The largest suite that lies within these tasks, else those that are known by name; None without any."""
+    there = set(tasks)
+    whole = [suite for suite in suites.suites() if suite.kind == "scored" and there >= set(suite.tasks)]
+    if whole:
+        return max(whole, key=lambda suite: len(suite.tasks)).name
+    return "/".join(sorted(filter(_is_known, there))) or None
+
+
+def _is_known(task: str) -> bool:
+    try:
+        return bool(suites.task(task))
+    except LorafuseError:
+        return False
