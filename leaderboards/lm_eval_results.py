@@ -23,7 +23,7 @@ from lorafuse_bench.leaderboards.plausible import check_plausible
 from lorafuse_bench.leaderboards.reading import parsed, read_json, read_text
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, invalid
 from lorafuse_bench.leaderboards.stats import statistic
-from lorafuse_bench.tasks.suites import Suite, suites, task_key
+from lorafuse_bench.tasks.suites import Suite, SuiteTask, suites, task_key
 
 # A result's name of a seed -> lm-eval's.
 _SEEDS = {
@@ -32,8 +32,6 @@ _SEEDS = {
     "torch": "torch_seed",
     "fewshot": "fewshot_seed",
 }
-# Metrics that are functions of another one, not of items of their own.
-_DERIVED = frozenset({"score", "byte_perplexity"})
 _AGAIN = "Run lm_eval again with --output_path and --log_samples."
 
 
@@ -42,48 +40,61 @@ def seeds_of(config: Mapping[str, Any]) -> dict[str, int]:
     return {name: config[key] for name, key in _SEEDS.items()}
 
 
-def items_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> TaskItems:
-    """Per-item scores of a task, its `_options` leaf included, by doc_id; LorafuseError where leaves differ."""
+def items_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], task: SuiteTask) -> TaskItems:
+    """Per-item scores of a task, of all its leaves, by doc_id; LorafuseError where leaves differ."""
     hashes: tuple[str, ...] = ()
     metrics: dict[str, Any] = {}
-    for name in sorted(samples):
-        rows = sorted((r for r in samples[name] if r["filter"] == "none"), key=lambda row: row["doc_id"])
-        if task_key(name) != key or not rows:
-            continue
+    for name in task.leaves:
+        rows = filtered(samples[name], _filter(task, name))
         if len({row["doc_id"] for row in rows}) < len(rows):
             raise LorafuseError(f"task '{name}': a doc_id stands twice in its samples. {_AGAIN}")
         found = tuple(row["doc_hash"] for row in rows)
         if hashes not in ((), found):
             raise LorafuseError(
-                f"task '{name}' was scored on other documents than '{key}'. Check its data source."
+                f"task '{name}' was scored on other documents than '{task.task}'. Check its data source."
             )
         hashes = found
-        for metric in rows[0]["metrics"]:
-            if metric not in _DERIVED and not metric.endswith("_stderr"):
-                metrics[metric] = [row[metric] for row in rows]
+        for metric in (metric for metric, owner in task.metrics.items() if owner == name):
+            metrics[metric] = [_item(metric, row[metric]) for row in rows]
     return TaskItems(doc_hashes=hashes, metrics=metrics)
+
+
+def filtered(rows: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    """A leaf's logged samples under one of lm-eval's filters, by document."""
+    return sorted((row for row in rows if row["filter"] == name), key=lambda row: row["doc_id"])
+
+
+def _filter(task: SuiteTask, leaf: str) -> str:
+    return task.filter if leaf == task.task else "none"
+
+
+def _item(metric: str, value: Any) -> Any:
+    """An item as statistics have it: lm-eval's bits per byte is (log-likelihood in nats, bytes)."""
+    return [-value[0] / math.log(2), value[1]] if metric == "bits_per_byte" else value
 
 
 def task_of(
     suite: Suite, key: str, output: Mapping[str, Any], items: TaskItems, revision: str | None = None
 ) -> dict[str, Any]:
     """A task's entry in a suite's result, from its items; lm-eval's own values must agree."""
-    leaves, main = suite.tasks[key].leaves, suite.tasks[key].task
-    config = output["configs"][main]
+    task = suite.tasks[key]
+    main, config = task.task, output["configs"][task.task]
     return {
         "dataset": {
-            "hub": config["dataset_path"],
+            "hub": str(config.get("dataset_path") or "its own code"),
             "name": config.get("dataset_name"),
             "revision": revision,
-            "split": config["test_split"],
+            "split": config.get("test_split") or str(config.get("validation_split")),
         },
         "version": str(output["versions"][main]),
         "few_shot": output["n-shot"][main],
         "n": output["n-samples"][main]["effective"],
         "n_original": output["n-samples"][main]["original"],
-        "metrics": {name: _metric(name, leaves, output, items) for name in items.metrics},
-        "requests": {leaf: request_of(output["configs"][leaf], output["samples"][leaf]) for leaf in leaves},
-        "representative": suite.tasks[key].metric,
+        "metrics": {name: _metric(name, task, output, items) for name in items.metrics},
+        "requests": {
+            leaf: request_of(output["configs"][leaf], output["samples"][leaf]) for leaf in task.leaves
+        },
+        "representative": task.metric,
         "empty_share": empty_share(output["samples"][main]),
     }
 
@@ -114,10 +125,10 @@ def empty_share(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(not answer.strip() for answer in answers) / len(answers) if answers else None
 
 
-def _metric(name: str, leaves: Iterable[str], output: Mapping[str, Any], items: TaskItems) -> dict[str, Any]:
-    owner = next(leaf for leaf in leaves if f"{name},none" in output["results"][leaf])
+def _metric(name: str, task: SuiteTask, output: Mapping[str, Any], items: TaskItems) -> dict[str, Any]:
+    owner = task.metrics[name]
     found = statistic(items.metrics[name], items.docs_sha256())
-    theirs = output["results"][owner][f"{name},none"]
+    theirs = output["results"][owner][f"{name},{_filter(task, owner)}"]
     if not math.isclose(found.value, theirs, rel_tol=1e-6, abs_tol=1e-9):
         raise LorafuseError(
             f"results.{owner}.{name}: lm-eval says {theirs}, the items make {found.value}. {_AGAIN}"
@@ -128,7 +139,7 @@ def _metric(name: str, leaves: Iterable[str], output: Mapping[str, Any], items: 
         "stderr": found.estimate().se,
         "stderr_method": found.kind,
         "direction": "up" if up else "down",
-        "unit": "fraction" if up else "nats/byte",
+        "unit": task.unit if name == task.metric else "fraction" if up else "loss",
     }
 
 
@@ -166,7 +177,7 @@ def _read(path: Path, output: dict[str, Any]) -> tuple[Result, Items]:
     cost, data = info["cost"], info["data"]
     suite = _suite(output)
     samples = _samples(path, output["configs"])
-    items = Items({key: items_of(samples, key) for key in suite.tasks})
+    items = Items({key: items_of(samples, task) for key, task in suite.tasks.items()})
     result = Result.of(
         items,
         {key: task_of(suite, key, {**output, "samples": samples}, items.root[key]) for key in suite.tasks},

@@ -130,7 +130,7 @@ def of_lm_eval(task: str, samples: Sequence[Mapping[str, Any]], metric: str) -> 
             task=task,
             doc_id=sample["doc_id"],
             doc_hash=sample["doc_hash"],
-            prompt=str(sample["arguments"][0][0]),
+            prompt="" if len(sample["arguments"][0]) == 1 else str(sample["arguments"][0][0]),
             target=str(sample["target"]),
             output=_output(sample["filtered_resps"][0]),
             score=float(item_scores([sample[metric]])[0]),

@@ -2,11 +2,12 @@
 
 A one-line start-up file beside the package (`lorafuse_bench.pth`; `.start` from Python 3.15) calls
 `install()` in every interpreter of the environment. It puts a finder on `sys.meta_path` that waits for
-three modules and costs nothing until one of them is imported:
+four modules and costs nothing until one of them is imported:
 
 - after `lm_eval.models` ran, our models are registered by name, still unimported;
-- after `lm_eval.tasks.manager` ran, `TaskManager` also searches our tasks folder, before the user's
-  `include_path`, so that a user's task of the same name wins;
+- after `lm_eval.tasks.manager` ran, `TaskManager` also searches our tasks folder and those of other packages,
+  before the user's `include_path`, so that a user's task of the same name wins;
+- after `lm_eval.api.task` ran, a task of lm-eval's own takes its rows from where `data=` of --model_args says;
 - after `lm_eval.evaluator` ran, `simple_evaluate` asks for consent to our tasks that run a model's code
   before it loads the model, not after.
 
@@ -101,6 +102,8 @@ def ask_first(evaluator: ModuleType) -> None:
         from lorafuse_bench.tasks import consent
 
         given = parameters.bind(*args, **kwargs).arguments
+        if given.get("model") in MODELS:
+            _include(getattr(given.get("task_manager"), "include_path", None))
         consent.ask(given.get("tasks") or (), bool(given.get("confirm_run_unsafe_code")))
         return original(*args, **kwargs)
 
@@ -109,9 +112,31 @@ def ask_first(evaluator: ModuleType) -> None:
     _show_our_errors()
 
 
+def serve_rows(tasks: ModuleType) -> None:
+    """Make tasks that lm-eval would load from the hub take their rows from the source that is asked for."""
+    original = tasks.ConfigurableTask.download
+    if hasattr(original, "asks_lorafuse"):
+        return
+
+    def download(self: Any, dataset_kwargs: Any = None, **kwargs: Any) -> None:
+        rows = None
+        if {"data", "zoo", "method"} & set(self.config.metadata or {}):
+            from lorafuse_bench.tasks.data import rows_of
+
+            rows = rows_of(self.config)
+        if rows is None:
+            original(self, dataset_kwargs, **kwargs)
+        else:
+            self.dataset = rows
+
+    setattr(download, "asks_lorafuse", True)  # noqa: B010
+    tasks.ConfigurableTask.download = download
+
+
 HOOKS: dict[str, Callable[[ModuleType], None]] = {
     "lm_eval.models": register_models,
     "lm_eval.tasks.manager": add_tasks,
+    "lm_eval.api.task": serve_rows,
     "lm_eval.evaluator": ask_first,
 }
 
@@ -158,12 +183,25 @@ def _guarded(hook: Callable[[ModuleType], None], module: ModuleType) -> None:
 
 
 def _before(include_path: Any) -> list[Any]:
-    """Our tasks folder, then what the user asked for."""
-    from importlib.resources import files
+    """The folders that `catalogue` searches, the last to win; then what the user asked for."""
+    from lorafuse_bench.tasks.catalogue import places
 
-    ours = str(files("lorafuse_bench.tasks"))
-    theirs = include_path if isinstance(include_path, list | tuple) else [include_path]
-    return [ours, *(path for path in theirs if path and str(path) != ours)]
+    searched = [place for place in reversed(places()) if os.path.isdir(place)]
+    return [*searched, *(path for path in _paths(include_path) if str(path) not in searched)]
+
+
+def _include(include_path: Any) -> None:
+    """What the user's `--include_path` holds is found by our model too."""
+    from lorafuse_bench.tasks import catalogue
+
+    known = catalogue.places()
+    catalogue.include(path for path in _paths(include_path) if os.path.isdir(path) and str(path) not in known)
+
+
+def _paths(include_path: Any) -> list[Any]:
+    return [
+        path for path in (include_path if isinstance(include_path, list | tuple) else [include_path]) if path
+    ]
 
 
 def _show_our_errors() -> None:

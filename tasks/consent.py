@@ -12,16 +12,16 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks import catalogue
-from lorafuse_bench.tasks.suites import suite
+from lorafuse_bench.tasks.suites import Suite, suite
 
 VARIABLE = "HF_ALLOW_CODE_EVAL"
 FLAG = "--confirm_run_unsafe_code"
 
 
 def ask(tasks: Iterable[Any], confirmed: bool) -> None:
-    """LorafuseError where suites or tasks of ours run code and one of the two signs is missing.
+    """LorafuseError where suites or tasks run code and one of the two signs is missing.
 
-    `tasks` are names, or anything else that lm-eval takes for a task.
+    `tasks` are suites, names of ours, or anything else that lm-eval takes for a task.
     """
     keys = {key for task in tasks for key in _runs_code(task)}
     missing = ([] if confirmed else [FLAG]) + ([] if allowed() else [f"{VARIABLE}=1"])
@@ -33,10 +33,10 @@ def ask(tasks: Iterable[Any], confirmed: bool) -> None:
 
 
 def _runs_code(task: Any) -> list[str]:
-    """Keys of the tasks that run code, of a suite, a leaf or a loaded task; lm-eval's own ask by themselves."""
+    """Keys of the tasks that run code, of a suite, a leaf or a loaded task; by name lm-eval's own ask themselves."""
     name = str(getattr(task, "task_name", task))
-    known = suite(name).tasks if name in catalogue.ours() else {}
-    return [key for key, each in known.items() if each.runs_code]
+    known = task if isinstance(task, Suite) else suite(name) if name in catalogue.ours() else None
+    return [key for key, each in known.tasks.items() if each.runs_code] if known else []
 
 
 def allowed() -> bool:

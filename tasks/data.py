@@ -7,6 +7,7 @@ nothing else in the project decides on a data source.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ HUB = "hub"
 MINI = "mini"
 VARIABLE = "LORAFUSE_DATA"
 TRAIN = "train"
+_COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
 class Source(NamedTuple):
@@ -185,6 +187,43 @@ def _read_parquet(file: Path) -> Dataset:
         raise LorafuseError(
             f"{file} is not readable parquet: {reason}. Download or build it again."
         ) from error
+
+
+def rows_of(config: Any) -> Splits | None:
+    """The rows of a task of lm-eval's own, from the source that its metadata asks for; None where lm-eval loads them.
+
+    It does where the source is the hub, and where the task reads files of its own.
+    """
+    asked = {key: config.metadata.get(key) for key in ("data", "zoo", "method")}
+    files = {"data_files", "data_dir"} & set(config.dataset_kwargs or {})
+    if (
+        callable(config.custom_dataset)
+        or not config.dataset_path
+        or files
+        or Path(config.dataset_path).exists()
+    ):
+        return None
+    source = resolve_source(**asked)
+    return None if source == HUB else Splits(Source(config.dataset_path, config.dataset_name), source)
+
+
+def provenance(task: Any) -> dict[str, str]:
+    """Split to the files or the hub's revision that served it, of any task of lm-eval's."""
+    if hasattr(task.dataset, "provenance"):
+        return dict(task.dataset.provenance)
+    found = {}
+    for split, rows in task.dataset.items():
+        addresses = sorted(rows.info.download_checksums or {})
+        commits = {commit for address in addresses if (commit := hub_commit(address))}
+        names = [f"{task.config.dataset_path}@{commit}" for commit in sorted(commits)]
+        found[split] = ", ".join(names or [Path(address).name for address in addresses]) or "not known"
+    return found
+
+
+def hub_commit(address: str) -> str | None:
+    """The commit in the address of a file of the hub's."""
+    found = _COMMIT.search(address)
+    return found and found.group(1)
 
 
 def load(

@@ -9,6 +9,9 @@ from typing import Any, Literal
 from lorafuse_bench.tasks import catalogue
 
 _MEANS = ("mean", "bits_per_byte")
+_OURS = "!function lorafuse_bench."
+_DERIVED = frozenset({"score", "byte_perplexity"})
+"""Metrics of ours that repeat another one."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Listed:
     directions: dict[str, Literal["up", "down"]]
     aggregations: dict[str, str]
     filters: tuple[str, ...]
+    kept: tuple[str, ...]
+    """The metrics whose value a statistic of ours makes from items."""
 
     def first_mean(self) -> str | None:
         """The first metric whose value is a mean over items or bits per byte."""
@@ -36,7 +41,7 @@ def listed_metrics(config: Mapping[str, Any]) -> Listed:
         entries = [{"metric": name} for name in _defaults(config)]
     entries = [entry for entry in entries if not str(entry.get("metric", "")).endswith("_stderr")]
     directions: dict[str, Literal["up", "down"]] = {}
-    aggregations = {}
+    aggregations, kept = {}, []
     for entry in entries:
         name = _bare(entry["metric"])
         up = entry["higher_is_better"] if "higher_is_better" in entry else _registered(name).get("up")
@@ -45,8 +50,11 @@ def listed_metrics(config: Mapping[str, Any]) -> Listed:
         made = entry["aggregation"] if "aggregation" in entry else _registered(name).get("aggregation")
         if made is not None:
             aggregations[name] = _bare(made)
+            if name not in _DERIVED and (made in _MEANS or str(made).startswith(_OURS)):
+                kept.append(name)
     filters = tuple(str(one["name"]) for one in config.get("filter_list") or () if isinstance(one, dict))
-    return Listed(tuple(_bare(e["metric"]) for e in entries), directions, aggregations, filters or ("none",))
+    metrics = tuple(_bare(entry["metric"]) for entry in entries)
+    return Listed(metrics, directions, aggregations, filters or ("none",), tuple(kept))
 
 
 def _as_borrowed(config: Mapping[str, Any]) -> Mapping[str, Any]:

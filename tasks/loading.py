@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import lm_eval.api.task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
 
+from lorafuse_bench import plugin
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.suites import Suite
+
+plugin.serve_rows(lm_eval.api.task)  # also where the plugin is switched off
 
 
 def load_tasks(suite: Suite, source: str) -> dict[str, Any]:
     """lm-eval's name of each task to the task, its rows from `source` (see `data.resolve_source`).
 
     A suite of a file is loaded as lm-eval loads that group, with all that the group changes in its tasks.
+    LorafuseError for a task that cannot be loaded, has no rows, or reports its metric the other way round.
     """
     manager = TaskManager(include_defaults=False, metadata={"data": source})
     for name, path in suite.files.items():
@@ -24,4 +31,47 @@ def load_tasks(suite: Suite, source: str) -> dict[str, Any]:
             raise LorafuseError(f"{path}: no task or group of lm-eval's. Correct the file.")
         manager.task_index[name] = replace(entry, name=name)
     wanted = [suite.name] if suite.name in suite.files else list(suite.leaves)
-    return dict(manager.load(wanted)["tasks"])
+    try:
+        found = _load(manager, wanted)
+    except Exception as error:
+        raise _first_fault(manager, suite, error) from error
+    for key, definition in suite.tasks.items():
+        _check(key, definition.metric, definition.direction, found[definition.task])
+    return found
+
+
+def _load(manager: TaskManager, names: Sequence[str]) -> dict[str, Any]:
+    return dict(manager.load(list(names))["tasks"])
+
+
+def _first_fault(manager: TaskManager, suite: Suite, error: Exception) -> LorafuseError:
+    """What is wrong with the first task that does not load alone; else with the suite."""
+    where = f"suite '{suite.name}'"
+    for leaf in suite.leaves if not isinstance(error, LorafuseError) else ():
+        try:
+            _load(manager, [leaf])
+        except Exception as alone:
+            where, error = f"task '{leaf}'", alone
+            break
+    if isinstance(error, LorafuseError):
+        return error
+    logging.getLogger(__name__).debug("%s does not load", where, exc_info=error)
+    reason = " ".join(str(error).split())[:200]
+    if isinstance(error, IndexError):
+        return LorafuseError(f"{where} has no rows to evaluate. Check its splits and its data source.")
+    return LorafuseError(
+        f"{where} cannot be loaded: {type(error).__name__}: {reason}."
+        " Correct its file, or check the connection or data=."
+    )
+
+
+def _check(key: str, metric: str, direction: str, task: Any) -> None:
+    up = task.higher_is_better()
+    if metric not in up:
+        raise LorafuseError(
+            f"task '{key}' reports no '{metric}', but {', '.join(up)}. Name another metric for it."
+        )
+    if up[metric] is not None and up[metric] is not (direction == "up"):
+        raise LorafuseError(
+            f"task '{key}': direction '{direction}' contradicts its metric {metric}. Correct it."
+        )

@@ -9,6 +9,8 @@ from typing import Any, overload
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.suites import suite, suites, task
 
+TRAIN = "train"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -19,10 +21,11 @@ class Row:
     doc_id: int  # position in the split, after the task's own selection of rows
 
 
-def training_rows(key: str, source: str, split: str = "train", limit: int | None = None) -> Sequence[Row]:
+def training_rows(key: str, source: str, split: str = TRAIN, limit: int | None = None) -> Sequence[Row]:
     """The first `limit` rows of a task's split, as text to learn from, each rendered when it is asked for.
 
-    `key` is a task key such as `sst2`; `source` is `hub`, `mini` or a directory (see `resolve_source`).
+    `key` is a task key such as `sst2`, or a name of lm-eval's; `split` the task's own training split where `train`
+    is not its name; `source` is `hub`, `mini` or a directory (see `resolve_source`).
     Raises LorafuseError for an unknown key, source, split or column, and for a task of oblivion.
     """
     name = task(key).task
@@ -33,7 +36,8 @@ def training_rows(key: str, source: str, split: str = "train", limit: int | None
         )
     if limit is not None and limit < 1:
         raise LorafuseError(f"limit {limit} is not a number of rows. Use 1 or more, or leave it out.")
-    return rendered(load_task(name, source), split, limit)
+    found = load_task(name, source)
+    return rendered(found, (found.config.training_split or split) if split == TRAIN else split, limit)
 
 
 class Rendered(Sequence[Row]):
@@ -53,14 +57,36 @@ class Rendered(Sequence[Row]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         doc_id = range(len(self))[index]
-        doc = self.docs[doc_id]
-        target = self.task.config.target_delimiter + self.task.doc_to_target(doc)
-        return Row(self.task.doc_to_text(doc), target, doc_id)
+        prompt, target = _asked(self.task, self.docs[doc_id])
+        return Row(prompt, target, doc_id)
+
+
+def _asked(task: Any, doc: Any) -> tuple[str, str]:
+    """What evaluation asks without examples, and the right answer as it would be scored.
+
+    Of a task that asks for the likelihood of a whole text, nothing and the text.
+    """
+    target = task.doc_to_target(doc)
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        return "", str(target)
+    prompt = task.fewshot_context(doc, 0, gen_prefix=task.doc_to_prefix(doc))
+    if task.multiple_input:  # the choices are prompts, and the text is the position of the right one
+        prompt = prompt[task.doc_to_text(doc)]
+    if isinstance(target, list):
+        target = target[0]
+    if isinstance(target, int) and task.config.doc_to_choice is not None:
+        target = task.doc_to_choice(doc)[target]
+    return prompt, f"{'' if task.OUTPUT_TYPE == 'loglikelihood' else task.config.target_delimiter}{target}"
 
 
 def rendered(task: Any, split: str, limit: int | None = None) -> Rendered:
     """The first `limit` rows of a task's split, as the task itself writes them."""
-    docs = task.dataset[split]
+    try:
+        docs = task.dataset[split]
+    except KeyError as error:
+        raise LorafuseError(
+            f"task '{task.config.task}' has no split '{split}'. Train on a task that has one."
+        ) from error
     if task.config.process_docs is not None:
         docs = task.config.process_docs(docs)
     if limit is not None:

@@ -73,6 +73,10 @@ class SuiteTask(Strict):
         default=(), description="Further tasks of lm-eval's that ask the same documents otherwise."
     )
     metric: str = Field(description="The metric that stands for the task.")
+    metrics: dict[str, str] = Field(
+        description="The metrics that results keep, each with the task of lm-eval's that reports it: those whose"
+        " value a statistic of ours makes from items."
+    )
     filter: str = Field(default="none", description="lm-eval's filter whose answers are scored.")
     direction: Direction = Field(description="up: larger is better; down: a loss.")
     unit: str = Field(description="Unit of the metric.")
@@ -272,7 +276,9 @@ def _resolved(name: str, facts: SuiteFacts, members: Sequence[Member]) -> Suite:
         if key not in tasks:
             tasks[key] = _task(name, member)
         elif leaf.endswith(OPTIONS) and leaf.startswith(PREFIX):
-            tasks[key] = tasks[key].model_copy(update={"beside": (*tasks[key].beside, leaf)})
+            kept = dict.fromkeys(listed_metrics(member.config).kept, leaf)
+            more = {"beside": (*tasks[key].beside, leaf), "metrics": {**tasks[key].metrics, **kept}}
+            tasks[key] = tasks[key].model_copy(update=more)
         else:
             raise LorafuseError(
                 f"suite '{name}' names a task twice: {tasks[key].task}, {leaf}. Name one of them."
@@ -306,6 +312,7 @@ def _task(suite: str, member: Member) -> SuiteTask:
     return SuiteTask(
         task=member.leaf,
         metric=metric,
+        metrics=dict.fromkeys((*known.kept, *({metric} - set(known.kept))), member.leaf),
         filter=_filter(where, facts.filter, known),
         direction=direction,
         unit=facts.unit or _UNITS.get(known.aggregations.get(metric, ""), plain),

@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+IncludePath = Annotated[
+    list[Path] | None,
+    typer.Option("--include-path", "--include_path", help="A folder of tasks and suites; may be repeated."),
+]
 RunCode = Annotated[
     bool,
     typer.Option(
@@ -22,7 +26,11 @@ def command(
         str,
         typer.Option(help="'all', or names separated by commas, options as name:option=value+option=value."),
     ] = "all",
-    suites: Annotated[str, typer.Option(help="Suites separated by commas, such as mtl5,mtl7.")] = "mtl7",
+    suites: Annotated[
+        str,
+        typer.Option(help="Separated by commas: suites, their YAML files, or tasks such as arc_easy/piqa."),
+    ] = "mtl7",
+    include_path: IncludePath = None,
     out: Annotated[Path, typer.Option(help="Folder for the results; finished cells in it are kept.")] = Path(
         "results"
     ),
@@ -64,14 +72,14 @@ def command(
     Running the same command again continues where it stopped.
     """
     from lorafuse_bench.cli import _next
-    from lorafuse_bench.tasks import consent
+    from lorafuse_bench.tasks import catalogue, consent
     from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.zoo.manifest import Zoo
 
     Zoo.open(zoo).check_whole()
-    names = [suite.strip() for suite in suites.split(",")]
-    leaves = (leaf for name in names for leaf in suite_of(name).leaves)
-    consent.ask(leaves, run_code)  # before the seconds that importing what follows takes
+    catalogue.include(include_path or ())
+    asked = [suite_of(name.strip()) for name in suites.split(",")]
+    consent.ask(asked, run_code)  # before the seconds that importing what follows takes
 
     from lorafuse_bench import runner
     from lorafuse_bench.fusion import registry
@@ -79,7 +87,7 @@ def command(
 
     plan = runner.Plan(
         methods=None if methods == "all" else registry.parse_all(methods),
-        suites=names,
+        suites=[suite.name for suite in asked],
         out=out,
         zoo=zoo,
         experts=[name.strip() for name in experts.split(",")] if experts else None,

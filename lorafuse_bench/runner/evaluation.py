@@ -17,7 +17,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.identity import environment, routers
 from lorafuse_bench.leaderboards import schema
-from lorafuse_bench.leaderboards.lm_eval_results import items_of, task_of
+from lorafuse_bench.leaderboards.lm_eval_results import filtered, items_of, task_of
 from lorafuse_bench.leaderboards.samples import Sample, of_lm_eval, write_samples
 from lorafuse_bench.memory import peak_bytes, reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
@@ -71,7 +71,7 @@ class Evaluation:
         output = _evaluate(self.lm, loaded, self.plan)
         seconds = time.perf_counter() - start
         samples = output["samples"]
-        items = schema.Items({key: items_of(samples, key) for key in suite.tasks})
+        items = schema.Items({key: items_of(samples, task) for key, task in suite.tasks.items()})
         made: dict[str, Any] = {
             "routers": routers(self.lm.fused),
             "truncation": self.lm.truncation_used(),
@@ -133,7 +133,9 @@ def _scores(
 def _texts(suite: Suite, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sample]:
     """Prompts, targets and outputs of the suite's tasks, for reading side by side."""
     return [
-        row for key, task in suite.tasks.items() for row in of_lm_eval(key, samples[task.task], task.metric)
+        row
+        for key, task in suite.tasks.items()
+        for row in of_lm_eval(key, filtered(samples[task.task], task.filter), task.metric)
     ]
 
 

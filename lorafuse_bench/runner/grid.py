@@ -31,7 +31,7 @@ def run(plan: Plan, watcher: Watcher | None = None) -> list[Path]:
     into the same folder is left to it. Raises LorafuseError for bad input.
     """
     watcher = watcher or Watcher()
-    consent.ask((leaf for suite in plan.suites for leaf in suite_of(suite).leaves), plan.run_code)
+    consent.ask(map(suite_of, plan.suites), plan.run_code)
     zoo = Zoo.open(plan.zoo)
     source = resolve_source(plan.data, str(plan.zoo))
     cells = cells_of(plan, zoo, watcher.say)

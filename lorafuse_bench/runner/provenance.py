@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from lorafuse_bench.identity import identity, source_name
 from lorafuse_bench.leaderboards import schema
 from lorafuse_bench.runner.plan import Cell, Plan
+from lorafuse_bench.tasks.data import hub_commit, provenance
 from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -16,7 +16,6 @@ SEEDS = schema.Seeds(python=0, numpy=1234, torch=1234, fewshot=1234)
 """Those of the lm_eval command."""
 _NO_COST = schema.Cost(fuse_seconds=0, eval_seconds=0, extra_parameters=0)
 _NOWHERE = schema.Environment(versions={}, git_commit=None, git_dirty=None, hardware="")
-_COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
 def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str, dtype: str) -> schema.Result:
@@ -44,11 +43,11 @@ def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str, dtype: str) -> schem
 
 def splits(loaded: Mapping[str, Any]) -> dict[str, Any]:
     """Task key to the files or hub revisions that served its splits."""
-    return {task_key(name): dict(task.dataset.provenance) for name, task in sorted(loaded.items())}
+    return {task_key(name): provenance(task) for name, task in sorted(loaded.items())}
 
 
 def commit(task: Any) -> str | None:
     """The hub's commit in the addresses that a task's rows came from; None for rows from elsewhere."""
-    checksums = task.dataset[task.config.test_split].info.download_checksums
-    found = (_COMMIT.search(address) for address in checksums or ())
-    return next((match.group(1) for match in found if match), None)
+    split = task.config.test_split or task.config.validation_split
+    checksums = task.dataset[split].info.download_checksums
+    return next((found for address in checksums or () if (found := hub_commit(address))), None)
