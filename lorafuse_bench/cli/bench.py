@@ -75,6 +75,25 @@ def adapters(
 
 
 @app.command()
+def train(
+    base: Annotated[str, typer.Option(help="A model folder, a hub id, or mini.")] = "mini",
+    data: Annotated[str, typer.Option(help="hub, mini, or a data directory.")] = "mini",
+    tasks: Annotated[str, typer.Option(help="Task keys separated by commas.")] = "sst2,squad",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of one timed run.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
+    cutoff: Annotated[int, typer.Option(min=8, help="Longest row in tokens.")] = 512,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    rounds: Rounds = 3,
+    out: Out = None,
+) -> None:
+    """Training an expert here against a plain loop of PEFT and transformers' Trainer, on the same rows."""
+    from lorafuse_bench.bench import training as bench
+
+    _report(bench.run(base, data, _words(tasks), steps, batch, rounds, cutoff, device, dtype), out)
+
+
+@app.command()
 def prefix(
     out: Out = None,
     architecture: Architecture = "qwen2",

@@ -36,6 +36,12 @@ class Init(StrEnum):
     independent = "independent"
 
 
+class Decline(StrEnum):
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant"
+
+
 class SavedAs(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -58,8 +64,12 @@ def experts(
     out: Out,
     data: Data = None,
     learning_rate: Annotated[
-        float, typer.Option(callback=above_zero, help="Peak learning rate; linear warm-up and decay.")
+        float, typer.Option(callback=above_zero, help="Peak learning rate, after the warm-up.")
     ] = 1e-4,
+    schedule: Annotated[
+        Decline, typer.Option(help="How the learning rate falls after the warm-up; constant: it does not.")
+    ] = Decline.linear,
+    warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate rises.")] = 0.05,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps per expert.")] = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 8,
@@ -67,7 +77,9 @@ def experts(
         float, typer.Option(callback=above_zero, help="LoRA alpha; the update is scaled by alpha/rank.")
     ] = 16.0,
     dropout: Annotated[float, typer.Option(callback=share, help="LoRA dropout.")] = 0.0,
-    targets: Annotated[str, typer.Option(help="Adapted modules.")] = "q_proj,k_proj,v_proj,o_proj",
+    targets: Annotated[
+        str, typer.Option(help="Adapted modules separated by commas, or all-linear as in PEFT.")
+    ] = "q_proj,k_proj,v_proj,o_proj",
     accumulation: Accumulation = 1,
     cutoff: Cutoff = 512,
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
@@ -87,6 +99,9 @@ def experts(
     device: Device = "auto",
     dtype: Dtype = "auto",
     saved_as: Annotated[SavedAs, typer.Option(help="Type the experts are saved in.")] = SavedAs.float32,
+    report_to: Annotated[
+        str, typer.Option(help="Trackers separated by commas: tensorboard, wandb. Curves lie in OUT/logs.")
+    ] = "",
 ) -> None:
     """Train one LoRA expert per task of a suite.
 
@@ -102,6 +117,8 @@ def experts(
     keys = tuple(suite_of(suite).tasks)
     settings = ExpertSettings(
         learning_rate=learning_rate,
+        decay=schedule.value,
+        warmup_share=warmup,
         steps=steps,
         batch_size=batch_size,
         rank=rank,
@@ -127,6 +144,7 @@ def experts(
         device=device,
         dtype=dtype,
         report=typer.echo,
+        report_to=[name.strip() for name in report_to.split(",") if name.strip()],
     )
     typer.echo(f"{len(zoo.manifest.experts)} experts in {out}")
     typer.echo(_next.command("lorafuse", "train", "router", "--out", out))
@@ -143,7 +161,7 @@ def router(
     data: Data = None,
     pool: Annotated[
         Pool, typer.Option(help="What a router reads: the last prompt token or the prompt's mean.")
-    ] = Pool.mean,
+    ] = Pool.last,
     training: Annotated[
         Training, typer.Option(help="post_hoc: on the zoo's experts; joint: with new experts of its own.")
     ] = Training.post_hoc,
@@ -151,6 +169,14 @@ def router(
         str | None, typer.Option(help="Name in the zoo; by default moa-<pool> or moa-joint.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(callback=above_zero, help="Learning rate; by default 1e-2 post_hoc, 2e-3 joint."),
+    ] = None,
+    hidden: Annotated[int, typer.Option(min=1, help="Hidden size of each block's router.")] = 32,
+    eta: Annotated[
+        float, typer.Option(help="Weight of the routers' loss beside the experts' (joint).")
+    ] = 0.1,
     prompts: Annotated[int, typer.Option(min=2, help="Prompts per task (post_hoc).")] = 400,
     accumulation: Accumulation = 1,
     cutoff: Annotated[
@@ -163,6 +189,7 @@ def router(
 ) -> None:
     """Train MoA's routers for all experts of a zoo and write them into it."""
     from lorafuse_bench.cli import _next
+    from lorafuse_bench.fusion.routing.moa import Moa
     from lorafuse_bench.training.joint import JointSettings, train_joint
     from lorafuse_bench.training.routers import RouterSettings, check_zoo, train_router
     from lorafuse_bench.zoo.manifest import Zoo
@@ -174,6 +201,9 @@ def router(
             pool=pool.value,
             seed=seed,
             accumulation=accumulation,
+            hidden=hidden,
+            eta=eta,
+            learning_rate=JointSettings.learning_rate if learning_rate is None else learning_rate,
             cutoff=cutoff or zoo.manifest.max_length or JointSettings.cutoff,
             steps=steps or JointSettings.steps,
         )
@@ -183,6 +213,8 @@ def router(
             pool=pool.value,
             seed=seed,
             cutoff=cutoff,
+            hidden=hidden,
+            learning_rate=RouterSettings.learning_rate if learning_rate is None else learning_rate,
             prompts_per_task=prompts,
             steps=steps or RouterSettings.steps,
         )
@@ -190,7 +222,8 @@ def router(
     entry = zoo.manifest.routers[-1]
     accuracy = ", ".join(f"{value:.3f}" for value in entry.settings["accuracy_per_block"])
     typer.echo(f"router {entry.name}: accuracy {entry.settings['accuracy']:.3f} (per block: {accuracy})")
-    typer.echo(_next.evaluation(zoo, "base,oracle,moa"))
+    method = Moa(pool=entry.settings["pool"], training=entry.settings["training"]).label()
+    typer.echo(_next.evaluation(zoo, f"base,oracle,{method}"))
 
 
 @app.command()

@@ -11,19 +11,23 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lorafuse_bench.device import AUTO, DTYPES, Compute
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
+from lorafuse_bench.layers import is_linear
 from lorafuse_bench.tasks.rows import training_rows
+from lorafuse_bench.training import trackers
 from lorafuse_bench.training.examples import Batches, PadRight, hold_out, load_tokenizer, pad_token, seed_of
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
@@ -37,7 +41,8 @@ from lorafuse_bench.training.records import (
     work_folder,
     write_manifest,
 )
-from lorafuse_bench.training.settings import ExpertSettings
+from lorafuse_bench.training.settings import ALL_LINEAR, ExpertSettings
+from lorafuse_bench.training.trackers import Trackers
 from lorafuse_bench.zoo.describe import peft_base
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import Zoo, local_model
@@ -55,14 +60,17 @@ def train_experts(
     device: str = AUTO,
     dtype: str = AUTO,
     report: Report = print,
+    report_to: Sequence[str] = (),
 ) -> Zoo:
     """Train one expert per task key into the zoo at `out` and describe them in its manifest.
 
     base: a model folder or hub id. source: `hub`, `mini` or a data directory. workers: experts trained at
     a time, each in a process of its own when more than one. device and dtype: see `lorafuse_bench.device`.
-    Raises LorafuseError when `out` holds experts of other settings or another length, or has another base.
+    report_to: trackers to follow the runs in. Raises LorafuseError when `out` holds experts of other settings
+    or another length, or has another base.
     """
     writable(out)
+    trackers.check(report_to)
     check_length(out, settings.cutoff)
     base_sha256(base)  # a base that is not there is said before any rows are fetched
     waiting = [key for key in keys if not is_finished(base, key, out, source, settings)]
@@ -72,10 +80,10 @@ def train_experts(
     compute = Compute.of(device, dtype, str(local_model(Path(base), base)))
     if workers == 1:
         for key in waiting:
-            train_expert(base, key, out, source, settings, compute, report)
+            train_expert(base, key, out, source, settings, compute, report, report_to)
             write_manifest(base, out, source, settings, name)
     else:
-        for key in _in_processes(base, waiting, out, source, settings, compute, workers):
+        for key in _in_processes(base, waiting, out, source, settings, compute, workers, report_to):
             report(f"expert {key}: done")
             write_manifest(base, out, source, settings, name)
     return write_manifest(base, out, source, settings, name)
@@ -89,6 +97,7 @@ def train_expert(
     settings: ExpertSettings,
     compute: Compute,
     report: Report = print,
+    report_to: Sequence[str] = (),
 ) -> None:
     """Train the expert of one task into `out/experts/<key>`, resuming an interrupted run."""
     rows, _ = hold_out(training_rows(key, source, limit=settings.rows), settings.held_out)
@@ -106,7 +115,7 @@ def train_expert(
             PadRight(pad_token(tokenizer)),
             replace(settings.for_rows(len(rows)), seed=seed_of(key, settings.seed)),
             work,
-            Progress(f"expert {key}", report),
+            Progress(f"expert {key}", report, Trackers(report_to, key, out / "logs", asdict(settings))),
             compute.dtype,
         )
     record = described | {
@@ -114,6 +123,7 @@ def train_expert(
         "steps": settings.for_rows(len(rows)).steps,
         "loss": trained.loss,
         "tokens": trained.tokens,
+        "targets": sorted(model.peft_config["default"].target_modules),
         "initial_a_sha256": initial,
         "relative_update_norm": relative_update_norm(model),
         **compute.record(),
@@ -150,12 +160,19 @@ def new_expert(model: PreTrainedModel, key: str, settings: ExpertSettings) -> Pe
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=list(settings.targets),
+        target_modules=ALL_LINEAR if settings.targets == (ALL_LINEAR,) else list(settings.targets),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:  # PEFT's, for names that no module has
+            linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if is_linear(m)})
+            raise LorafuseError(
+                f"--targets {','.join(settings.targets)}: the base has no such modules."
+                f" Use {ALL_LINEAR}, or some of {', '.join(linear)}."
+            ) from error
 
 
 def relative_update_norm(model: PeftModel) -> float:
@@ -183,7 +200,12 @@ def _finish(model: PeftModel, record: dict[str, Any], work: Path, folder: Path, 
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-    model.save_pretrained(str(ready), safe_serialization=True)
+    try:
+        model.save_pretrained(str(ready), safe_serialization=True)
+    except (OSError, SafetensorError) as error:
+        raise LorafuseError(
+            f"cannot write {ready}: {error}. Make room; the same command goes on from the last checkpoint."
+        ) from error
     (ready / "README.md").unlink(missing_ok=True)
     write_json(ready / RECORD, record)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -199,6 +221,7 @@ def _in_processes(
     settings: ExpertSettings,
     compute: Compute,
     workers: int,
+    report_to: Sequence[str],
 ) -> Iterator[str]:
     """Train experts in processes of their own, yielding each key when it is done."""
     # Two processes with two threads each fight over two cores; a child reads these when it imports torch.
@@ -207,7 +230,8 @@ def _in_processes(
     os.environ.update(changed)
     try:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            runs = {pool.submit(train_expert, base, key, out, source, settings, compute): key for key in keys}
+            shared = (out, source, settings, compute, print, report_to)
+            runs = {pool.submit(train_expert, base, key, *shared): key for key in keys}
             for run in as_completed(runs):
                 run.result()
                 yield runs[run]

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ from lorafuse_bench.training.routers import (
     router_accuracy,
     save_router,
 )
-from lorafuse_bench.training.settings import Schedule
+from lorafuse_bench.training.settings import COUNT, NOT_NEGATIVE, PART, Limit, Schedule
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
 
@@ -43,6 +44,13 @@ HELD_OUT = 400
 @dataclass(frozen=True)
 class JointSettings(Schedule):
     """How experts and routers are trained together; all of it is recorded in the manifest."""
+
+    limits: ClassVar[dict[str, Limit]] = Schedule.limits | {
+        "eta": NOT_NEGATIVE,
+        "hidden": COUNT,
+        "rows_per_task": COUNT,
+        "held_out": PART,
+    }
 
     pool: Pool = "mean"
     eta: float = 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.training import checkpoints
 from lorafuse_bench.training.examples import IGNORED, Batches, Example, PadRight
 from lorafuse_bench.training.settings import Schedule
+from lorafuse_bench.training.trackers import Trackers
 
 Report = Callable[[str], None]
 MAX_GRADIENT_NORM = 1.0
+
+
+SAID, LOGGED = 10, 100
+"""How often a run says how far it is, and enters it into trackers."""
 
 
 class Progress:
@@ -25,27 +32,46 @@ class Progress:
 
     seconds_between = 30.0
 
-    def __init__(self, what: str, report: Report) -> None:
-        self.what, self.report = what, report
+    def __init__(self, what: str, report: Report, trackers: Trackers | None = None) -> None:
+        self.what, self.report, self.trackers = what, report, trackers
         self.start = self.last = time.monotonic()
         self.first_step: int | None = None
-        self.since = 0
         self.tokens = 0
+        self.unsaid: list[Tensor] = []
+        self.unlogged: list[Tensor] = []
 
-    def step(self, step: int, steps: int, loss: Tensor, tokens: int) -> None:
-        """Step `step` of `steps` is done: its loss, and how many tokens it read."""
-        if self.first_step is None:
-            self.first_step, self.loss = step - 1, torch.zeros_like(loss)
-        self.loss, self.since, self.tokens = self.loss + loss, self.since + 1, self.tokens + tokens
+    def step(self, step: int, steps: int, loss: Tensor, tokens: int, rate: float) -> None:
+        """Step `step` of `steps` is done: its loss, how many tokens it read, its learning rate."""
+        self.first_step = step - 1 if self.first_step is None else self.first_step
+        self.tokens += tokens
+        self.unsaid.append(loss)
+        self.unlogged.append(loss)
         now = time.monotonic()
-        due = step % max(1, steps // 10) == 0 or step == steps or now - self.last > self.seconds_between
-        if due:
-            pace = (now - self.start) / (step - self.first_step)
+        speed = self.tokens / (now - self.start)
+        if step % max(1, steps // SAID) == 0 or step == steps or now - self.last > self.seconds_between:
+            left = (now - self.start) / (step - self.first_step) * (steps - step)
             self.report(
-                f"{self.what}: step {step}/{steps}, loss {float(self.loss) / self.since:.3f},"
-                f" {self.tokens / (now - self.start):,.0f} tokens/s, {duration(pace * (steps - step))} left"
+                f"{self.what}: step {step}/{steps}, loss {_mean(self.unsaid, self.what, step):.3f},"
+                f" {speed:,.0f} tokens/s, {duration(left)} left"
             )
-            self.last, self.since, self.loss = now, 0, torch.zeros_like(loss)
+            self.last, self.unsaid = now, []
+        if step % max(1, steps // LOGGED) == 0 or step == steps:
+            if self.trackers is not None:
+                loss_now = _mean(self.unlogged, self.what, step)
+                self.trackers.log(step, {"loss": loss_now, "learning_rate": rate, "tokens_per_second": speed})
+            self.unlogged = []
+        if step == steps and self.trackers is not None:
+            self.trackers.finish()
+
+
+def _mean(losses: list[Tensor], what: str, step: int) -> float:
+    """LorafuseError where it is no number: what is trained after that is lost."""
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        raise LorafuseError(
+            f"{what}: the loss is {mean} by step {step}. Lower the learning rate or alpha, or use --dtype float32."
+        )
+    return mean
 
 
 def duration(seconds: float) -> str:
@@ -94,7 +120,7 @@ def train(
     model.train()
     for step in range(start, schedule.steps):
         loss, tokens = run.step(step, batches[step], collate)
-        progress.step(step + 1, schedule.steps, loss, tokens)
+        progress.step(step + 1, schedule.steps, loss, tokens, schedule.rate(step))
         if (step + 1) % every == 0 and step + 1 < schedule.steps:
             checkpoints.save(work, step + 1, run.state(step + 1))
     model.eval()

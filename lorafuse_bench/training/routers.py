@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.examples import load_tokenizer, prompt_of, tokenize
 from lorafuse_bench.training.records import with_length
+from lorafuse_bench.training.settings import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, Limit, Limited
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import RouterEntry, Zoo, local_model, weights_sha256
 
@@ -39,8 +40,20 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RouterSettings:
+class RouterSettings(Limited):
     """How the routers are trained; all of it is recorded in the manifest."""
+
+    limits: ClassVar[dict[str, Limit]] = {
+        "seed": SEED,
+        "prompts_per_task": COUNT,
+        "held_out": PART,
+        "hidden": COUNT,
+        "steps": COUNT,
+        "learning_rate": POSITIVE,
+        "weight_decay": NOT_NEGATIVE,
+        "cutoff": LENGTH,
+        "batch_size": COUNT,
+    }
 
     pool: Pool = "mean"
     seed: int = 0

@@ -3,17 +3,68 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lorafuse_bench.errors import LorafuseError
+
+ALL_LINEAR = "all-linear"
+"""As PEFT's: every linear map but the output embedding."""
 
 Decay = Literal["linear", "cosine", "constant", "stable"]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Limit:
+    """Numbers that a setting may be."""
+
+    low: float
+    high: float
+    words: str
+
+
+POSITIVE = Limit(sys.float_info.min, sys.float_info.max, "a finite number above 0")
+NOT_NEGATIVE = Limit(0, sys.float_info.max, "a finite number, 0 or above")
+COUNT = Limit(1, 2**31 - 1, "a whole number from 1 to 2,147,483,647")
+SHARE = Limit(0, 1, "between 0 and 1")
+PART = Limit(0, 1 - 2**-24, "at least 0 and below 1")
+LENGTH = Limit(8, 2**31 - 1, "a whole number of at least 8")
+SEED = Limit(0, 2**63 - 1, "a whole number from 0 to 2^63 - 1")
+
+
+class Limited:
+    """Settings whose numbers are checked when they are made: bad ones are refused before anything runs."""
+
+    limits: ClassVar[dict[str, Limit]] = {}
+
+    def __post_init__(self) -> None:
+        """Raises LorafuseError naming every setting that is out of its limit."""
+        given = {name: getattr(self, name) for name in self.limits}
+        bad = [
+            f"{name.replace('_', ' ')} {given[name]} is not {limit.words}"
+            for name, limit in self.limits.items()
+            if given[name] is not None and not limit.low <= given[name] <= limit.high
+        ]
+        if bad:
+            raise LorafuseError(f"{'; '.join(bad)}. Change the setting.")
+
+
+@dataclass(frozen=True)
+class Schedule(Limited):
     """How long and how fast to train."""
+
+    limits: ClassVar[dict[str, Limit]] = {
+        "learning_rate": POSITIVE,
+        "steps": COUNT,
+        "batch_size": COUNT,
+        "accumulation": COUNT,
+        "warmup_share": SHARE,
+        "decay_share": SHARE,
+        "checkpoints": COUNT,
+        "cutoff": LENGTH,
+        "seed": SEED,
+    }
 
     learning_rate: float = 1e-4
     steps: int = 1000
@@ -32,6 +83,7 @@ class Schedule:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size % self.accumulation:
             raise LorafuseError(
                 f"a batch of {self.batch_size} rows does not divide into {self.accumulation} portions."
@@ -57,10 +109,20 @@ class Schedule:
 class ExpertSettings(Schedule):
     """How every expert of a zoo is trained."""
 
+    limits: ClassVar[dict[str, Limit]] = Schedule.limits | {
+        "rank": COUNT,
+        "alpha": POSITIVE,
+        "dropout": PART,
+        "rows": COUNT,
+        "held_out": NOT_NEGATIVE,
+        "epochs": POSITIVE,
+    }
+
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    """Last parts of the names of the adapted modules, or ALL_LINEAR alone."""
     rows: int | None = None
     """Rows of the training split to use; all when None."""
     held_out: int = 0
@@ -82,6 +144,8 @@ class ExpertSettings(Schedule):
 @dataclass(frozen=True)
 class AdapterSettings(Schedule):
     """How an adapter is trained: AdamW, linear warm-up, a constant rate, linear decay (MoORE, Table 7)."""
+
+    limits: ClassVar[dict[str, Limit]] = Schedule.limits | {"epochs": POSITIVE, "rows": COUNT}
 
     learning_rate: float = 3e-4
     decay: Decay = "stable"

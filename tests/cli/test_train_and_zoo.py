@@ -36,8 +36,11 @@ def trained(base: Path, handmade_data: Path, tmp_path_factory: pytest.TempPathFa
         "train", "router", "--suite", "mtl5", "--base", str(base), "--out", str(out), "--steps", "20"
     )
     assert second.exit_code == 0, second.output
-    assert "router moa-mean: accuracy" in second.stdout
+    assert "router moa-last: accuracy" in second.stdout
     return out
+
+
+MTL5 = ["--suite", "mtl5", "--base", "BASE", "--out", "OUT"]
 
 
 def call(*arguments: str):  # type: ignore[no-untyped-def]
@@ -48,7 +51,7 @@ def test_experts_and_routers_make_a_zoo_that_every_method_runs_on(trained: Path,
     zoo = Zoo.open(trained)
     assert {expert.task for expert in zoo.manifest.experts} == set(suite("mtl5").tasks)
     assert zoo.manifest.init == "shared"
-    assert zoo.manifest.routers[0].settings["pool"] == "mean"
+    assert zoo.manifest.routers[0].settings["pool"] == "last"
     assert Path(zoo.data_source).resolve() == handmade_data.resolve()
     lm = LorafuseLM("moa", zoo=trained, device="cpu")
     assert lm.fused.extra_parameters > 0
@@ -64,7 +67,7 @@ def test_show_lists_what_is_there(trained: Path) -> None:
     shown = call("zoo", "show", str(trained))
     assert shown.exit_code == 0
     assert "expert" in shown.stdout
-    assert "moa-mean" in shown.stdout
+    assert "moa-last" in shown.stdout
 
 
 def test_show_lists_adapters_where_there_are_no_experts(tmp_path: Path) -> None:
@@ -107,6 +110,13 @@ def test_index_makes_a_zoo_of_existing_adapters(base: Path, tmp_path: Path) -> N
     [
         (["train", "experts", "--suite", "mtl6", "--base", "BASE", "--out", "OUT"], "Did you mean 'mtl7'?"),
         (["train", "experts", "--suite", "mtl5", "--base", "nowhere", "--out", "OUT"], "nowhere"),
+        (["train", "experts", *MTL5, "--dtype", "foo"], "unknown dtype 'foo'"),
+        (["train", "experts", *MTL5, "--device", "foo"], "device 'foo' cannot be used"),
+        (["train", "experts", *MTL5, "--report-to", "foo"], "unknown tracker 'foo'"),
+        (["train", "experts", *MTL5, "--accumulation", "3"], "8 rows does not divide into 3 portions"),
+        (["train", "router", "--out", "ZOO", "--training", "joint", "--eta", "nan"], "eta nan is not"),
+        (["train", "router", "--out", "ZOO", "--dtype", "foo"], "unknown dtype 'foo'"),
+        (["train", "router", "--out", "ZOO", "--cutoff", "100"], "rows of at most 512 tokens, not 100"),
         (["train", "router", "--out", "nowhere"], "zoo 'nowhere' not found"),
         (["train", "router", "--out", "ZOO", "--suite", "mtl7"], "no expert for paws, piqa of suite 'mtl7'"),
         (["zoo", "build", "maxi"], "unknown zoo to build 'maxi'. Known: mini"),

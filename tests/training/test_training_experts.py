@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
-from dataclasses import replace
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +154,7 @@ def test_shared_initialisation(base: str, handmade_data: Path, tmp_path: Path, i
     assert (first == second) is same and zoo.manifest.init == init
 
 
+@pytest.mark.timeout(600)
 def test_two_processes_train_the_same_experts(base: str, handmade_data: Path, tmp_path: Path) -> None:
     keys = ("sst2", "mnli")
     train_experts(base, keys, tmp_path / "two", str(handmade_data), SETTINGS, workers=2, report=silent)
@@ -228,3 +234,77 @@ def test_progress_says_loss_speed_and_time_left(base: str, handmade_data: Path, 
     train_experts(base, ["sst2"], tmp_path, str(handmade_data), SETTINGS, report=said.append)
     line = r"expert sst2: step \d/8, loss \d+\.\d{3}, [\d,]+ tokens/s, \d+ s left"
     assert said and all(re.fullmatch(line, text) for text in said)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_kill_inside_saving_loses_one_checkpoint_at_most(
+    base: str, handmade_data: Path, tmp_path: Path, call: str
+) -> None:
+    """SIGKILL while the second of four checkpoints is written: the first is taken, and the weights are the same."""
+    settings = {"steps": 8, "checkpoints": 4}
+    code = f"""
+import os, signal
+from pathlib import Path
+from lorafuse_bench.training.experts import train_experts
+from lorafuse_bench.training.settings import ExpertSettings
+
+out = Path({str(tmp_path / "cut")!r})
+original = os.{call}
+
+def dying(*arguments):
+    if list(out.glob(".training/*/.checkpoint-4.pt.*")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*arguments)
+
+os.{call} = dying
+settings = ExpertSettings(**{asdict(replace(SETTINGS, **settings))!r})
+train_experts({base!r}, ["sst2"], out, {str(handmade_data)!r}, settings)
+"""
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    (work,) = (tmp_path / "cut" / ".training").iterdir()
+    assert [path.name for path in work.glob("checkpoint-*.pt")] == ["checkpoint-2.pt"]
+    cut = train(base, tmp_path / "cut", handmade_data, **settings)
+    whole = train(base, tmp_path / "whole", handmade_data, **settings)
+    assert cut.manifest.training["experts"] == whole.manifest.training["experts"]
+    assert cut.manifest.experts[0].sha256 == whole.manifest.experts[0].sha256
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(
+    base: str, handmade_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(base, tmp_path / "whole", handmade_data, checkpoints=4)
+    replace_file = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if str(target).endswith("checkpoint-4.pt"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace_file(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(LorafuseError, match=r"checkpoint-4.pt: No space left on device"):
+            train(base, tmp_path / "cut", handmade_data, checkpoints=4)
+    (work,) = (tmp_path / "cut" / ".training").iterdir()
+    assert [path.name for path in work.iterdir()] == ["checkpoint-2.pt"]
+    cut = train(base, tmp_path / "cut", handmade_data, checkpoints=4)
+    assert cut.manifest.experts[0].sha256 == whole.manifest.experts[0].sha256
+
+
+def test_all_linear_is_every_linear_map_and_recorded_by_name(
+    base: str, handmade_data: Path, tmp_path: Path
+) -> None:
+    record = train(base, tmp_path, handmade_data, targets=("all-linear",), steps=1).manifest.training[
+        "experts"
+    ]
+    kinds = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    named = record["sst2"]["targets"]
+    assert {name.rpartition(".")[2] for name in named} == kinds and len(named) == 2 * len(kinds)
+    config = json.loads((tmp_path / "experts" / "sst2" / "adapter_config.json").read_text())
+    assert sorted(config["target_modules"]) == named
+
+
+def test_targets_that_the_base_lacks_are_refused(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(LorafuseError, match=r"--targets c_attn: the base has no such.* all-linear, .*q_proj"):
+        train(base, tmp_path, handmade_data, targets=("c_attn",))
