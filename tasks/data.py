@@ -139,6 +139,11 @@ class Splits(Mapping[str, Dataset]):
             )
         if len(rows) == 0:
             raise LorafuseError(f"{where}: no rows. Replace the file, or choose another data source.")
+        for column in self.dataset.columns:
+            if empty := rows.data.column(column).null_count:
+                raise LorafuseError(
+                    f"{where}: column '{column}' is null in {empty} rows. Fill or remove them."
+                )
         return rows
 
 

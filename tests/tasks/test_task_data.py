@@ -229,3 +229,10 @@ def test_suites_need_neither_lm_eval_nor_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_column_with_nulls_is_refused_before_anything_is_read_as_text(tmp_path: Path) -> None:
+    rows = [*REVIEWS, {"sentence": None, "label": 1}]
+    write_split(tmp_path / "nyu-mll__glue" / "sst2", "train", rows)
+    with pytest.raises(LorafuseError, match=r"train.parquet: column 'sentence' is null in 1 rows. Fill or"):
+        load(SST2, data=str(tmp_path))["train"]
