@@ -54,7 +54,9 @@ class ZooId(Strict):
 
     name: str = Field(description="Name of the zoo; zoos that share it and differ in seed are replicates.")
     seed: int = Field(ge=0, lt=2**63, description="Seed the zoo was built from.")
-    sha256: Sha256 = Field(description="sha256 of the zoo's manifest, which pins every artefact.")
+    sha256: Sha256 = Field(
+        description="sha256 over the zoo's manifest, without places, and all files that are read beside its weights."
+    )
     init: Literal["shared", "independent"] = Field(description="LoRA initialisation of the experts.")
 
 
