@@ -9,7 +9,7 @@ four modules and costs nothing until one of them is imported:
   before the user's `include_path`, so that a user's task of the same name wins;
 - after `lm_eval.api.task` ran, a task of lm-eval's own takes its rows from where `data=` of --model_args says;
 - after `lm_eval.evaluator` ran, `simple_evaluate` asks for consent to our tasks that run a model's code
-  before it loads the model, not after.
+  before it loads the model, not after, and `evaluate` tells our model which tasks are asked for.
 
 Only the standard library is imported here, and nothing beyond what every interpreter start already
 loaded. LORAFUSE_NO_PLUGIN=1 switches it off; `python -m lorafuse_bench` is the explicit way.
@@ -133,11 +133,47 @@ def serve_rows(tasks: ModuleType) -> None:
     tasks.ConfigurableTask.download = download
 
 
+def tell_model(evaluator: ModuleType) -> None:
+    """Make `evaluate` tell a model of ours which tasks it is about to evaluate, before any request is made."""
+    from functools import wraps
+    from inspect import signature
+
+    original = evaluator.evaluate
+    if hasattr(original, "tells_lorafuse"):
+        return
+    parameters = signature(original)
+
+    @wraps(original)
+    def telling(*args: Any, **kwargs: Any) -> Any:
+        given = parameters.bind(*args, **kwargs).arguments
+        meet = getattr(given["lm"], "meet", None)
+        if meet is not None:
+            meet(_names(given["task_dict"]), bool(given.get("cache_requests")))
+        return original(*args, **kwargs)
+
+    setattr(telling, "tells_lorafuse", True)  # noqa: B010
+    setattr(evaluator, "evaluate", telling)  # noqa: B010
+
+
+def _names(tasks: Any) -> list[str]:
+    """Names of the tasks in what lm-eval evaluates: a table of them, which may hold tables."""
+    if isinstance(tasks, dict):
+        return [name for inner in tasks.values() for name in _names(inner)]
+    name = getattr(getattr(tasks, "config", None), "task", None)
+    return [name] if isinstance(name, str) and hasattr(tasks, "build_all_requests") else []
+
+
+def attend_evaluator(evaluator: ModuleType) -> None:
+    """Both hooks of `lm_eval.evaluator`."""
+    ask_first(evaluator)
+    tell_model(evaluator)
+
+
 HOOKS: dict[str, Callable[[ModuleType], None]] = {
     "lm_eval.models": register_models,
     "lm_eval.tasks.manager": add_tasks,
     "lm_eval.api.task": serve_rows,
-    "lm_eval.evaluator": ask_first,
+    "lm_eval.evaluator": attend_evaluator,
 }
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
@@ -17,32 +16,33 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from lorafuse_bench import plugin
 from lorafuse_bench.device import AUTO, Compute
-from lorafuse_bench.errors import LorafuseError, did_you_mean, unknown
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
-from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod, Prompts
 from lorafuse_bench.identity import model_info
 from lorafuse_bench.model_wrappers.generation import Asked, Writer
+from lorafuse_bench.model_wrappers.options import config_options, hf_options, split_options, truth
 from lorafuse_bench.model_wrappers.scoring import Scored, Scorer, batches, shares_prefixes
 from lorafuse_bench.model_wrappers.stopping import Ending
 from lorafuse_bench.tasks.data import resolve_source
+from lorafuse_bench.tasks.shots import refuse_cache
 from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.truncation import LEAST, RULE, answer_room, truncate
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
+from lorafuse_bench.zoo.pools import experts_for
 
 _AUTO_BATCH = 32
-_HF_OPTIONS = frozenset(inspect.signature(HFLM.__init__).parameters) - {
-    *("self", "pretrained", "backend", "peft", "delta", "kwargs", "truncation")
-}
 
 
 class LorafuseLM(HFLM):
     """`lm_eval --model lorafuse --model_args method=NAME[,zoo=DIR][,experts=a/b][,data=...][,options]`.
 
     `method` and its options choose the fusion method, `zoo` a zoo directory (the embedded `mini` by
-    default), `experts` some of its experts, `data` the source of the tasks' rows (read by the tasks).
+    default), `experts` some of its experts (by default those of
+    the tasks asked for: zoo/pools.py), `data` the source of the tasks' rows (read by the tasks).
     Prompts too long for `max_length` tokens (the zoo's own by default) lose their middle (truncation.py).
     Everything else goes to lm-eval's Hugging Face model. Methods that route by task or prompt choose
     an expert for each request before any batch is formed, so results do not depend on batch size,
@@ -64,13 +64,20 @@ class LorafuseLM(HFLM):
         max_length: int | None = None,
         **options: Any,
     ) -> None:
-        chosen, model_options = split_options(
-            method, options, {"prefix_sharing"}, _HF_OPTIONS, "lm-eval's hf model"
-        )
         self.zoo = Zoo.open(zoo)
+        chosen, model_options = split_options(
+            method,
+            options,
+            {"prefix_sharing"},
+            hf_options(),
+            "lm-eval's hf model and transformers' from_pretrained",
+            lambda: config_options(self.zoo.find_base()),
+        )
         self.data_source = resolve_source(data, str(zoo), method)
         names = experts.split("/") if isinstance(experts, str) else experts
         pool = ExpertPool.from_zoo(self.zoo, names)
+        self._default_pool = pool if names is None else None
+        plugin.tell_model(evaluator)
         self.longest = None if max_length is None else int(max_length)
         if self.longest is None:
             self.longest = self.zoo.manifest.max_length
@@ -95,7 +102,7 @@ class LorafuseLM(HFLM):
             )
         self.shortened: dict[str, int] = {}
         self.fused = FusedModel(self.model, self.zoo, pool)
-        self.prefix_sharing = _truth("prefix_sharing", prefix_sharing) and shares_prefixes(self.model)
+        self.prefix_sharing = truth("prefix_sharing", prefix_sharing) and shares_prefixes(self.model)
         self.use(chosen)
 
     @property
@@ -112,6 +119,22 @@ class LorafuseLM(HFLM):
         """Switch to another method in place; the base stays loaded."""
         self.shortened = {}
         self.fused.use(method)
+
+    def meet(self, tasks: Iterable[str], cache_requests: bool = False) -> None:
+        """Take the experts of the lm-eval tasks about to be evaluated, where the user named none.
+
+        LorafuseError for lm-eval's request cache, whoever's the tasks are.
+        """
+        refuse_cache(cache_requests)
+        if self._default_pool is None:
+            return
+        names = experts_for(self.zoo, map(task_key, tasks))
+        if names != self.fused.pool.names:
+            method = self.fused.method
+            assert method is not None
+            pool = ExpertPool([expert for expert in self._default_pool.experts if expert.name in names])
+            self.fused = FusedModel.of(self.fused, pool)
+            self.use(method)
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Refuses lm-eval's response cache."""
@@ -276,33 +299,3 @@ class LorafuseLM(HFLM):
 
     def _rows(self) -> int:
         return _AUTO_BATCH if self.batch_size == "auto" else int(self.batch_size)
-
-
-def split_options(
-    method: str, options: Mapping[str, Any], ours: AbstractSet[str], model: AbstractSet[str], owner: str
-) -> tuple[FusionMethod, dict[str, Any]]:
-    """The method made from its options, and those left for `owner`, whose options are named `model`.
-
-    `ours`: what else the wrapper takes, beside zoo, experts and data, for the list of what is known.
-    """
-    known = registry.methods()
-    if method.partition(":")[0] not in known:
-        raise unknown("method", method, known)
-    if ":" in method:
-        return registry.parse(method), dict(options)
-    own = set(known[method].option_names())
-    for key in options:
-        if key not in own | model:
-            named = own | ours | {"zoo", "experts", "data"}
-            raise LorafuseError(
-                f"unknown option '{key}' in --model_args for method '{method}'.{did_you_mean(key, named | model)}"
-                f" Known: {', '.join(sorted(named))}, and those of {owner}."
-            )
-    chosen = registry.create(method, {key: value for key, value in options.items() if key in own})
-    return chosen, {key: value for key, value in options.items() if key not in own}
-
-
-def _truth(name: str, value: bool | str) -> bool:
-    if str(value).lower() not in ("true", "false"):
-        raise LorafuseError(f"option {name}={value} in --model_args must be true or false.")
-    return str(value).lower() == "true"

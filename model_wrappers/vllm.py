@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.heads import VLLM_CPU_SIZES
@@ -30,11 +32,12 @@ from lorafuse_bench.model_wrappers.engine import (
     require_vllm,
 )
 from lorafuse_bench.model_wrappers.generation import Asked
-from lorafuse_bench.model_wrappers.hf import LorafuseLM, split_options
+from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.model_wrappers.kept import Kept
+from lorafuse_bench.model_wrappers.options import split_options
 from lorafuse_bench.model_wrappers.scoring import Scored
 from lorafuse_bench.serving import Served, how_served, serve
-from lorafuse_bench.zoo.manifest import EMBEDDED
+from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 
 _SAMPLING = {"temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty", "presence_penalty"}
 _SAMPLING |= {"frequency_penalty", "min_tokens", "stop_token_ids", "ignore_eos"}
@@ -78,6 +81,8 @@ class LorafuseVLLM(LorafuseLM):
         self._folder = tempfile.TemporaryDirectory(prefix="lorafuse-vllm-")
         self.route_seconds: float | None = None
         how_served(chosen)
+        if dtype == AUTO and not self._routes:  # the engine's device, not that of the base's skeleton
+            dtype = Compute.of(AUTO, AUTO, Zoo.open(zoo).find_base()).record()["dtype"]
         super().__init__(
             chosen.label(),
             zoo,
@@ -119,12 +124,13 @@ class LorafuseVLLM(LorafuseLM):
         self._kept = Kept(
             {**about, "routers": routers, "vllm": engine, "served": self.served.how}, self._keep
         )
-        self._engine = Engine(settings, folder / "vllm.log")
+        self._start = partial(Engine, settings, folder / "vllm.log")
 
     @property
     def engine(self) -> Engine:
-        """The running engine."""
-        assert self._engine is not None
+        """The running engine, started when it is first asked: which experts it serves may depend on the tasks."""
+        if self._engine is None:
+            self._engine = self._start()
         return self._engine
 
     def close(self) -> None:

@@ -21,6 +21,15 @@ FIRST = "first_n"
 """lm-eval's name for a sampler that shows the first examples, in their order."""
 
 
+def refuse_cache(wanted: bool) -> None:
+    """LorafuseError where lm-eval's request cache is wanted."""
+    if wanted:
+        raise LorafuseError(
+            "--cache_requests keys prompts by the task's name alone and would serve one data source's or one seed's"
+            " for another. Leave it out."
+        )
+
+
 @dataclass(frozen=True)
 class _Chosen:
     """What lm-eval asks for examples: those chosen already."""
@@ -72,11 +81,7 @@ class WithShots(ConfigurableTask):
 
     def build_all_requests(self, **kwargs: Any) -> None:
         """lm-eval's requests; LorafuseError for its request cache."""
-        if kwargs.get("cache_requests"):
-            raise LorafuseError(
-                "--cache_requests keys prompts by the task's name alone and would serve one data source's or one"
-                " seed's for another. Leave it out."
-            )
+        refuse_cache(bool(kwargs.get("cache_requests")))
         super().build_all_requests(**kwargs)
 
     def _rows(self) -> Sequence[Doc]:

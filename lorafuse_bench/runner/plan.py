@@ -15,6 +15,7 @@ from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.leaderboards import schema
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
+from lorafuse_bench.zoo.pools import experts_for
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,13 @@ def _experts(plan: Plan, zoo: Zoo, suite: str, methods: Sequence[FusionMethod]) 
     asked = suite_of(suite)
     if plan.experts is not None:
         return plan.experts
-    everything = asked.kind == "oblivion"
-    names = [e.name for e in zoo.manifest.experts if everything or set(e.tasks) & set(asked.tasks)]
-    if not names and any(method.fuses_experts for method in methods):
+    trained = any(set(e.tasks) & set(asked.tasks) for e in zoo.manifest.experts)
+    if not trained and asked.kind != "oblivion" and any(method.fuses_experts for method in methods):
         tasks = ", ".join("/".join(entry.tasks) for entry in zoo.manifest.experts)
         raise LorafuseError(
             f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks or 'none'}). Name --experts."
         )
-    return names
+    return experts_for(zoo, asked.tasks)
 
 
 def _pools(zoo: Zoo, names: Mapping[str, Sequence[str]]) -> dict[str, ExpertPool]:

@@ -89,7 +89,7 @@ NAMED_TASKS: tuple[MiniTask, ...] = (
              Features({"id": INT32, "sentence1": STRING, "sentence2": STRING,
                        "label": ClassLabel(names=["0", "1"])}),
              task_rows.paws, lambda index: {"id": index}),
-    MiniTask("piqa", "ybisk/piqa", "plain_text", "validation", ("goal", "sol1", "sol2"),
+    MiniTask("piqa", "baber/piqa", "default", "validation", ("goal", "sol1", "sol2"),
              columns("goal", "sol1", "sol2", label=ClassLabel(names=["0", "1"])), task_rows.piqa),
     MiniTask("gsm8k", "openai/gsm8k", "main", "test", ("question",), columns("question", "answer"),
              task_rows.gsm8k, train_rows=SMALL_TRAIN_ROWS),

@@ -226,3 +226,40 @@ def test_provenance_is_in_the_model_info(zoo: Zoo) -> None:
 def test_merge_before_warns_on_independent_initialisation(zoo: Zoo) -> None:
     with pytest.warns(UserWarning, match="independent initialisations"):
         make(zoo, "weight_sum")
+
+
+def test_what_transformers_takes_passes_through(zoo: Zoo) -> None:
+    lm = make(
+        zoo, "base", attn_implementation="eager", rope_parameters={"rope_type": "default", "rope_theta": 5.0}
+    )
+    assert lm.model.config._attn_implementation == "eager"
+    assert lm.model.config.rope_parameters["rope_theta"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "close"),
+    [
+        ("base", "attn_implementatoin", "attn_implementation"),
+        ("moa:decision=vote", "max_lenght", "max_length"),
+        ("base", "pretrained", ""),
+    ],
+)
+def test_typing_mistakes_in_options_are_still_caught(zoo: Zoo, method: str, option: str, close: str) -> None:
+    with pytest.raises(LorafuseError, match=f"unknown option '{option}'.*{close}"):
+        make(zoo, method, **{option: "x"})
+
+
+@pytest.mark.parametrize("method", ["arrow", "spectr", "arrow:merge=before", "spectr:merge=two_step"])
+def test_a_default_number_of_experts_is_at_most_so_many(zoo: Zoo, method: str) -> None:
+    """Of three experts all are mixed; four asked for are refused."""
+    name, _, rest = method.partition(":")
+    options = f"+{rest}" if rest else ""
+    lm = make(zoo, method)
+    assert lm.fused.method is not None
+    assert lm.fused.method.label() == method
+    request = Instance("loglikelihood", {}, ("x:", " y"), 0, metadata=("lorafuse_sst2", 0, 1))
+    by_default = lm.loglikelihood([request], disable_tqdm=True)
+    lm.use(registry.parse(f"{name}:k=3{options}"))
+    assert lm.loglikelihood([request], disable_tqdm=True) == by_default
+    with pytest.raises(LorafuseError, match="k=4 must be between 1 and the number of experts, 3"):
+        lm.use(registry.parse(f"{name}:k=4{options}"))

@@ -154,8 +154,7 @@ def test_provenance_says_how_it_was_served(zoo: Zoo) -> None:
 
 def test_options_reach_the_engine(zoo: Zoo) -> None:
     lm = make(zoo, "oracle", tensor_parallel_size=2)
-    assert lm._engine is not None
-    arguments = lm._engine.settings.arguments()
+    arguments = lm.engine.settings.arguments()
     assert arguments["tensor_parallel_size"] == 2
     assert arguments["max_loras"] == 3
     assert arguments["dtype"] == "float32"
@@ -198,8 +197,7 @@ def test_answers_outlive_the_engine(zoo: Zoo, tmp_path: Path, monkeypatch: pytes
     assert rescued.name in str(error.value)
     again = make(zoo, "oracle", keep=rescued)
     assert again.loglikelihood(requests, disable_tqdm=True) == expected
-    assert again._engine is not None
-    assert again._engine.asked == 2
+    assert again.engine.asked == 2
 
 
 def test_without_vllm_the_error_is_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import FusionMethod, Runtime, option
 from lorafuse_bench.fusion.papers import ARROW, SPECTR
 from lorafuse_bench.fusion.registry import register
-from lorafuse_bench.fusion.routing.gates import check_k, expert_svd, softmax_top_k
+from lorafuse_bench.fusion.routing.gates import AtMost, expert_svd, mixed, softmax_top_k
 from lorafuse_bench.layers import GatedUpdate, Update
 
 
@@ -31,7 +31,7 @@ class Arrow(FusionMethod):
     Cost: two matmuls of all experts' ranks per token (`before`: and N more directions).
     """
 
-    k: int = option(4, "experts mixed per token (the papers' 4; PEFT's default is 3)")
+    k: int = option(AtMost(4), "experts mixed per token; the papers' 4, or all of fewer (PEFT has 3)")
     temperature: float = option(1.0, "divides the logits")
     merge: Literal["after", "before"] = option("after", "combine products (after) or factors (before)")
 
@@ -49,10 +49,11 @@ class Arrow(FusionMethod):
 
     def check(self, pool: ExpertPool) -> None:
         super().check(pool)
-        check_k(self.name, self.k, len(pool))
+        mixed(self.name, self.k, len(pool))
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        weigh = partial(softmax_top_k, k=self.k, temperature=self.temperature)
+        k = mixed(self.name, self.k, len(runtime.pool))
+        weigh = partial(softmax_top_k, k=k, temperature=self.temperature)
         updates: dict[str, Update] = {}
         for module, stack in runtime.pool.modules.items():
             u, s, vt = expert_svd(stack)

@@ -22,12 +22,19 @@ def uniform_top_k(scores: Tensor, k: int) -> Tensor:
     return torch.zeros_like(scores).scatter(-1, index, chosen / chosen.sum(-1, keepdim=True))
 
 
-def check_k(method: str, k: int, experts: int) -> None:
-    """LorafuseError unless 1 <= k <= N."""
+class AtMost(int):
+    """A default number of experts: all there are, where there are fewer. A number the user gives is an int."""
+
+
+def mixed(method: str, k: int, experts: int) -> int:
+    """How many of N experts are mixed where k is asked for; LorafuseError unless 1 <= k <= N."""
+    if isinstance(k, AtMost):
+        return min(k, experts)
     if not 1 <= k <= experts:
         raise LorafuseError(
             f"method '{method}': k={k} must be between 1 and the number of experts, {experts}."
         )
+    return k
 
 
 def expert_svd(stack: ModuleStack) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import FusionMethod, Runtime, option
 from lorafuse_bench.fusion.papers import SPECTR
 from lorafuse_bench.fusion.registry import register
-from lorafuse_bench.fusion.routing.gates import check_k, expert_svd, uniform_top_k
+from lorafuse_bench.fusion.routing.gates import AtMost, expert_svd, mixed, uniform_top_k
 from lorafuse_bench.layers import GatedUpdate, Update
 
 
@@ -31,7 +31,7 @@ class Spectr(FusionMethod):
     Source: SpectR, section 3 and appendix A. Cost: two matmuls of all experts' ranks per token.
     """
 
-    k: int = option(4, "experts averaged per token")
+    k: int = option(AtMost(4), "experts averaged per token; the paper's 4, or all of fewer")
     score: Literal["sigma", "subspace"] = option(
         "sigma", "length of the update, or of its unscaled projection"
     )
@@ -45,9 +45,10 @@ class Spectr(FusionMethod):
 
     def check(self, pool: ExpertPool) -> None:
         super().check(pool)
-        check_k(self.name, self.k, len(pool))
+        mixed(self.name, self.k, len(pool))
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
+        k = mixed(self.name, self.k, len(runtime.pool))
         updates: dict[str, Update] = {}
         for module, stack in runtime.pool.modules.items():
             u, s, vt = expert_svd(stack)
@@ -56,7 +57,7 @@ class Spectr(FusionMethod):
                 a,
                 b,
                 score=_length,
-                weigh=partial(uniform_top_k, k=self.k),
+                weigh=partial(uniform_top_k, k=k),
                 absent=[rank == 0 for rank in stack.ranks],
                 merge="before" if self.merge == "two_step" else "after",
             )
