@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.zoo.base import make_base, make_cached_base
-from lorafuse_bench.zoo.locate import weights_sha256
+from lorafuse_bench.zoo.hashes import weights_sha256
 
 HIDDEN, MLP, HEADS, BLOCKS, WORDS = 64, 128, 2, 2, 40
 
