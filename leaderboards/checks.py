@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.measures import Measure, fitting, named
 from lorafuse_bench.leaderboards.plausible import distinct
-from lorafuse_bench.leaderboards.ranges import impossible
-from lorafuse_bench.leaderboards.stats import as_array, kind_of, point
 
 if TYPE_CHECKING:
-    from lorafuse_bench.leaderboards.schema import Items, Result, Task
+    from lorafuse_bench.leaderboards.schema import Items, Metric, Result, Task
 
 
 def check_items(path: str | Path, result: Result, items: Items) -> None:
@@ -49,16 +48,23 @@ def _check_metric(where: str, task: Task, name: str, scores: list[Any]) -> None:
     numbers = [x for row in scores for x in row] if isinstance(scores[0], list) else scores
     if not all(map(math.isfinite, numbers)):
         raise LorafuseError(f"{where}: NaN or inf among the items. Find out why and run the cell again.")
+    said = task.metrics[name]
     try:
-        array, said = as_array(scores), task.metrics[name]
+        measure = measure_of(said, scores)
+        array = measure.array(scores)
     except LorafuseError as error:
         raise LorafuseError(f"{where}: {error}") from error
-    if problem := impossible(array, said.unit):
+    if problem := measure.impossible(array, said.unit):
         raise LorafuseError(f"{where}: {problem}. Find out why and run the cell again.")
-    value, kind = point(array), kind_of(array)
+    value, kind = measure.point(array), measure.kind
     if not math.isclose(value, said.value, rel_tol=1e-6, abs_tol=1e-9):
         raise LorafuseError(f"{where}: the items make {value:.6g}, the result says {said.value:.6g}.")
     if kind != said.stderr_method:
         raise LorafuseError(
             f"{where}: its items are of kind '{kind}', stderr_method says '{said.stderr_method}'."
         )
+
+
+def measure_of(metric: Metric, items: Any) -> Measure:
+    """The measure that a metric names; in results of version 1, which name none, the one that its items fit."""
+    return named(metric.measure) if metric.measure else fitting(items, metric.unit)

@@ -14,6 +14,7 @@ from typing import Any
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards import comparable, plausible
 from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
+from lorafuse_bench.leaderboards.checks import measure_of
 from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
 from lorafuse_bench.leaderboards.reading import parsed, read_bytes
 from lorafuse_bench.leaderboards.schema import Items, Result, read_cell
@@ -131,11 +132,12 @@ def fill_statistics(cells: Sequence[Cell]) -> None:
     for cell in cells:
         for key, task in cell.result.tasks.items():
             for name, metric in task.metrics.items():
-                same = (key, name, task.docs_sha256, metric.stderr_method)
+                same = (key, name, task.docs_sha256, metric.measure or metric.stderr_method)
                 together.setdefault(same, []).append(cell)
     for (key, name, documents, _), members in together.items():
         tables = [cell.items.root[key].metrics[name] for cell in members]
-        for cell, found in zip(members, statistics(tables, documents), strict=True):
+        measure = measure_of(members[0].result.tasks[key].metrics[name], tables[0])
+        for cell, found in zip(members, statistics(tables, documents, measure), strict=True):
             cell.statistics[key][name] = found
             _check_stderr(cell, key, name)
 

@@ -163,7 +163,7 @@ def _check_alike(cell: Cell, reference: Cell) -> None:
         _refuse_other(cell, reference, f"tasks.{key}.requests", *asked)
         _refuse_other(cell, reference, f"tasks.{key}.dataset", *_datasets(task, other))
         metrics = [t.metrics[task.representative] for t in (task, other)]
-        for field in ("direction", "unit", "stderr_method"):
+        for field in ("direction", "unit", "stderr_method", "measure"):
             where = f"tasks.{key}.metrics.{task.representative}.{field}"
             _refuse_other(cell, reference, where, *map(attrgetter(field), metrics))
 

@@ -75,7 +75,7 @@ def _task(a: Cell, b: Cell, key: str) -> TaskComparison:
     x, y = a.representative(key), b.representative(key)
     difference = stats.paired_difference(x, y)
     sign = 1 if metric.direction == "up" else -1
-    gains = sign * (item_scores(x.items) - item_scores(y.items))
+    gains = sign * (item_scores(x.items, x.measure) - item_scores(y.items, y.measure))
     return TaskComparison(
         task=key,
         metric=task.representative,

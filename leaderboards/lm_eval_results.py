@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.checks import check_items
+from lorafuse_bench.leaderboards.measures import fitting
 from lorafuse_bench.leaderboards.plausible import check_plausible
 from lorafuse_bench.leaderboards.reading import parsed, read_json, read_text
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, invalid
@@ -127,19 +128,22 @@ def empty_share(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _metric(name: str, task: SuiteTask, output: Mapping[str, Any], items: TaskItems) -> dict[str, Any]:
     owner = task.metrics[name]
-    found = statistic(items.metrics[name], items.docs_sha256())
+    up = output["higher_is_better"][owner][name]
+    unit = task.unit if name == task.metric else "fraction" if up else "loss"
+    measure = fitting(items.metrics[name], unit)
+    found = statistic(items.metrics[name], items.docs_sha256(), measure)
     theirs = output["results"][owner][f"{name},{_filter(task, owner)}"]
     if not math.isclose(found.value, theirs, rel_tol=1e-6, abs_tol=1e-9):
         raise LorafuseError(
             f"results.{owner}.{name}: lm-eval says {theirs}, the items make {found.value}. {_AGAIN}"
         )
-    up = output["higher_is_better"][owner][name]
     return {
         "value": found.value,
         "stderr": found.estimate().se,
-        "stderr_method": found.kind,
+        "stderr_method": measure.kind,
+        "measure": measure.name,
         "direction": "up" if up else "down",
-        "unit": task.unit if name == task.metric else "fraction" if up else "loss",
+        "unit": unit,
     }
 
 

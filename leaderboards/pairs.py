@@ -13,10 +13,11 @@ import numpy as np
 
 from lorafuse_bench.leaderboards.board import Board
 from lorafuse_bench.leaderboards.collect import Cell, Group
+from lorafuse_bench.leaderboards.measures import Array
 from lorafuse_bench.leaderboards.ranking import ability_draws
 from lorafuse_bench.leaderboards.ranks import difference_errors
 from lorafuse_bench.leaderboards.samples import item_scores
-from lorafuse_bench.leaderboards.stats import Array, Statistic
+from lorafuse_bench.leaderboards.stats import Statistic
 
 TIE = 1e-9  # scores closer than this are the same
 
@@ -79,6 +80,6 @@ def _wins(key: str, cells: Sequence[Cell]) -> Array:
     task = cells[0].result.tasks[key]
     sign = 1.0 if task.metrics[task.representative].direction == "up" else -1.0
     scores = np.array(
-        [sign * item_scores(cell.items.root[key].metrics[task.representative]) for cell in cells]
+        [sign * item_scores(x.items, x.measure) for x in (cell.representative(key) for cell in cells)]
     )
     return np.array([(mine > scores + TIE).sum(axis=1) for mine in scores])

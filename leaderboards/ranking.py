@@ -9,7 +9,8 @@ import numpy as np
 from lorafuse_bench.leaderboards import ranks, stats
 from lorafuse_bench.leaderboards.board import Pair, Ranking, Row
 from lorafuse_bench.leaderboards.collect import ORACLE, Group
-from lorafuse_bench.leaderboards.stats import Array, Statistic
+from lorafuse_bench.leaderboards.measures import Array
+from lorafuse_bench.leaderboards.stats import Statistic
 
 
 def ranked(group: Group, rows: Sequence[Row], counted: Collection[str]) -> tuple[list[Row], Ranking | None]:
@@ -71,7 +72,7 @@ def draws_of(statistics: Sequence[Statistic], stratum: str) -> Array:
     """(methods, draws) of one task; a corpus metric keeps those that its standard error came from."""
     if statistics[0].kind == "bootstrap":
         return np.stack([statistic.deviations for statistic in statistics])
-    return stats.resampled([statistic.items for statistic in statistics], stratum)
+    return stats.resampled([statistic.items for statistic in statistics], stratum, statistics[0].measure)
 
 
 def _ranking(methods: Sequence[Row], values: Array, found: ranks.Ranks) -> Ranking:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lorafuse_bench.leaderboards.stats import Array
+from lorafuse_bench.leaderboards.measures import Array
 
 LEVEL = 0.05
 

@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field, ValidationError
 
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.files import write_bytes
+from lorafuse_bench.leaderboards.measures import Array, Measure, fitting
 from lorafuse_bench.leaderboards.reading import MOST_TEXT, inflate
 from lorafuse_bench.leaderboards.schema import Result, Strict, invalid, read_result
-from lorafuse_bench.leaderboards.stats import Array, corpus_bleu
 
 SUFFIX = ".samples.jsonl.gz"
-PAIR, LABEL, BLEU = 2, 6, 10  # widths of per-item statistics: (sum, count), counts of a label, BLEU's
 
 
 class Sample(Strict):
@@ -144,21 +142,10 @@ def _output(response: Any) -> str | None:
     return response if isinstance(response, str) else None
 
 
-def item_scores(statistics: Any) -> Array:
-    """(n,) each item's score from its statistics.
-
-    Itself, a ratio, whether a label is right, or the (smoothed) BLEU of one sentence.
-    """
-    items = np.asarray(statistics, dtype=np.float64)
-    if items.ndim == 1:
-        return items
-    if items.shape[-1] == PAIR:
-        return np.asarray(items[:, 0] / np.maximum(items[:, 1], 1.0))  # an empty text has no loss
-    if items.shape[-1] == LABEL:
-        return np.asarray(items[:, 0] + items[:, 4])  # the table's diagonal
-    if items.shape[-1] == BLEU:
-        return corpus_bleu(items)
-    raise LorafuseError(f"items of {items.shape[-1]} statistics are of no known kind. Give 1, 2, 6 or 10.")
+def item_scores(items: Any, measure: Measure | None = None) -> Array:
+    """(n,) each item's score alone: itself, a ratio, whether a label is right, or the (smoothed) BLEU of a sentence."""
+    measure = measure or fitting(items)
+    return measure.per_item(measure.array(items))
 
 
 def side_by_side(cells: Mapping[str, Sequence[Sample]], task: str) -> list[Item]:

@@ -170,6 +170,11 @@ class Metric(Strict):
     stderr_method: Literal["mean", "ratio", "bootstrap"] = Field(
         description="mean: sd/sqrt(n); ratio: delta method of a ratio of sums; bootstrap: sd over resamples."
     )
+    measure: str | None = Field(
+        default=None,
+        description="Name of what its items are: mean, ratio, loss, bleu, mcc, or one of a package's; null in results"
+        " of version 1.",
+    )
     direction: Literal["up", "down"] = Field(description="up: larger is better; down: a loss.")
     unit: str = Field(description="fraction (0 to 1, a correlation from -1), nats/byte or nats/token.")
 

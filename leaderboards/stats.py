@@ -12,23 +12,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lorafuse_bench.errors import LorafuseError
-
-Array = npt.NDArray[np.float64]
-Kind = Literal["mean", "ratio", "bootstrap"]
+from lorafuse_bench.leaderboards.measures import MEAN, Array, Kind, Measure, fitting
 
 Z95 = 1.96
 BOOTSTRAP_DRAWS = 10_000
 BOOTSTRAP_SEED = 20250
 COUNTS_AT_ONCE = 1 << 20  # which bounds the memory
 GATE_LIMIT = 0.1
-BLEU_WIDTH = 10  # sys_len, ref_len, correct 1..4, total 1..4: sacrebleu's order
-MCC_WIDTH = 6  # right 0: wrote 0, wrote 1, wrote neither; right 1: the same three
 
 
 @dataclass(frozen=True)
@@ -41,13 +37,18 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A metric over one task's items: `value`, `deviations` (n,) or (draws,) as said above, and `items`."""
+    """A metric over one task's items: `value`, `deviations` (n,) or (draws,) as said above, and what it is of."""
 
     value: float
     deviations: Array
     scale: float
-    kind: Kind = "mean"
     items: Array = field(default_factory=lambda: np.empty(0))
+    measure: Measure = MEAN
+
+    @property
+    def kind(self) -> Kind:
+        """How the standard error was had."""
+        return self.measure.kind
 
     def spread(self, combination: Array) -> float | None:
         """Standard error of the quantity whose linearised deviations are `combination`."""
@@ -59,87 +60,46 @@ class Statistic:
         return Estimate(self.value, self.spread(self.deviations))
 
 
-def statistic(items: Sequence[float] | Sequence[Sequence[float]] | Array, stratum: str = "") -> Statistic:
-    """The statistic of per-item scores; the shape says which kind it is.
+def statistic(items: Any, stratum: str = "", measure: Measure | None = None) -> Statistic:
+    """The statistic of per-item scores under a measure; where none is named, under the one that their width says.
 
-    (n,): scores, the metric is their mean. (n, 2): numerators and denominators (nats and tokens), the
-    metric is the ratio of the sums. (n, 10): BLEU sufficient statistics, the metric is corpus BLEU on 0-1.
-    (n, 6): counts of a two-word label, the metric is their Matthews correlation.
     `stratum` names the documents: statistics of one stratum share their bootstrap draws, others do not.
     """
-    return statistics([items], stratum)[0]
+    return statistics([items], stratum, measure)[0]
 
 
-def statistics(
-    tables: Sequence[Sequence[float] | Sequence[Sequence[float]] | Array], stratum: str = ""
-) -> list[Statistic]:
+def statistics(tables: Sequence[Any], stratum: str = "", measure: Measure | None = None) -> list[Statistic]:
     """`statistic` of several methods' items on the same documents, all bootstrapped at once."""
-    arrays = [as_array(table) for table in tables]
-    corpus = [array for array in arrays if kind_of(array) == "bootstrap"]
-    draws = iter(_corpus_draws(corpus, stratum) if corpus else ())
-    return [_statistic(array, draws) for array in arrays]
+    measure = measure or fitting(tables[0])
+    arrays = [measure.array(table) for table in tables]
+    draws = _draws(arrays, stratum, measure) if measure.kind == "bootstrap" else [None] * len(arrays)
+    return [_statistic(array, measure, drawn) for array, drawn in zip(arrays, draws, strict=True)]
 
 
-def _statistic(array: Array, draws: Iterator[Array]) -> Statistic:
-    kind, value = kind_of(array), point(array)
-    if kind == "bootstrap":
-        return Statistic(value, next(draws), 1.0, kind, array)
+def _statistic(array: Array, measure: Measure, draws: Array | None) -> Statistic:
+    value = measure.point(array)
+    if draws is not None:
+        return Statistic(value, draws, 1.0, array, measure)
     scale = len(array) ** -0.5
-    if kind == "ratio":
+    if measure.kind == "ratio":
         deviations = (array[:, 0] - value * array[:, 1]) / array[:, 1].mean()
-        return Statistic(value, deviations, scale, kind, array)
-    return Statistic(value, array, scale, kind, array)
+        return Statistic(value, deviations, scale, array, measure)
+    return Statistic(value, array, scale, array, measure)
 
 
-def as_array(items: Sequence[float] | Sequence[Sequence[float]] | Array) -> Array:
-    """Items as an array of a known kind."""
-    try:
-        array = np.asarray(items, dtype=np.float64)
-    except ValueError:  # rows of different lengths
-        array = np.empty((0, 0, 0))
-    pairs = array.ndim == 2 and array.shape[1] == 2 and array[:, 1].sum() > 0
-    counts = array.ndim == 2 and array.shape[1] in _CORPUS
-    if len(array) and (array.ndim == 1 or pairs or counts):
-        return array
-    raise LorafuseError(
-        f"items of shape {array.shape} are no known kind. Give n scores, n (numerator, denominator) pairs,"
-        f" n rows of {BLEU_WIDTH} BLEU statistics or of {MCC_WIDTH} label counts, n >= 1."
-    )
-
-
-def kind_of(array: Array) -> Kind:
-    """How the standard error of such items is had."""
-    if array.ndim == 1:
-        return "mean"
-    return "ratio" if array.shape[1] == 2 else "bootstrap"
-
-
-def point(array: Array) -> float:
-    """The metric's value over all items."""
-    if array.ndim == 1:
-        return float(array.mean())
-    return float(_of_sums(array.sum(axis=0)))
-
-
-def _of_sums(sums: Array) -> Array:
-    """The metric of summed items `(..., 2)`, `(..., 6)` or `(..., 10)`."""
-    return sums[..., 0] / sums[..., 1] if sums.shape[-1] == 2 else _CORPUS[sums.shape[-1]](sums)
-
-
-def _corpus_draws(arrays: Sequence[Array], stratum: str) -> Array:
-    """(methods, draws): the corpus metric of every method in every bootstrap draw."""
+def _draws(arrays: Sequence[Array], stratum: str, measure: Measure) -> Array:
+    """(methods, draws): the metric of every method in every bootstrap draw."""
     if len(arrays[0]) == 1:  # one item never varies: leave one draw, so that its error is unknown, not 0
-        return np.array([[point(array)] for array in arrays])
-    return resampled(arrays, stratum)
+        return np.array([[measure.point(array)] for array in arrays])
+    return resampled(arrays, stratum, measure)
 
 
-def resampled(arrays: Sequence[Array], stratum: str) -> Array:
+def resampled(arrays: Sequence[Array], stratum: str, measure: Measure = MEAN) -> Array:
     """(methods, draws): every method's metric over resamples of the same documents, drawn alike for all."""
-    if kind_of(arrays[0]) == "mean":
+    if measure.width == 1:
         return resampled_sums(np.stack(arrays, axis=1), stratum).T / len(arrays[0])
-    width = arrays[0].shape[1]
-    sums = resampled_sums(np.hstack(arrays), stratum).reshape(BOOTSTRAP_DRAWS, len(arrays), width)
-    return np.stack([_of_sums(sums[:, i]) for i in range(len(arrays))])
+    sums = resampled_sums(np.hstack(arrays), stratum).reshape(BOOTSTRAP_DRAWS, len(arrays), measure.width)
+    return np.stack([measure.of_sums(sums[:, i]) for i in range(len(arrays))])
 
 
 def resampled_sums(table: Array, stratum: str) -> Array:
@@ -163,41 +123,6 @@ def bootstrap_counts(n: int, stratum: str = "") -> Iterator[npt.NDArray[np.intp]
         draws = min(step, BOOTSTRAP_DRAWS - start)
         picks = rng.integers(0, n, size=(draws, n)) + n * np.arange(draws)[:, None]
         yield np.bincount(picks.ravel(), minlength=draws * n).reshape(draws, n)
-
-
-def corpus_bleu(sums: Array) -> Array:
-    """Corpus BLEU on 0-1 of summed statistics `(..., 10)`: brevity penalty times geometric mean precision.
-
-    As sacrebleu's default: an order with no match counts as 1 / (2^k total), the k-th such order; no
-    match at all, or an order without any n-gram, gives 0.
-    """
-    system, reference = sums[..., 0], sums[..., 1]
-    correct, total = sums[..., 2:6], sums[..., 6:10]
-    missed = (correct == 0) & (total > 0)
-    smoothed = np.where(missed, 0.5 ** np.cumsum(missed, axis=-1), correct)
-    possible = np.asarray((total > 0).all(axis=-1) & (correct > 0).any(axis=-1))
-    precision = np.where(possible[..., None], smoothed / np.where(total > 0, total, 1.0), 1.0)
-    brevity = np.minimum(0.0, 1.0 - reference / np.where(system > 0, system, 1.0))
-    bleu = np.exp(brevity + np.log(precision).mean(axis=-1))
-    return np.asarray(np.where(possible, bleu, 0.0))
-
-
-def matthews(sums: Array) -> Array:
-    """Matthews correlation of summed counts `(..., 6)`; 0 where it is undefined (no answer varies).
-
-    With the table C (right, written), n its sum, p and t its column and row sums (Gorodkin, 2004, eq. 8):
-    (n tr C - p.t) / sqrt((n^2 - p.p) (n^2 - t.t)); "neither" is written but never right.
-    """
-    table = sums.reshape(*sums.shape[:-1], 2, 3)
-    written, right = table.sum(axis=-2), table.sum(axis=-1)
-    n = right.sum(axis=-1)
-    hits = table[..., 0, 0] + table[..., 1, 1]
-    covariance = n * hits - (written[..., :2] * right).sum(axis=-1)
-    spread = (n**2 - (written**2).sum(axis=-1)) * (n**2 - (right**2).sum(axis=-1))
-    return np.asarray(np.where(spread > 0, covariance / np.sqrt(np.where(spread > 0, spread, 1.0)), 0.0))
-
-
-_CORPUS = {BLEU_WIDTH: corpus_bleu, MCC_WIDTH: matthews}
 
 
 def paired_difference(x: Statistic, y: Statistic) -> Estimate:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lorafuse_bench.files import write_bytes, write_json
 from lorafuse_bench.leaderboards.layout import cell_path, items_path
+from lorafuse_bench.leaderboards.measures import fitting
 from lorafuse_bench.leaderboards.run_ids import run_id
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, write_cell
 from lorafuse_bench.leaderboards.stats import statistic
@@ -105,11 +106,12 @@ def items_of(suite: str, key: str, values: list[Any], loss: bool, hashed: Callab
 def task_of(key: str, held: TaskItems, loss: bool, changes: dict[str, Any]) -> dict[str, Any]:
     """The task's entry in the result, as its items make it."""
     ((name, values),) = held.metrics.items()
-    found = statistic(values, held.docs_sha256())
+    found = statistic(values, held.docs_sha256(), fitting(values, "nats/token" if loss else "fraction"))
     metric = {
         "value": found.value,
         "stderr": found.estimate().se,
         "stderr_method": found.kind,
+        "measure": found.measure.name,
         "direction": "down" if loss else "up",
         "unit": "nats/token" if loss else "fraction",
         **changes,

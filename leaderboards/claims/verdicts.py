@@ -18,8 +18,8 @@ from lorafuse_bench.leaderboards import ranks, stats
 from lorafuse_bench.leaderboards.board import Board, Leaderboard
 from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
 from lorafuse_bench.leaderboards.collect import ORACLE, Cell, Group
+from lorafuse_bench.leaderboards.measures import Array
 from lorafuse_bench.leaderboards.ranking import draws_of
-from lorafuse_bench.leaderboards.stats import Array
 
 Ruling = Literal["holds", "does not hold", "cannot be told", "not measured"]
 

@@ -50,13 +50,15 @@ CELLS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a loss of negative tokens": (
         {"one": [[1.0, -1.0], *[[1.0, 2.0]] * (N - 1)]},
         {"loss": ["one"]},
-        r"one\.metrics\.nll: a negative denominator",
+        r"one\.metrics\.nll: a denominator that is not positive",
     ),
     "more followed than asked": (
         {"one": [[3.0, 2.0], *[[1.0, 2.0]] * (N - 1)]},
         {"metric": {"unit": "fraction"}},
         r"one\.metrics\.\w+: a part larger than its whole",
     ),
+    "a measure of another width": ({}, {"metric": {"measure": "ratio"}}, r"metrics\.\w+: items of shape .* are not of"),
+    "a measure that nobody knows": ({}, {"metric": {"measure": "best"}}, r"metrics\.\w+: unknown measure 'best'"),
     "matches over totals": ({"two": bleu(c1=7)}, {}, r"two\.metrics\.bleu: more matches than"),
     "more 4-grams than 3-grams": ({"two": bleu(c3=2, c4=3)}, {}, r"two\.metrics\.bleu: more matches than"),
     "half a match": ({"two": bleu(c4=2.5)}, {}, r"two\.metrics\.bleu: a count that is no whole"),  # type: ignore[arg-type]

@@ -129,7 +129,7 @@ def test_an_altered_result_is_refused_by_field(
     [
         ([1.0, 0.0], "2 items, but"),
         ([1.0, 0.0, math.nan], r"items\.json\.gz: one\.metrics\.acc"),
-        ([[1.0], [0.0], [1.0]], "no known kind"),
+        ([[1.0], [0.0], [1.0]], "not of measure 'mean'"),
         ([[1.0], [0.0, 1.0], [1.0]], "no known kind"),
         (["good", "bad", "good"], r"one\.metrics\.acc"),
     ],
