@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -63,7 +63,8 @@ class Group:
         alone = any(cell.result.method.family == "adapters" for cell in cells) and not any(
             cell.result.experts for cell in cells
         )
-        return alone or of_oblivion(self.suite)
+        kept = cells[0].result.definition
+        return alone or (kept.kind == "oblivion" if kept else of_oblivion(self.suite))
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -153,6 +154,15 @@ def _check_stderr(cell: Cell, key: str, name: str) -> None:
         )
 
 
+def _expected(result: Result, known: Collection[str]) -> tuple[str, ...]:
+    """The suite's tasks in its order: as the result keeps it, as it is known here, or as the cells have them."""
+    if result.definition:
+        return result.definition.keys
+    if result.suite in catalogue.ours():
+        return tuple(suite_of(result.suite).tasks)
+    return tuple(key for key in result.suite.split("/") if key in known)
+
+
 def _group(cells: list[Cell], allow_limit: bool) -> Group:
     """The board of these cells, which must compare."""
     suite, zoo = _board_of(cells[0])
@@ -162,8 +172,7 @@ def _group(cells: list[Cell], allow_limit: bool) -> Group:
         if twin is not cell:
             raise LorafuseError(f"{cell.path}: method.label: the cell is also {twin.path}. Give only one.")
     known = {key for cell in cells for key in cell.result.tasks}
-    named = suite_of(suite).tasks if suite in catalogue.ours() else suite.split("/")
-    expected = tuple(key for key in named if key in known or "/" not in suite)
+    expected = _expected(cells[0].result, known)
     group = Group(suite, zoo, (*expected, *sorted(known.difference(expected))), by_seed)
     comparable.check(group, allow_limit)
     fill_statistics(cells)

@@ -38,6 +38,10 @@ def _base(result: Result) -> Any:
 
 # Field, how to read it, and what to do when two cells differ in it: of one board, one zoo, one row, two zoos.
 SAME_IN_BOARD: dict[str, tuple[Read, str]] = {
+    "definition": (
+        attrgetter("definition"),
+        "Build them apart: the suite was another when they ran, or run the older again.",
+    ),
     "data.source": (attrgetter("data.source"), "Build them apart: scores on different rows do not compare."),
     "limit": (
         attrgetter("limit"),

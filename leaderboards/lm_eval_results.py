@@ -22,7 +22,7 @@ from lorafuse_bench.leaderboards.checks import check_items
 from lorafuse_bench.leaderboards.measures import fitting
 from lorafuse_bench.leaderboards.plausible import check_plausible
 from lorafuse_bench.leaderboards.reading import parsed, read_json, read_text
-from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, invalid
+from lorafuse_bench.leaderboards.schema import Items, Result, SuiteRecord, TaskItems, invalid
 from lorafuse_bench.leaderboards.stats import statistic
 from lorafuse_bench.tasks.suites import Suite, SuiteTask, suites, task_key
 
@@ -187,6 +187,7 @@ def _read(path: Path, output: dict[str, Any]) -> tuple[Result, Items]:
         {key: task_of(suite, key, {**output, "samples": samples}, items.root[key]) for key in suite.tasks},
         **{name: info[name] for name in ("method", "zoo", "base", "experts", "routers", "environment")},
         suite=suite.name,
+        definition=SuiteRecord.of(suite),
         data={"source": data["source"], "splits": {}},
         limit=None if config["limit"] is None else math.ceil(config["limit"]),
         max_length=_max_length(config.get("model_args")) or info.get("max_length"),

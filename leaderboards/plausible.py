@@ -21,7 +21,7 @@ from lorafuse_bench.tasks.suites import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 
 if TYPE_CHECKING:
-    from lorafuse_bench.leaderboards.schema import Method, Result, Task
+    from lorafuse_bench.leaderboards.schema import Method, Result, SuiteRecord, Task
 
 BASE, ORACLE = "base", "oracle"
 REFERENCES = {BASE: "floor", ORACLE: "reference"}
@@ -64,6 +64,8 @@ def _problems(result: Result) -> Iterator[tuple[str, str]]:
     for key, task in result.tasks.items():
         yield from _of_task(f"tasks.{key}", task, result.limit)
     yield from _of_documents(result)
+    if result.definition:
+        yield from _of_definition(result, result.definition)
     with suppress(LorafuseError):  # a suite that nothing here knows says what it is itself
         yield from _of_suite(result, suite_of(result.suite))
 
@@ -143,6 +145,23 @@ def _of_suite(result: Result, suite: Suite) -> Iterator[tuple[str, str]]:
             if (metric.direction, metric.unit) != right:
                 said = f"{metric.direction}, {metric.unit}"
                 yield f"{where}.metrics.{name}.direction", f"'{said}', but it is '{', '.join(right)}'."
+
+
+def _of_definition(result: Result, definition: SuiteRecord) -> Iterator[tuple[str, str]]:
+    """The suite that a result keeps is the one that it was scored under."""
+    told = {task.key: task for task in definition.tasks}
+    for key, task in result.tasks.items():
+        if key not in told:
+            yield f"tasks.{key}", f"no task of the suite that the result keeps ({', '.join(told)})."
+            continue
+        said, metric = told[key], task.metrics[task.representative]
+        for field, is_, ought in (
+            ("representative", task.representative, said.metric),
+            (f"metrics.{task.representative}.direction", metric.direction, said.direction),
+            (f"metrics.{task.representative}.unit", metric.unit, said.unit),
+        ):
+            if is_ != ought:
+                yield f"tasks.{key}.{field}", f"'{is_}', but the suite that the result keeps has '{ought}'."
 
 
 def distinct(hashes: tuple[str, ...]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
 
@@ -18,6 +18,9 @@ from lorafuse_bench.leaderboards.layout import items_path as items_path
 from lorafuse_bench.leaderboards.layout import slug as slug
 from lorafuse_bench.leaderboards.plausible import check_place, check_plausible
 from lorafuse_bench.leaderboards.reading import inflate, parsed, read_bytes
+
+if TYPE_CHECKING:
+    from lorafuse_bench.tasks.suites import Suite
 
 RESULT_SCHEMA: Final = "lorafuse.result/2"
 READABLE = tuple(run_ids.IDENTITY)
@@ -179,6 +182,39 @@ class Metric(Strict):
     unit: str = Field(description="fraction (0 to 1, a correlation from -1), nats/byte or nats/token.")
 
 
+class SuiteTask(Strict):
+    """What a suite says of one of its tasks."""
+
+    key: str = Field(description="Task key.")
+    metric: str = Field(description="The metric that stands for it.")
+    direction: Literal["up", "down"] = Field(description="up: larger is better; down: a loss.")
+    unit: str = Field(description="Unit of that metric.")
+    chance: float | None = Field(default=None, description="What guessing scores; null where nothing does.")
+
+
+class SuiteRecord(Strict):
+    """The suite as it was when the cell was run, so that a board needs no other definition of it."""
+
+    kind: Literal["scored", "loss", "oblivion"] = Field(
+        description="scored: over the oracle; loss: all metrics are losses; oblivion: before and after."
+    )
+    source: str | None = Field(default=None, description="The paper it follows.")
+    tasks: tuple[SuiteTask, ...] = Field(description="Its tasks, in order.")
+
+    @classmethod
+    def of(cls, suite: Suite) -> SuiteRecord:
+        tasks = (
+            SuiteTask(key=key, metric=t.metric, direction=t.direction, unit=t.unit, chance=t.chance)
+            for key, t in suite.tasks.items()
+        )
+        return cls(kind=suite.kind, source=suite.source, tasks=tuple(tasks))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its task keys, in order."""
+        return tuple(task.key for task in self.tasks)
+
+
 class Request(Strict):
     """What one of lm-eval's tasks sent to the model, and how answers were taken."""
 
@@ -238,6 +274,9 @@ class Result(Strict):
     )
     run_id: Sha256 = Field(description="sha256 of all inputs: the same run again has the same id.")
     suite: str = Field(description="Name of the suite, such as mtl5.")
+    definition: SuiteRecord | None = Field(
+        default=None, description="The suite as it was run; null in results of version 1."
+    )
     method: Method = Field(description="The fusion method.")
     zoo: ZooId = Field(description="The zoo.")
     base: BaseId = Field(description="The base model.")

@@ -86,7 +86,7 @@ def cell(label: str, scores: Scores, **changes: Any) -> tuple[Result, Items]:
     if label == "base":
         fields["cost"] = {**FIELDS["cost"], "extra_parameters": 0}
     for name, change in changes.items():
-        fields[name] = (fields[name] or {}) | change if isinstance(change, dict) else change
+        fields[name] = (fields.get(name) or {}) | change if isinstance(change, dict) else change
     held = Items(items)
     return Result.of(held, **fields), held
 
@@ -98,7 +98,8 @@ def hash_of(documents: str, i: int) -> str:
 def items_of(suite: str, key: str, values: list[Any], loss: bool, hashed: Callable[[int], str]) -> TaskItems:
     """The task's items, of the metric that a suite of ours has, else of the one that their kind says."""
     name = "nll" if loss else "bleu" if isinstance(values[0], list) else "acc"
-    name = suite_of(suite).tasks[key].metric if suite in suite_names() else name
+    ours = suite_of(suite).tasks if suite in suite_names() else {}
+    name = ours[key].metric if key in ours else name
     hashes = [hashed(i) for i in range(len(values))]
     return TaskItems.model_validate({"doc_hashes": hashes, "metrics": {name: values}})
 

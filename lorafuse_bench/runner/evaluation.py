@@ -84,6 +84,7 @@ class Evaluation:
             },
             "environment": self.environment,
             "data": {"source": draft.data.source, "splits": splits(loaded)},
+            "definition": schema.SuiteRecord.of(suite),
             "tasks": _scores(suite, loaded, output, items),
         }
         known = draft.model_dump(mode="json", exclude={"schema_", "run_id", "items_sha256", *made})

@@ -26,6 +26,7 @@ NOT_COUNTED = {
     "items_sha256",
     "cost",
     "environment",
+    "definition",  # must be alike on a board; the tasks' own metrics count
     "num_fewshot",  # what was told; each task's few_shot says what it had
     "batch_size",  # changes no score
     "data.splits",  # docs_sha256 says which rows, whatever file held them
@@ -133,3 +134,26 @@ def test_batch_size_does_not_name_a_result_and_sampling_does() -> None:
     ):
         changed, _ = cell("moa", {"one": [1.0, 0.0]}, task={"requests": {"one": request | change}})
         assert changed.run_id != one.run_id, change
+
+
+def test_a_board_follows_the_suite_that_its_results_keep(tmp_path: Path) -> None:
+    """A suite that nothing here knows: its order, its kind, and a task that is missing are known all the same."""
+    task = {"metric": "acc", "direction": "up", "unit": "fraction"}
+    kept = {"kind": "scored", "tasks": [{"key": key, **task} for key in ("two", "one", "three")]}
+    suite: dict[str, Any] = {"suite": "theirs", "definition": kept}
+    for label, score in (("base", 0.0), ("oracle", 1.0)):
+        write(tmp_path, label, dict.fromkeys(("one", "two", "three"), [score] * 4), **suite)
+    write(tmp_path, "svd", dict.fromkeys(("one", "two"), [1.0, 0.0] * 2), **suite)
+    (board,) = build([tmp_path]).boards
+    assert [column.task for column in board.columns] == ["two", "one", "three"]
+    assert next(row for row in board.rows if row.label == "svd").note == "incomplete 2/3"
+    oblivion = {**suite, "suite": "after", "definition": {**kept, "kind": "oblivion"}}
+    write(tmp_path, "base", dict.fromkeys(("one", "two", "three"), [1.0] * 4), **oblivion)
+    assert [board.oblivion for board in build([tmp_path]).boards] == [True, False]
+    wrong = {**kept, "tasks": [{**entry, "metric": "f1"} for entry in kept["tasks"]]}
+    with pytest.raises(LorafuseError, match=r"tasks\.one\.representative: 'acc', but the suite .* has 'f1'"):
+        write(tmp_path, "ties", {"one": [1.0]}, suite="theirs", definition=wrong)
+    other = {**kept, "source": "another paper"}
+    write(tmp_path, "ties", dict.fromkeys(("one", "two"), [1.0] * 4), suite="theirs", definition=other)
+    with pytest.raises(LorafuseError, match=r"definition\.source: 'another paper', but"):
+        build([tmp_path])
