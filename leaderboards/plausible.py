@@ -140,11 +140,10 @@ def _of_suite(result: Result, suite: Suite) -> Iterator[tuple[str, str]]:
         ours = suite.tasks[key]
         if main != ours.metric:
             yield f"{where}.representative", f"'{main}', but in suite {result.suite} it is '{ours.metric}'."
-        for name, metric in task.metrics.items():
-            right = (ours.direction, ours.unit) if name == ours.metric else ("up", "fraction")
-            if (metric.direction, metric.unit) != right:
-                said = f"{metric.direction}, {metric.unit}"
-                yield f"{where}.metrics.{name}.direction", f"'{said}', but it is '{', '.join(right)}'."
+            continue
+        said, right = (f"{x.direction}, {x.unit}" for x in (task.metrics[main], ours))
+        if said != right:
+            yield f"{where}.metrics.{main}.direction", f"'{said}', but it is '{right}'."
 
 
 def _of_definition(result: Result, definition: SuiteRecord) -> Iterator[tuple[str, str]]:
