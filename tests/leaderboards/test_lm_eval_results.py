@@ -19,7 +19,7 @@ from lorafuse_bench.leaderboards.verify import verify
 
 DATE = "2026-01-02T03-04-05.678901"
 METRICS = {
-    "lorafuse_cnn_dailymail": ("rouge1", "rougeL"),
+    "lorafuse_cnn_dailymail": ("rouge1", "rouge2", "rougeL"),
     "lorafuse_wmt14_en_de": ("bleu",),
     "lorafuse_squad": ("em", "f1"),
     "lorafuse_sst2": ("acc",),
