@@ -216,12 +216,14 @@ def provenance(task: Any) -> dict[str, str]:
     """Split to the files or the hub's revision that served it, of any task of lm-eval's."""
     if hasattr(task.dataset, "provenance"):
         return dict(task.dataset.provenance)
+    given = (task.config.dataset_kwargs or {}).get("data_files")
     found = {}
     for split, rows in task.dataset.items():
-        addresses = sorted(rows.info.download_checksums or {})
-        commits = {commit for address in addresses if (commit := hub_commit(address))}
-        names = [f"{task.config.dataset_path}@{commit}" for commit in sorted(commits)]
-        found[split] = ", ".join(names or [Path(address).name for address in addresses]) or "not known"
+        commits = {hub_commit(address) for address in rows.info.download_checksums or ()} - {None}
+        files = given.get(split) if isinstance(given, Mapping) else given
+        listed = [files] if isinstance(files, str) else files or []
+        names = [f"{task.config.dataset_path}@{commit}" for commit in sorted(map(str, commits))]
+        found[split] = ", ".join(names or [Path(file).name for file in listed]) or "not known"
     return found
 
 

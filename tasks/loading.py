@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import lm_eval.api.task
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
 
@@ -70,6 +71,13 @@ def _check(key: str, metric: str, direction: str, task: Any) -> None:
     if metric not in up:
         raise LorafuseError(
             f"task '{key}' reports no '{metric}', but {', '.join(up)}. Name another metric for it."
+        )
+    theirs = (
+        type(task).process_results is ConfigurableTask.process_results and not task.config.process_results
+    )
+    if theirs and task._metric_fn_list.get(metric) is None:
+        raise LorafuseError(
+            f"task '{key}': lm-eval knows no metric '{metric}'. Correct the name in its metric_list."
         )
     if up[metric] is not None and up[metric] is not (direction == "up"):
         raise LorafuseError(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lorafuse_bench.cli._numbers import MAX_SEED, above_zero, share
+from lorafuse_bench.cli.run import IncludePath
 
 app = typer.Typer(
     help="Train LoRA experts, routers and multi-task adapters into a zoo.", no_args_is_help=True
@@ -59,10 +60,13 @@ class Training(StrEnum):
 
 @app.command()
 def experts(
-    suite: Annotated[str, typer.Option(help="One expert is trained for each task of this suite.")],
+    suite: Annotated[
+        str, typer.Option(help="One expert is trained for each task of this suite; a name or a YAML file.")
+    ],
     base: Annotated[str, typer.Option(help="A model folder or a hub id, such as Qwen/Qwen2-0.5B.")],
     out: Out,
     data: Data = None,
+    include_path: IncludePath = None,
     learning_rate: Annotated[
         float, typer.Option(callback=above_zero, help="Peak learning rate, after the warm-up.")
     ] = 1e-4,
@@ -109,12 +113,15 @@ def experts(
     an interrupted expert from its last checkpoint.
     """
     from lorafuse_bench.cli import _next
+    from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.training.experts import train_experts
     from lorafuse_bench.training.settings import ExpertSettings
 
-    keys = tuple(suite_of(suite).tasks)
+    catalogue.include(include_path or ())
+    asked = suite_of(suite)
+    suite, keys = asked.name, tuple(asked.tasks)
     settings = ExpertSettings(
         learning_rate=learning_rate,
         decay=schedule.value,
@@ -159,6 +166,7 @@ def router(
     ] = None,
     base: Annotated[str | None, typer.Option(help="Refuse to start unless this is the zoo's base.")] = None,
     data: Data = None,
+    include_path: IncludePath = None,
     pool: Annotated[
         Pool, typer.Option(help="What a router reads: the last prompt token or the prompt's mean.")
     ] = Pool.last,
@@ -190,11 +198,13 @@ def router(
     """Train MoA's routers for all experts of a zoo and write them into it."""
     from lorafuse_bench.cli import _next
     from lorafuse_bench.fusion.routing.moa import Moa
+    from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.training.joint import JointSettings, train_joint
     from lorafuse_bench.training.routers import RouterSettings, check_zoo, train_router
     from lorafuse_bench.zoo.manifest import Zoo
 
     zoo = Zoo.open(out)
+    catalogue.include(include_path or ())
     check_zoo(zoo, suite, base)
     if training is Training.joint:
         joint = JointSettings(
@@ -239,6 +249,7 @@ def adapter(
         typer.Option(help="A model folder, a hub id, or mini; by default that of the zoo at --out."),
     ] = None,
     data: Data = None,
+    include_path: IncludePath = None,
     learning_rate: Annotated[
         float, typer.Option(callback=above_zero, help="Learning rate between warm-up and decay.")
     ] = 3e-4,
@@ -261,6 +272,7 @@ def adapter(
     from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
+    from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.training.adapters import train_adapter
@@ -269,7 +281,9 @@ def adapter(
     from lorafuse_bench.zoo.manifest import Zoo
 
     writable(out)
-    keys = tuple(suite_of(suite).tasks)
+    catalogue.include(include_path or ())
+    asked = suite_of(suite)
+    suite, keys = asked.name, tuple(asked.tasks)
     chosen = registry.parse(method)
     if not isinstance(chosen, TrainedAdapter):
         known = [name for name, cls in registry.methods().items() if issubclass(cls, TrainedAdapter)]

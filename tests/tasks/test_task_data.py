@@ -156,8 +156,9 @@ def test_the_hub_is_asked_for_the_right_split_and_renders_the_same(
     monkeypatch.setattr(data, "load_dataset", hub)
     local, remote = (load_task(f"lorafuse_{key}", source) for source in (str(handmade_data), "hub"))
     dataset, _, name = folder.partition("/")
-    assert calls == [(dataset.replace("__", "/"), None if name == "default" else name, None, evaluation)]
-    assert list(remote.dataset.provenance.values()) == [f"{dataset.replace('__', '/')}@main"]
+    pinned = remote.config.dataset_kwargs["dataset"].get("revision")
+    assert calls == [(dataset.replace("__", "/"), None if name == "default" else name, pinned, evaluation)]
+    assert list(remote.dataset.provenance.values()) == [f"{dataset.replace('__', '/')}@{pinned or 'main'}"]
     for ours, theirs in zip(local.test_docs(), remote.test_docs(), strict=True):
         assert local.doc_to_text(ours) == remote.doc_to_text(theirs)
         assert local.doc_to_target(ours) == remote.doc_to_target(theirs)

@@ -1,0 +1,210 @@
+"""Tasks that nothing here knows, by their own names: multiple choice, generation and rolling log-likelihood."""
+
+from __future__ import annotations
+
+import math
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pyarrow.parquet as parquet
+import pytest
+from datasets import Dataset
+from lm_eval.tasks import TaskManager
+from tiny import tiny_zoo
+from typer.testing import CliRunner
+
+from lorafuse_bench.cli import app
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.schema import read_cell
+from lorafuse_bench.tasks import catalogue
+from lorafuse_bench.tasks.loading import load_tasks
+from lorafuse_bench.tasks.rows import training_rows
+from lorafuse_bench.tasks.suites import suite, task
+
+CHOOSE = """
+task: choose
+dataset_path: csv
+dataset_kwargs: {{data_files: {{train: {0}/train.csv, test: {0}/test.csv}}}}
+output_type: multiple_choice
+training_split: train
+test_split: test
+fewshot_split: train
+num_fewshot: 1
+doc_to_text: "{{{{question}}}}?"
+doc_to_choice: ["no", "yes"]
+doc_to_target: label
+"""
+WRITE = r"""
+task: write
+description: "Copy. "
+dataset_path: my/words
+dataset_name: short
+output_type: generate_until
+training_split: train
+validation_split: validation
+doc_to_text: "{{word}}"
+doc_to_target: "{{word}}"
+generation_kwargs: {until: ["\n"], max_gen_toks: 4}
+filter_list:
+  - {name: raw, filter: [{function: take_first}]}
+  - {name: lower, filter: [{function: lowercase}, {function: take_first}]}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true, ignore_case: true}
+"""
+ROLL = """
+task: roll
+dataset_path: my/words
+dataset_name: short
+output_type: loglikelihood_rolling
+test_split: validation
+doc_to_text: ""
+doc_to_target: "{{word}}"
+"""
+MINE = """
+group: mine
+task: [choose, write, roll]
+metadata: {version: 1, lorafuse: {tasks: {choose: {chance: 1/2}, write: {filter: lower}}}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Task files, a CSV and a data directory; the variable is put back after the test."""
+    monkeypatch.setenv(catalogue.VARIABLE, "")
+    monkeypatch.delenv("LORAFUSE_DATA", raising=False)
+    for split, rows in (("train", "a,1\nb,0\n"), ("test", "c,1\nd,0\ne,0\n")):
+        (tmp_path / f"{split}.csv").write_text(f"question,label\n{rows}")
+    words = tmp_path / "data" / "my__words" / "short"
+    words.mkdir(parents=True)
+    for split in ("train", "validation"):
+        parquet.write_table(
+            Dataset.from_dict({"word": [f"{split} é", "two"]}).data.table, words / f"{split}.parquet"
+        )
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for name, text in (("choose", CHOOSE.format(tmp_path)), ("write", WRITE), ("roll", ROLL), ("mine", MINE)):
+        (tasks / f"{name}.yaml").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def included(folder: Path) -> Path:
+    catalogue.include([folder / "tasks"])
+    return folder
+
+
+def run(folder: Path, zoo: Path, *arguments: str) -> Any:
+    fixed = ["--zoo", str(zoo), "--data", str(folder / "data"), "--out", str(folder / "out")]
+    return CliRunner().invoke(app, ["run", *fixed, "--experts", "sst2,mnli", "--batch-size", "4", *arguments])
+
+
+def test_both_routes_run_all_three_kinds_with_the_same_scores(folder: Path) -> None:
+    zoo = tiny_zoo(folder / "zoo", experts=2).root
+    done = run(folder, zoo, "--methods", "mu", "--suites", "mine", "--include-path", str(folder / "tasks"))
+    assert done.exit_code == 0, done.output
+    result, items = read_cell(next((folder / "out" / "mine").rglob("mu.json")))
+    assert {key: found.representative for key, found in result.tasks.items()} == {
+        "choose": "acc",
+        "write": "exact_match",
+        "roll": "bits_per_byte",
+    }
+    assert [result.tasks[key].few_shot for key in ("choose", "write", "roll")] == [1, 0, 0]
+    assert (
+        result.tasks["choose"].dataset.split == "test" and result.tasks["write"].dataset.split == "validation"
+    )
+    assert result.data.splits["choose"] == {"train": "train.csv", "test": "test.csv"}
+    assert result.data.splits["write"]["validation"] == "validation.parquet"
+    assert (result.tasks["roll"].metrics["bits_per_byte"].direction, result.tasks["choose"].n) == ("down", 3)
+    assert set(result.tasks["roll"].metrics) == {"bits_per_byte"}, "perplexities are functions of it"
+    bits, size = items.root["roll"].metrics["bits_per_byte"][0]  # type: ignore[misc]
+    assert size == len("validation é".encode()) and bits > 0
+
+    model_args = {"method": "mu", "zoo": str(zoo), "data": str(folder / "data"), "experts": "sst2/mnli"}
+    manager = TaskManager(include_defaults=False, include_path=str(folder / "tasks"), metadata=model_args)
+    stock = lm_eval.simple_evaluate(
+        "lorafuse", model_args, tasks=["choose", "write", "roll"], task_manager=manager, device="cpu", bootstrap_iters=0
+    )  # fmt: skip
+    assert stock is not None
+    for key, column in (
+        ("choose", "acc,none"),
+        ("write", "exact_match,lower"),
+        ("roll", "bits_per_byte,none"),
+    ):
+        ours = result.tasks[key].metrics[column.partition(",")[0]].value
+        assert math.isclose(stock["results"][key][column], ours, rel_tol=1e-4, abs_tol=1e-6), key
+
+
+def test_training_rows_are_what_evaluation_asks(included: Path) -> None:
+    source = str(included / "data")
+    assert [(row.prompt, row.target) for row in training_rows("choose", source)] == [
+        ("a?", " yes"),
+        ("b?", " no"),
+    ]
+    assert training_rows("write", source)[0].prompt == "Copy. train é"
+    with pytest.raises(LorafuseError, match="no .*my__words/short/test.parquet|'roll' has no split|train"):
+        training_rows("roll", source, split="test")
+
+
+def test_a_suite_files_own_folder_is_searched(folder: Path) -> None:
+    found = suite(str(folder / "tasks" / "mine.yaml"))
+    assert found.tasks["choose"].chance == 0.5 and found.tasks["write"].filter == "lower"
+    assert task("roll").metric == "bits_per_byte"
+
+
+def test_lm_evals_own_task_reads_the_mini_worlds_rows() -> None:
+    loaded = load_tasks(suite("arc_easy"), "mini")["arc_easy"]
+    assert loaded.dataset.provenance["test"] == "generated, world 0"
+    assert training_rows("arc_easy", "mini", limit=1)[0].prompt.startswith("Question: ")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("choose", ("test.csv", "nowhere.csv"), "task 'choose' cannot be loaded"),
+        ("write", ("my/words", "my/wrods"), "my__wrods/short: this data source lacks the dataset"),
+        ("write", ("lowercase", "lowercas"), "task 'write' cannot be loaded|suite 'write'"),
+        ("write", ("exact_match", "exact_mach"), "task 'write': lm-eval knows no metric 'exact_mach'"),
+    ],
+)
+def test_a_task_that_does_not_load_is_named_in_one_line(
+    included: Path, file: str, change: tuple[str, str], message: str
+) -> None:
+    path = included / "tasks" / f"{file}.yaml"
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(LorafuseError, match=message) as found:
+        load_tasks(suite(file), str(included / "data"))
+    assert "\n" not in str(found.value)
+
+
+def test_a_task_without_test_rows_is_refused(included: Path) -> None:
+    (included / "test.csv").write_text("question,label\n")
+    with pytest.raises(LorafuseError, match="task 'choose'.* (no rows to evaluate|cannot be loaded)"):
+        load_tasks(suite("choose"), str(included / "data"))
+
+
+def test_a_packages_tasks_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder / "lorafuse_third_party"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "theirs.yaml").write_text("group: theirs\ntask: [lorafuse_sst2]\nmetadata: {lorafuse: {}}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    entry = EntryPoint("theirs", "lorafuse_third_party", catalogue.ENTRY_POINTS)
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: [entry])
+    catalogue.packaged.cache_clear()
+    try:
+        assert list(suite("theirs").tasks) == ["sst2"]
+        assert (
+            "theirs" in TaskManager(include_defaults=False, include_path=list(catalogue.places())).all_groups
+        )
+        broken = EntryPoint("theirs", "lorafuse_no_such", catalogue.ENTRY_POINTS)
+        monkeypatch.setattr(catalogue, "entry_points", lambda group: [broken])
+        catalogue.packaged.cache_clear()
+        with pytest.raises(
+            LorafuseError, match=r"entry point 'theirs' \(lorafuse_no_such\).*Repair or uninstall"
+        ):
+            suite("theirs")
+    finally:
+        monkeypatch.undo()
+        catalogue.packaged.cache_clear()
