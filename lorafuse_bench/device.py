@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 from lorafuse_bench.errors import LorafuseError, unknown
+from lorafuse_bench.files import read_json
 
 AUTO = "auto"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -75,7 +75,7 @@ def cpu_has_bfloat16() -> bool:
 def stored_dtype(folder: str | Path) -> torch.dtype:
     """The type a checkpoint's weights are stored in: as its config.json says, else that of its first float tensor."""
     path = Path(folder) / "config.json"
-    config = json.loads(path.read_text()) if path.is_file() else {}
+    config = read_json(path, "Save the base again with save_pretrained.") if path.is_file() else {}
     named = config.get("dtype") or config.get("torch_dtype")
     if named in DTYPES:
         return DTYPES[named]

@@ -4,6 +4,7 @@ what is wrong with them, and hashed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ from typing import Any
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.locks import UNFINISHED, same_file, sweep, try_lock
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FREE_SPACE = "Free some space; the same command goes on from what is finished."
 _JSON_DEPTH = 64
 _JSON_BYTES = 256 * 2**20
 
@@ -152,7 +155,8 @@ def _writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise LorafuseError(f"cannot write {path}: {reason}. Choose a folder you can write to.") from error
+        remedy = FREE_SPACE if error.errno in NO_SPACE else "Choose a folder you can write to."
+        raise LorafuseError(f"cannot write {path}: {reason}. {remedy}") from error
 
 
 def _temporary_file(path: Path) -> tuple[int, Path]:

@@ -7,6 +7,7 @@ import sys
 from types import TracebackType
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import FREE_SPACE
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -34,11 +35,11 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, LorafuseError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _REMEDIES:
-        path = str(error.filename or "a file")
+        path = str(error.filename or "a file that is read or written")
         shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
         return f"{shown}: {error.strerror}. {_REMEDIES[error.errno]}"
     if any(words in str(error) for words in _NO_SPACE):
-        return f"a file cannot be written: no space is left. {_REMEDIES[errno.ENOSPC]}"
+        return f"a file cannot be written: no space is left. {FREE_SPACE}"
     return None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,17 @@ class LorafuseLM(HFLM):
         absent = str(device).startswith("cuda") and not torch.cuda.is_available()
         asked = str(model_options.pop("dtype", None) or AUTO).removeprefix("torch.")
         compute = Compute.of("cpu" if absent else device or AUTO, asked, folder)
-        super().__init__(
-            pretrained=str(folder),
-            batch_size=batch_size,
-            device=str(compute.device),
-            dtype=compute.dtype,
-            truncation=False,
-            **model_options,
-        )
+        with _loading(folder):
+            super().__init__(
+                pretrained=str(folder),
+                batch_size=batch_size,
+                device=str(compute.device),
+                dtype=compute.dtype,
+                truncation=False,
+                **model_options,
+            )
+        if not self.tok_encode("a"):
+            raise LorafuseError(f"the base in {folder} has no tokenizer. Save its tokenizer there.")
         if self.max_length < LEAST:
             raise LorafuseError(
                 f"a length of {self.max_length} tokens holds no prompt and its answer. Set max_length to {LEAST}"
@@ -299,3 +303,15 @@ class LorafuseLM(HFLM):
 
     def _rows(self) -> int:
         return _AUTO_BATCH if self.batch_size == "auto" else int(self.batch_size)
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Whatever transformers raises for a folder that is no whole model, in one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")
+        raise LorafuseError(
+            f"the base in {folder} cannot be loaded: {reason}. Repair it, or name another base."
+        ) from error

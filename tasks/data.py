@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset, concatenate_datasets, load_dataset
-from pyarrow import parquet
+from pyarrow import parquet, types
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks import quiet  # noqa: F401  its import sets the filters
@@ -25,6 +25,13 @@ MINI = "mini"
 VARIABLE = "LORAFUSE_DATA"
 TRAIN = "train"
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
+# Columns of the hub's datasets that hold lists or fields; every other one holds single values.
+_NESTED = frozenset(
+    {
+        *("answers", "choices", "conversations", "endings", "instruction_id_list", "kwargs", "test_list"),
+        "translation",
+    }
+)
 
 
 class Source(NamedTuple):
@@ -140,9 +147,15 @@ class Splits(Mapping[str, Dataset]):
         if len(rows) == 0:
             raise LorafuseError(f"{where}: no rows. Replace the file, or choose another data source.")
         for column in self.dataset.columns:
-            if empty := rows.data.column(column).null_count:
+            held = rows.data.column(column)
+            if held.null_count:
                 raise LorafuseError(
-                    f"{where}: column '{column}' is null in {empty} rows. Fill or remove them."
+                    f"{where}: column '{column}' is null in {held.null_count} rows. Fill or remove them."
+                )
+            if types.is_nested(held.type) != (column in _NESTED):
+                due = "lists or fields" if column in _NESTED else "single values"
+                raise LorafuseError(
+                    f"{where}: column '{column}' is of type {held.type}, and {due} are due. Give it the hub's type."
                 )
         return rows
 

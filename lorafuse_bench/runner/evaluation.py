@@ -15,6 +15,7 @@ from lm_eval import evaluate
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.identity import environment, routers
 from lorafuse_bench.leaderboards import schema
 from lorafuse_bench.leaderboards.lm_eval_results import filtered, items_of, task_of
@@ -56,8 +57,7 @@ class Evaluation:
             self._use(pool)
         for cell in cells:
             if "router" in cell.method.needs:
-                self._use(cell.pool)
-                self.lm.use(cell.method)
+                self._try(cell)
 
     def run(self, cell: Cell, draft: schema.Result, watcher: Watcher) -> Path:
         """Evaluate a cell and write its result and items; `draft` is what is known of it before."""
@@ -91,6 +91,14 @@ class Evaluation:
         result = schema.Result.of(items, **known, **made)
         write_samples(cell.path, _texts(suite, samples))
         return schema.write_cell(self.plan.out, result, items)
+
+    def _try(self, cell: Cell) -> None:
+        """Route one token: the router must be there and know the experts."""
+        self._use(cell.pool)
+        self.lm.use(cell.method)
+        token = torch.tensor([[self.lm.eot_token_id]], device=self.lm.device)
+        length = torch.ones(1, dtype=torch.long, device=self.lm.device)
+        self.lm.fused.select(Prompts(token, length, tuple(self.suites[cell.suite].tasks)[:1]))
 
     def _use(self, pool: ExpertPool) -> None:
         self.lm.fused = FusedModel.of(self.lm.fused, pool)
