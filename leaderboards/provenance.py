@@ -12,6 +12,10 @@ MANY_EMPTY = 0.05
 """Share of empty answers that a board's caption names."""
 
 
+MEASURED = 100
+"""Items of a task from which the standard error of a share is at most .05."""
+
+
 def replicate_of(seed: int, reference: Cell) -> Replicate:
     result = reference.result
     return Replicate(
@@ -55,10 +59,7 @@ def caption(
     items = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
     parts = [note.strip()] if note.strip() else []
     if provenance.limit is not None:
-        parts.append(
-            f"LIMITED RUN: only the first {provenance.limit} items of each task were scored;"
-            " a check that things run, not a measurement."
-        )
+        parts.append(_limited(provenance.limit))
     parts.append(
         f"Suite {group.suite} on zoo {group.zoo}, {_counted(len(seeds), 'seed')}"
         f" ({', '.join(map(str, seeds))});"
@@ -105,6 +106,11 @@ def protocols(suite: str) -> Iterator[str]:
             by_protocol.setdefault(table.protocol, []).append(f"{table.paper}, {table.table}")
     for protocol, tables in by_protocol.items():
         yield f"Another protocol ({'; '.join(tables)}): {protocol}"
+
+
+def _limited(limit: int) -> str:
+    said = f"LIMITED RUN: only the first {limit} items of each task were scored"
+    return f"{said}." if limit >= MEASURED else f"{said}; a check that things run, not a measurement."
 
 
 def _over_the_oracle(columns: tuple[Column, ...]) -> Iterator[str]:

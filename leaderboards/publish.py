@@ -25,7 +25,9 @@ class Upload:
     size: int
 
 
-def pack(paths: Iterable[str | Path], folder: str | Path, caption: str) -> Leaderboard:
+def pack(
+    paths: Iterable[str | Path], folder: str | Path, caption: str, allow_limit: bool = False
+) -> Leaderboard:
     """Write a published folder: `results/` (scores and hashes), `caption.md`, and the board they make.
 
     Results of lm-eval are rewritten as ours: their own files hold documents. Texts stay behind, and the
@@ -35,12 +37,12 @@ def pack(paths: Iterable[str | Path], folder: str | Path, caption: str) -> Leade
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise LorafuseError(f"{folder}: not empty. Name a new folder, so that nothing old stays in it.")
-    for group in collect(paths):
+    for group in collect(paths, allow_limit):
         for members in group.cells.values():
             for cell in members.values():
                 write_cell(folder / RESULTS, cell.result, cell.items, hashes_apart=True)
     write_text(folder / CAPTION, caption.strip() + "\n")
-    leaderboard = build([folder / RESULTS], note=caption_of(folder))
+    leaderboard = build([folder / RESULTS], allow_limit, caption_of(folder))
     write_leaderboard(folder / BOARD, leaderboard)
     return leaderboard
 

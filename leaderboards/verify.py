@@ -60,7 +60,7 @@ def _result_problems(path: Path, files: list[Path]) -> Iterator[str]:
         return
     # A folder of published boards holds several grids, each of which compares within itself.
     for grid in sorted({_grid(path, file) for file in files}):
-        problem = _problem(lambda grid=grid: collect([grid]))  # type: ignore[misc]
+        problem = _problem(lambda grid=grid: collect([grid], _limited(grid.parent)))  # type: ignore[misc]
         if problem:
             yield problem
 
@@ -71,6 +71,17 @@ def _grid(path: Path, file: Path) -> Path:
         parent for parent in file.parents if (parent.parent / BOARD).is_file() and parent.name == RESULTS
     ]
     return inside[-1] if inside else path
+
+
+def _limited(folder: Path) -> bool:
+    """Whether the board of a published folder says that it is of limited runs."""
+    if not (folder / BOARD).is_file():
+        return False
+    try:
+        boards = read_leaderboard(folder / BOARD).boards
+    except LorafuseError:  # said of the board itself
+        return False
+    return any(board.provenance.limit is not None for board in boards)
 
 
 def _problem(check: Callable[[], object]) -> str | None:
@@ -101,7 +112,7 @@ def _board_problems(board: Path, alone: bool) -> Iterator[str]:
             yield f"{folder / RESULTS}: missing: a published board stands on its results. Add them."
         return
     try:
-        rebuilt = build([folder / RESULTS], note=caption_of(folder))
+        rebuilt = build([folder / RESULTS], _limited(folder), caption_of(folder))
     except LorafuseError as error:
         yield str(error)
         return

@@ -128,11 +128,14 @@ def pack(
     results: Annotated[list[Path], typer.Argument(help="Folders of `lorafuse run`, or of lm_eval.")],
     out: Annotated[Path, typer.Option(help="The new folder.")],
     caption: Annotated[str, typer.Option(help="What a reader must know; it opens the captions.")],
+    allow_limit: Annotated[
+        bool, typer.Option("--allow-limit", help="Take results of limited runs; the board then says so.")
+    ] = False,
 ) -> None:
     """Pack results and their board into a folder that others can check: scores and hashes, no documents."""
     from lorafuse_bench.leaderboards.publish import pack as pack_folder
 
-    print_boards(pack_folder(results, out, caption))
+    print_boards(pack_folder(results, out, caption, allow_limit))
     typer.echo(f"packed: {out}. Check it with: lorafuse leaderboard verify {out}")
 
 

@@ -129,6 +129,16 @@ def packed(tmp_path: Path) -> Path:
     return tmp_path / "packed"
 
 
+def test_limited_results_are_packed_when_told_to_and_verify(tmp_path: Path) -> None:
+    for label, score in (("base", 0.0), ("oracle", 1.0)):
+        write(tmp_path / "results", label, {"one": [score] * 120}, limit=120)
+    with pytest.raises(LorafuseError, match="limit: 120"):
+        pack([tmp_path / "results"], tmp_path / "refused", "No.")
+    board = pack([tmp_path / "results"], tmp_path / "packed", "First rows.", allow_limit=True).boards[0]
+    assert "only the first 120 items of each task were scored." in board.caption
+    assert verify(tmp_path / "packed").problems == ()
+
+
 def test_hashes_of_documents_are_packed_once(packed: Path) -> None:
     kept = sorted((packed / "results" / "documents").iterdir())
     assert len(kept) == 2  # tasks, not cells
