@@ -8,8 +8,10 @@ from lorafuse_bench import runner
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards import schema
 
-NEAR_ZERO = 0.1
-"""A base that has only read scores this at most: overlap with a text costs it nothing, a label is never written."""
+NEAR_ZERO = {"bleu": 0.15}
+"""A base that has only read scores this at most. After an empty line it repeats words of its prompt, and BLEU counts
+those that a paraphrase shares with it: .10 of `paws` on 200 rows, since what follows an empty line is read."""
+OTHERWISE_NEAR_ZERO = 0.1
 KNOWN = {"bleu": 0.8}
 OTHERWISE_KNOWN = 0.9
 
@@ -25,7 +27,7 @@ def shortcomings(zoo: Path, out: Path, limit: int) -> list[str]:
     for key, task in base.items():
         metric = task.representative
         alone, own = (tasks[key].metrics[metric].value for tasks in (base, oracle))
-        if alone > NEAR_ZERO:
+        if alone > NEAR_ZERO.get(metric, OTHERWISE_NEAR_ZERO):
             found.append(f"{key}: the base alone scores {metric} {alone:.3f}")
         if own < KNOWN.get(metric, OTHERWISE_KNOWN):
             found.append(f"{key}: its own expert scores {metric} {own:.3f}")
