@@ -21,6 +21,7 @@ from lorafuse_bench.tasks.suites import suite_names
 
 Scores = dict[str, list[Any]]
 
+LOSSES = {"nll_per_byte": "nats/byte"}
 FAMILIES = {"base": "floor", "oracle": "reference", "moa": "routing"}
 REQUEST: dict[str, Any] = {
     "output_type": "generate_until",
@@ -98,7 +99,8 @@ def hash_of(documents: str, i: int) -> str:
 def items_of(suite: str, key: str, values: list[Any], loss: bool, hashed: Callable[[int], str]) -> TaskItems:
     """The task's items, of the metric that a suite of ours has, else of the one that their kind says."""
     name = "nll" if loss else "bleu" if isinstance(values[0], list) else "acc"
-    ours = suite_of(suite).tasks if suite in suite_names() else {}
+    named = suite in suite_names() or "/" in suite
+    ours = suite_of(suite).tasks if named else {}
     name = ours[key].metric if key in ours else name
     hashes = [hashed(i) for i in range(len(values))]
     return TaskItems.model_validate({"doc_hashes": hashes, "metrics": {name: values}})
@@ -113,8 +115,8 @@ def task_of(key: str, held: TaskItems, loss: bool, changes: dict[str, Any]) -> d
         "stderr": found.estimate().se,
         "stderr_method": found.kind,
         "measure": found.measure.name,
-        "direction": "down" if loss else "up",
-        "unit": "nats/token" if loss else "fraction",
+        "direction": "down" if loss or name in LOSSES else "up",
+        "unit": LOSSES.get(name, "nats/token" if loss else "fraction"),
         **changes,
     }
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,11 +72,13 @@ def conflict(
     from lorafuse_bench.analysis import conflict as analysis
     from lorafuse_bench.analysis.curve import plot_curve
     from lorafuse_bench.analysis.study import RESULTS, Study, complete
+    from lorafuse_bench.files import check_writable
     from lorafuse_bench.leaderboards.builder import build
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.training.settings import AdapterSettings
 
+    check_writable(out or folder)
     if base is not None:
         settings = AdapterSettings(
             learning_rate=learning_rate, epochs=epochs, rows=rows, batch_size=train_batch_size
@@ -138,8 +140,9 @@ def routing_weights(
     """Mean and standard deviation of every expert's weight, task by task."""
     from lorafuse_bench.analysis import routing as analysis
 
+    keys = _tasks(suites, out)
     fused = _prepared(zoo, device, dtype, method)
-    place, weights = _weights(fused, suites, _source(data, zoo), samples, module)
+    place, weights = _weights(fused, keys, _source(data, zoo), samples, module)
     result = {
         "schema": "lorafuse.analysis.routing_weights/1",
         "method": method,
@@ -170,8 +173,9 @@ def correlation(
     from lorafuse_bench.analysis import routing as analysis
     from lorafuse_bench.leaderboards.builder import build
 
+    keys = _tasks(suites, out)
     fused = _prepared(zoo, device, dtype, method)
-    place, weights = _weights(fused, suites, _source(data, zoo), samples, module)
+    place, weights = _weights(fused, keys, _source(data, zoo), samples, module)
     result = {
         "schema": "lorafuse.analysis.correlation/1",
         "method": method,
@@ -207,12 +211,12 @@ def latency(
     from lorafuse_bench.runner import all_methods
     from lorafuse_bench.zoo.manifest import Zoo
 
-    opened = Zoo.open(zoo)
+    keys, opened = _tasks(suites, out), Zoo.open(zoo)
     trained = [m for m in all_methods(opened) if isinstance(m, TrainedAdapter)]
     if not trained:
         raise LorafuseError(f"zoo '{zoo}' has no trained adapter. Train one with `lorafuse train adapter`.")
     fused = _prepared(zoo, device, dtype)
-    prompts = evaluation_prompts(fused, _tasks(suites), _source(data, zoo), batch_size)
+    prompts = evaluation_prompts(fused, keys, _source(data, zoo), batch_size)
     turns = zip(*([(key, row) for row in rows] for key, rows in prompts.items()), strict=False)
     result = analysis.latency(
         fused.model,
@@ -236,14 +240,14 @@ def _prepared(zoo: str, device: str, dtype: str, method: str | None = None) -> F
 
 
 def _weights(
-    fused: FusedModel, suites: str, source: str, samples: int, module: str | None
+    fused: FusedModel, keys: Sequence[str], source: str, samples: int, module: str | None
 ) -> tuple[str, dict[str, Tensor]]:
     """The module that was read, and task to `(samples, experts)`."""
     from lorafuse_bench.analysis.prompts import evaluation_prompts
     from lorafuse_bench.analysis.routing import routed_modules, routing_weights
 
     place = module or routed_modules(fused)[0]
-    prompts = evaluation_prompts(fused, _tasks(suites), source, samples)
+    prompts = evaluation_prompts(fused, keys, source, samples)
     return place, routing_weights(fused, prompts, place)
 
 
@@ -254,10 +258,12 @@ def _computed(fused: FusedModel) -> dict[str, str]:
     return Compute(fused.model.device, fused.model.dtype).record()
 
 
-def _tasks(suites: str) -> list[str]:
-    """The tasks of all suites, each once."""
+def _tasks(suites: str, out: Path) -> list[str]:
+    """The tasks of all suites, each once; asked first, with a look whether `out` can be written to."""
+    from lorafuse_bench.files import check_writable
     from lorafuse_bench.tasks.suites import suite as suite_of
 
+    check_writable(out)
     return list(dict.fromkeys(key for name in suites.split(",") for key in suite_of(name.strip()).tasks))
 
 

@@ -26,7 +26,7 @@ def put(
     out: Path, label: str, suite: str, scores: dict[str, list[float]], seed: int = 0, trained_on: int = 7
 ) -> None:
     """A cell of an adapter (or of the base) in a zoo that holds no experts."""
-    family = "reference" if label == "base" else "adapters"
+    family = "floor" if label == "base" else "adapters"
     zoo = {"name": f"nlu_mtl-{trained_on}", "seed": seed, "sha256": SEEDS[seed]}
     write(out, label, scores, suite=suite, method={"family": family}, experts=[], zoo=zoo)
 
@@ -136,6 +136,9 @@ def test_both_are_written_with_a_picture(tmp_path: Path) -> None:
         (["--counts", "2,8"], "suite 'nlu_mtl' has 7 tasks"),
         (["--order", "rte,cola"], "the order must name each task of 'nlu_mtl' once: cola, mnli"),
         (["--methods", "svd"], "method 'svd' is no trained adapter. These are: full_finetune"),
+        (["--device", "nowhere"], "device 'nowhere' cannot be used"),
+        (["--dtype", "fp16"], "unknown dtype 'fp16'"),
+        (["--out", "/proc/nowhere"], "/proc"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused_before_training(

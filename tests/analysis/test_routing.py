@@ -145,8 +145,13 @@ def test_device_and_type_are_the_users(zoo: Zoo, handmade_data: Path, tmp_path: 
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / f"{name}.json").read_text())
     assert (written["device"], written["dtype"]) == ("cpu", "bfloat16")
-    refused = CliRunner().invoke(app, ["analyze", name, *given, *small, "--device", "nowhere"])
-    assert refused.exit_code == 2 and "device 'nowhere' cannot be used" in refused.stderr
+    for wrong, message in (
+        (["--device", "nowhere"], "device 'nowhere' cannot be used"),
+        (["--suites", "sst3"], "unknown suite 'sst3'"),
+        (["--out", "/proc/nowhere"], "/proc"),
+    ):
+        refused = CliRunner().invoke(app, ["analyze", name, *given, *small, *wrong])
+        assert refused.exit_code == 2 and message in refused.stderr, refused.output
 
 
 def check_latency(result: dict[str, Any]) -> None:
