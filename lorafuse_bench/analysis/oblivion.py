@@ -11,7 +11,7 @@ from lorafuse_bench.analysis.curve import BASE, curve, measured
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import Board, Row, Score
 from lorafuse_bench.picture import colours, new_figure, write_figure
-from lorafuse_bench.tasks.suites import of_oblivion
+from lorafuse_bench.tasks.suites import suites
 
 
 def oblivion(boards: Sequence[Board], suite: str) -> dict[str, Any]:
@@ -53,8 +53,11 @@ def against_tasks(boards: Sequence[Board], suite: str) -> dict[str, Any] | None:
 
 def _stages(boards: Sequence[Board], suite: str) -> list[tuple[int, Board]]:
     """(Number of tasks trained on, board of the suite), fewest first; the number is 0 where no board tells it."""
+    measures = {key for each in suites() if each.kind == "oblivion" for key in each.tasks}
     counts = {
-        board.zoo: len(board.columns) for board in boards if board.oblivion and not of_oblivion(board.suite)
+        board.zoo: len(board.columns)
+        for board in boards
+        if board.oblivion and measures.isdisjoint(column.task for column in board.columns)
     }
     own = [board for board in boards if board.suite == suite and board.oblivion]
     stages = sorted(((counts.get(board.zoo, 0), board) for board in own), key=itemgetter(0))

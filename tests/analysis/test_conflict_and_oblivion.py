@@ -95,6 +95,8 @@ def test_what_is_left_against_the_number_of_tasks_by_hand(tmp_path: Path) -> Non
             lost = {TEXT[0]: HALF} if (seed, count) == (0, 7) else {}
             put(tmp_path, "base", "mini_text", dict.fromkeys(TEXT, RIGHT), seed, count)
             put(tmp_path, "moore", "mini_text", dict.fromkeys(TEXT, RIGHT) | lost, seed, count)
+            for label in ("base", "moore"):  # a suite of some such tasks by name says nothing of training
+                put(tmp_path, label, "/".join(TEXT[:3]), dict.fromkeys(TEXT[:3], RIGHT), seed, count)
     boards = build([tmp_path]).boards
     result = against_tasks(boards, "mini_text")
     assert result is not None
@@ -102,6 +104,8 @@ def test_what_is_left_against_the_number_of_tasks_by_hand(tmp_path: Path) -> Non
     assert (two["tasks"], two["score"]) == (2, 1.0)
     assert (seven["tasks"], seven["by_seed"]) == (7, {"0": pytest.approx(13 / 14), "1": 1.0})
     assert [point["score"] for point in result["methods"]["base"]] == [1, 1]
+    by_name = against_tasks(boards, "/".join(TEXT[:3]))
+    assert by_name and [point["tasks"] for point in by_name["methods"]["moore"]] == [2, 7]
     table = oblivion(boards, "mini_text")  # of the adapters of most tasks
     assert table["trained_on"] == 7 and table["methods"]["moore"]["delta"][TEXT[0]]["value"] == -0.25
     done = call("oblivion", str(tmp_path), "--suite", "mini_text", "--out", str(tmp_path / "out"))
