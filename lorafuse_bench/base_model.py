@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, LoraExpert
 from lorafuse_bench.layers import is_linear, linear_shape
+from lorafuse_bench.loading import load_model, skeleton
 
 
 class Base:
@@ -94,6 +96,18 @@ class Base:
                     f"adapter '{expert.name}' brings its own {copy.module}.{copy.parameter}, and it is not the base's:"
                     " only what is added to the base can be fused. Train without changing or resizing it."
                 )
+
+
+def check_fit(folder: str | Path, pool: ExpertPool) -> PreTrainedModel:
+    """The skeleton of the base in `folder`; LorafuseError as for `Base.check` where the experts do not fit it.
+
+    Weights are read only where an adapter copies some, to compare them.
+    """
+    model = skeleton(folder)
+    Base(model).check(pool)
+    if any(expert.copies for expert in pool.experts):
+        Base(load_model(folder)).check(pool)
+    return model
 
 
 def _equal(copy: Tensor, own: Tensor) -> bool:

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
-from lorafuse_bench.base_model import Base
+from lorafuse_bench.base_model import check_fit
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.files import new_folder, write_json
@@ -21,6 +21,7 @@ from lorafuse_bench.fused import warn_of_shrinking
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import Adapter, FusionMethod, Merge
 from lorafuse_bench.heads import fit, set_base
+from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.peft_tensors import WEIGHTS
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -60,7 +61,7 @@ def export_merge(
         method.check(pool)
         with torch.no_grad():
             adapter = method.fuse(pool)
-        whole = whole or bool(adapter.dense) or _adapts_tied_head(skeleton, adapter.factors)
+        whole = whole or bool(adapter.dense) or _adapts_tied_weights(skeleton, adapter.factors)
         if whole:
             parameters = 0
             _write_model(folder, adapter, zoo)
@@ -101,9 +102,9 @@ def export_pool(pool: ExpertPool, zoo: Zoo, out: Path) -> list[Exported]:
     with new_folder(out) as folder:
         skeleton = _skeleton(zoo, pool)
         for expert in pool.experts:
-            if _adapts_tied_head(skeleton, expert.factors):
+            if _adapts_tied_weights(skeleton, expert.factors):
                 raise LorafuseError(
-                    f"adapter '{expert.name}' adapts the output layer, which shares the embeddings' weights:"
+                    f"adapter '{expert.name}' adapts the output layer or the embeddings, which share their weights:"
                     " other programs cannot load that. Leave it out, or export it as a merge of one expert."
                 )
             factors = {m: (a, b * expert.scaling[m]) for m, (a, b) in expert.factors.items()}
@@ -123,11 +124,7 @@ def base_name(zoo: Zoo) -> str:
 def _skeleton(zoo: Zoo, pool: ExpertPool) -> PreTrainedModel:
     """The base's structure without its weights, which the experts fit."""
     pool.required_by("an export")
-    config = AutoConfig.from_pretrained(zoo.base_folder())
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
-    Base(skeleton).check(pool)
-    return skeleton
+    return check_fit(zoo.base_folder(), pool)
 
 
 def _write_adapter(
@@ -160,8 +157,10 @@ def _write_adapter(
     }
     tensors = {}
     for module, (a, b) in compact.items():
-        tensors[f"base_model.model.{module}.lora_A.weight"] = a.contiguous()
-        tensors[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
+        embedding = isinstance(skeleton.get_submodule(module), nn.Embedding)
+        for factor, tensor in (("A", a), ("B", b)):
+            key = f"lora_embedding_{factor}" if embedding else f"lora_{factor}.weight"
+            tensors[f"base_model.model.{module}.{key}"] = tensor.contiguous()
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     write_json(folder / "adapter_config.json", config)
@@ -179,8 +178,10 @@ def _without_padding(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def _write_model(folder: Path, adapter: Adapter, zoo: Zoo) -> None:
     """The base with every update added, in fp32, with its tokenizer."""
     source = zoo.base_folder()
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    if _adapts_tied_head(model, (*adapter.dense, *adapter.factors)):
+    model = load_model(source, torch.float32)
+    if getattr(model, "is_quantized", False):
+        model.dequantize()
+    if _adapts_tied_weights(model, (*adapter.dense, *adapter.factors)):
         head: Any = model.get_output_embeddings()
         head.weight = nn.Parameter(head.weight.detach().clone())
         model.config.tie_word_embeddings = False
@@ -190,28 +191,28 @@ def _write_model(folder: Path, adapter: Adapter, zoo: Zoo) -> None:
         for module, (a, b) in adapter.factors.items():
             _add(model.get_submodule(module), b @ a)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    load_tokenizer(source).save_pretrained(folder)
 
 
-def _adapts_tied_head(model: PreTrainedModel, modules: Iterable[str]) -> bool:
-    """Whether the output layer is among `modules` and shares the embeddings' weights.
+def _adapts_tied_weights(model: PreTrainedModel, modules: Iterable[str]) -> bool:
+    """Whether the output layer or the embeddings are among `modules`, and share their weights.
 
-    An adapter on it says nothing of the embeddings: added to shared weights it would change both, and
+    An adapter on one says nothing of the other: added to shared weights it would change both, and
     lm-eval ties the weights again after loading an adapter, which fails.
     """
-    head: Any = model.get_output_embeddings()
-    tied = head is not None and head.weight is model.get_input_embeddings().weight
-    return tied and any(model.get_submodule(module) is head for module in modules)
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = head is not None and head.weight is embeddings.weight
+    return tied and any(model.get_submodule(module) in (head, embeddings) for module in modules)
 
 
 def _add(layer: nn.Module, delta: Tensor) -> None:
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    weight += delta.T if _is_transposed(layer) else delta
+    weight += delta.T if _is_transposed(layer) or isinstance(layer, nn.Embedding) else delta
 
 
 def _is_transposed(layer: nn.Module) -> bool:
-    """Whether the layer keeps its weights as `(in, out)`: GPT-2's Conv1D, PEFT's fan_in_fan_out."""
+    """Whether a linear map keeps its weights as `(in, out)`: GPT-2's Conv1D, PEFT's fan_in_fan_out."""
     return type(layer).__name__ == "Conv1D"
 
 

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, LlamaConfig, PretrainedConfig
+from transformers import LlamaConfig, PretrainedConfig
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
+from lorafuse_bench.loading import load_config
 from lorafuse_bench.peft_tensors import WEIGHTS
 
 VLLM_CPU_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -138,7 +139,7 @@ def fit(model: Path, adapters: Sequence[Path], sizes: Sequence[int], out: Path) 
 
     LorafuseError where heads cannot be widened exactly.
     """
-    config = AutoConfig.from_pretrained(model)
+    config = load_config(model)
     widening = Widening.needed(config, tuple(sizes))
     if widening is None:
         return model, list(adapters)

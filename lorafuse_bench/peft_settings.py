@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import regex
 import torch
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import read_json
 
 CONFIG = "adapter_config.json"
 
@@ -63,7 +63,7 @@ class PeftSettings:
         """
         file = folder / CONFIG
         where = f"adapter '{name}': {file}"
-        config = read_object(file, where)
+        config = _config(file, name)
         _refuse_unknown(config, name, file)
         base = config.get("base_model_name_or_path")
         return cls(
@@ -139,18 +139,11 @@ class Patterns(Generic[Value]):
         return default
 
 
-def read_object(file: Path, where: str) -> dict[str, Any]:
-    """A JSON object; LorafuseError beginning with `where` when the file is missing, not readable or not one."""
+def _config(file: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError as error:
-        raise LorafuseError(f"{where} is missing. Give a folder in PEFT format.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise LorafuseError(f"{where} is not JSON ({reason}). Save the adapter again.") from error
-    if not isinstance(content, dict):
-        raise LorafuseError(f"{where} is not a JSON object. Save the adapter again.")
-    return content
+        return read_json(file, "Give a folder in PEFT format.")
+    except LorafuseError as error:
+        raise LorafuseError(f"adapter '{name}': {error}") from error
 
 
 def _refuse_unknown(config: Mapping[str, Any], name: str, file: Path) -> None:

@@ -24,7 +24,6 @@ _COPY = re.compile(r"(?P<module>.+?)(?:\.base_layer)?\.(?P<parameter>weight|bias
 # What torch.compile, FSDP and activation checkpointing put into the names of the modules they wrap.
 _WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_OTHER_WEIGHTS = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model-*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -69,18 +68,11 @@ def read_tensors(folder: Path, name: str) -> tuple[Factors, tuple[BaseCopy, ...]
 
 
 def _weights_file(folder: Path, name: str) -> Path:
-    """The one file of weights; a pickle, or a second file beside it, is refused by name."""
     file = folder / WEIGHTS
-    others = sorted(p.name for pattern in _OTHER_WEIGHTS for p in folder.glob(pattern))
     if not file.is_file():
-        pickles = [other for other in others if not other.endswith(".safetensors")]
+        pickles = sorted(p.name for suffix in ("bin", "pt", "pth", "pkl") for p in folder.glob(f"*.{suffix}"))
         found = f" ({', '.join(pickles)} is a pickle, which can run code)" if pickles else ""
         raise LorafuseError(f"adapter '{name}': no {file}{found}. Save it with safe_serialization=True.")
-    if others:
-        raise LorafuseError(
-            f"adapter '{name}': beside {file} lies {others[0]}, and only one can be the adapter's weights."
-            " Remove the other."
-        )
     return file
 
 

@@ -24,10 +24,12 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import FusionMethod, Prompts
 from lorafuse_bench.identity import model_info
+from lorafuse_bench.loading import check_base
 from lorafuse_bench.model_wrappers.generation import Asked, Writer
 from lorafuse_bench.model_wrappers.options import config_options, hf_options, split_options, truth
 from lorafuse_bench.model_wrappers.scoring import Scored, Scorer, batches, shares_prefixes
 from lorafuse_bench.model_wrappers.stopping import Ending
+from lorafuse_bench.remote_code import trust, trusted
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.shots import refuse_cache
 from lorafuse_bench.tasks.suites import task_key
@@ -79,11 +81,13 @@ class LorafuseLM(HFLM):
         pool = ExpertPool.from_zoo(self.zoo, names)
         self._default_pool = pool if names is None else None
         plugin.tell_model(evaluator)
+        trust(truth("trust_remote_code", model_options.pop("trust_remote_code", False)))
         self.longest = None if max_length is None else int(max_length)
         if self.longest is None:
             self.longest = self.zoo.manifest.max_length
         self._DEFAULT_MAX_LENGTH = self.longest or HFLM._DEFAULT_MAX_LENGTH  # of a base that names no limit
         folder = self.zoo.base_folder()
+        check_base(folder)
         # The lm_eval command always asks for cuda:0.
         absent = str(device).startswith("cuda") and not torch.cuda.is_available()
         asked = str(model_options.pop("dtype", None) or AUTO).removeprefix("torch.")
@@ -91,6 +95,7 @@ class LorafuseLM(HFLM):
         with _loading(folder):
             super().__init__(
                 pretrained=str(folder),
+                trust_remote_code=trusted(),
                 batch_size=batch_size,
                 device=str(compute.device),
                 dtype=compute.dtype,

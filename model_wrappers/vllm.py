@@ -14,13 +14,13 @@ import torch
 from lm_eval.api.instance import Instance
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.heads import VLLM_CPU_SIZES
 from lorafuse_bench.identity import identity
+from lorafuse_bench.loading import skeleton
 from lorafuse_bench.memory import tree_peak_bytes
 from lorafuse_bench.model_wrappers.engine import (
     Answer,
@@ -244,14 +244,11 @@ class LorafuseVLLM(LorafuseLM):
         if self._routes:
             super()._create_model(pretrained=pretrained, dtype=dtype, **others)
             return
-        config = AutoConfig.from_pretrained(pretrained)
-        chosen = (
-            config.dtype if dtype in (None, "auto") else getattr(torch, str(dtype).removeprefix("torch."))
-        )
-        with torch.device("meta"):
-            self._model = AutoModelForCausalLM.from_config(config, dtype=chosen or torch.float32)
+        chosen = None if dtype in (None, "auto") else getattr(torch, str(dtype).removeprefix("torch."))
+        model: Any = skeleton(pretrained, chosen)
         # lm-eval places models on the accelerator; there is nothing to place.
-        self._model.to = lambda *args, **kwargs: self._model
+        model.to = lambda *args, **kwargs: model
+        self._model = model
 
     def _longer(self) -> dict[str, Any]:
         """vLLM must count the token after the last as part of the model's length."""

@@ -11,11 +11,11 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.loading import load_tokenizer
 from lorafuse_bench.tasks.borrowed import PART
 from lorafuse_bench.tasks.rows import load_task
 from lorafuse_bench.tasks.suites import task as task_of
 from lorafuse_bench.training.adapters import load_base
-from lorafuse_bench.training.examples import load_tokenizer
 from lorafuse_bench.training.routers import length_of
 from lorafuse_bench.truncation import truncate
 from lorafuse_bench.zoo.manifest import Zoo

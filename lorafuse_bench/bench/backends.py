@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.export import export_pool
+from lorafuse_bench.loading import load_model
 from lorafuse_bench.memory import peak_bytes, processes, reset_peak, tree_peak_bytes
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.zoo.manifest import Zoo
@@ -201,7 +202,7 @@ class Peft(Hf):
         start = time.perf_counter()
         method, opened = self.lm.fused.method, Zoo.open(zoo)
         pool = method.experts(self.lm.fused)  # type: ignore[union-attr]
-        base = AutoModelForCausalLM.from_pretrained(opened.base_folder(), dtype=self.lm.model.dtype)
+        base = load_model(opened.base_folder(), self.lm.model.dtype)
         with tempfile.TemporaryDirectory() as folder:
             paths = [one.path for one in export_pool(pool, opened, Path(folder) / "experts")]
             mixed = PeftModel.from_pretrained(base, str(paths[0]), adapter_name=paths[0].name)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lorafuse_bench.cli._trust import TrustRemoteCode
+
 
 def command(
     out: Annotated[Path, typer.Option(help="A new folder; one that is not empty is refused.")],
@@ -27,6 +29,7 @@ def command(
             help="With --all: where vLLM on CPUs does not serve the base's head size, write wider adapters and base.",
         ),
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a merge as a PEFT adapter, or as a whole model where it is full-rank.
 
@@ -41,9 +44,11 @@ def command(
     from lorafuse_bench.cli import _next
     from lorafuse_bench.export import export_experts, export_experts_for, export_merge
     from lorafuse_bench.fusion import registry
+    from lorafuse_bench.remote_code import trust
     from lorafuse_bench.zoo.manifest import Zoo
 
     opened = Zoo.open(zoo)
+    trust(trust_remote_code)
     names = [name.strip() for name in experts.split(",")] if experts else None
     if method is None:
         if vllm_cpu:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lorafuse_bench.cli._trust import TrustRemoteCode
+
 IncludePath = Annotated[
     list[Path] | None,
     typer.Option("--include-path", "--include_path", help="A folder of tasks and suites; may be repeated."),
@@ -66,17 +68,20 @@ def command(
         str, typer.Option(help="auto, cpu, cuda, cuda:1, ...: auto is a GPU where there is one.")
     ] = "auto",
     run_code: RunCode = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Evaluate fusion methods on suites and keep every finished cell.
 
     Running the same command again continues where it stopped.
     """
     from lorafuse_bench.cli import _next
+    from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue, consent
     from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.zoo.manifest import Zoo
 
     Zoo.open(zoo).check_whole()
+    trust(trust_remote_code)
     catalogue.include(include_path or ())
     asked = [suite_of(name.strip()) for name in suites.split(",")]
     consent.ask(asked, run_code)  # before the seconds that importing what follows takes

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lorafuse_bench.cli._numbers import MAX_SEED, above_zero, share
+from lorafuse_bench.cli._trust import TrustRemoteCode
 from lorafuse_bench.cli.run import IncludePath
 
 app = typer.Typer(
@@ -106,6 +107,7 @@ def experts(
     report_to: Annotated[
         str, typer.Option(help="Trackers separated by commas: tensorboard, wandb. Curves lie in OUT/logs.")
     ] = "",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train one LoRA expert per task of a suite.
 
@@ -113,12 +115,14 @@ def experts(
     an interrupted expert from its last checkpoint.
     """
     from lorafuse_bench.cli import _next
+    from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.training.experts import train_experts
     from lorafuse_bench.training.settings import ExpertSettings
 
+    trust(trust_remote_code)
     catalogue.include(include_path or ())
     asked = suite_of(suite)
     suite, keys = asked.name, tuple(asked.tasks)
@@ -194,15 +198,18 @@ def router(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train MoA's routers for all experts of a zoo and write them into it."""
     from lorafuse_bench.cli import _next
     from lorafuse_bench.fusion.routing.moa import Moa
+    from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.training.joint import JointSettings, train_joint
     from lorafuse_bench.training.routers import RouterSettings, check_zoo, train_router
     from lorafuse_bench.zoo.manifest import Zoo
 
+    trust(trust_remote_code)
     zoo = Zoo.open(out)
     catalogue.include(include_path or ())
     check_zoo(zoo, suite, base)
@@ -262,6 +269,7 @@ def adapter(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train a multi-task adapter on all tasks of a suite.
 
@@ -272,6 +280,7 @@ def adapter(
     from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
+    from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import suite as suite_of
@@ -281,6 +290,7 @@ def adapter(
     from lorafuse_bench.zoo.manifest import Zoo
 
     writable(out)
+    trust(trust_remote_code)
     catalogue.include(include_path or ())
     asked = suite_of(suite)
     suite, keys = asked.name, tuple(asked.tasks)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lorafuse_bench.cli._numbers import MAX_SEED
+from lorafuse_bench.cli._trust import TrustRemoteCode
 
 app = typer.Typer(help="Zoos: a base, its experts, routers and adapters.", no_args_is_help=True)
 
@@ -155,6 +156,7 @@ def index(
             help="What an expert was trained on, as EXPERT=TASK or EXPERT=TASK/TASK; may be repeated."
         ),
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Make a zoo of existing PEFT adapters: write manifest.json beside them.
 
@@ -163,15 +165,17 @@ def index(
     """
     from lorafuse_bench.cli import _next
     from lorafuse_bench.errors import LorafuseError
+    from lorafuse_bench.remote_code import trust
     from lorafuse_bench.zoo.index import index_adapters
 
+    trust(trust_remote_code)
     tasks = {}
     for given in task or ():
         expert, _, keys = given.partition("=")
         if not expert or not all(keys.split("/")):
             raise LorafuseError(f"--task {given}: say EXPERT=TASK, or EXPERT=TASK/TASK for several tasks.")
         tasks[expert] = keys.split("/")
-    zoo = index_adapters(folder, base, data, init, tasks)
+    zoo = index_adapters(folder, base, data, init, tasks, report=typer.echo)
     names = ", ".join(expert.name for expert in zoo.manifest.experts)
     typer.echo(f"{len(zoo.manifest.experts)} experts ({names})")
     typer.echo(_next.evaluation(zoo))

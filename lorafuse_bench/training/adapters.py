@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lorafuse_bench.base_model import Base
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, initialise
 from lorafuse_bench.layers import Selection, install
+from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.training.adapter_records import (
     adapter_name,
@@ -31,7 +32,7 @@ from lorafuse_bench.training.adapter_records import (
     trained_options,
     zoo_at,
 )
-from lorafuse_bench.training.examples import Batches, PadRight, load_tokenizer, pad_token
+from lorafuse_bench.training.examples import Batches, PadRight, pad_token
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import portable_source, work_folder
@@ -152,5 +153,4 @@ class AdapterTraining(nn.Module):
 
 def load_base(folder: str | Path, compute: Compute) -> PreTrainedModel:
     """The model in `folder`, where and in which type it is to compute."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=compute.dtype).eval()
-    return model.to(compute.device)  # type: ignore[arg-type]
+    return load_model(folder, compute.dtype).to(compute.device)  # type: ignore[arg-type]

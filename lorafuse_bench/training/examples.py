@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.rows import Row
 from lorafuse_bench.truncation import truncate
 
@@ -151,17 +150,6 @@ class PadRight:
 def seed_of(purpose: str, seed: int) -> int:
     """A seed for one purpose, such as a task's key; the same in every process."""
     return int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:4], "big")
-
-
-def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
-    """The base's tokenizer; LorafuseError when there is no such model."""
-    try:
-        return AutoTokenizer.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        raise LorafuseError(
-            f"base model '{base}' cannot be loaded: {str(error).splitlines()[0]}"
-            " Name a model folder or a hub id."
-        ) from error
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:

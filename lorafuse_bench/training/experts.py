@@ -20,15 +20,16 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lorafuse_bench.device import AUTO, DTYPES, Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
 from lorafuse_bench.layers import is_linear
+from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.training import trackers
-from lorafuse_bench.training.examples import Batches, PadRight, hold_out, load_tokenizer, pad_token, seed_of
+from lorafuse_bench.training.examples import Batches, PadRight, hold_out, pad_token, seed_of
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import (
@@ -106,7 +107,7 @@ def train_expert(
     folder = str(local_model(Path(base), base))
     tokenizer = load_tokenizer(folder)
     with isolated_randomness():
-        model = new_expert(AutoModelForCausalLM.from_pretrained(folder, dtype=compute.dtype), key, settings)
+        model = new_expert(load_model(folder, compute.dtype), key, settings)
         initial = initial_sha256(model)
         model.to(compute.device)
         trained = train(

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
@@ -25,9 +25,10 @@ from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import BASE
+from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.tasks.suites import suite as suite_of
-from lorafuse_bench.training.examples import load_tokenizer, prompt_of, tokenize
+from lorafuse_bench.training.examples import prompt_of, tokenize
 from lorafuse_bench.training.records import with_length
 from lorafuse_bench.training.settings import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, Limit, Limited
 from lorafuse_bench.zoo.installed import writable
@@ -138,7 +139,7 @@ def load_fused(zoo: Zoo, device: str = AUTO, dtype: str = AUTO) -> tuple[FusedMo
     """The zoo's base with all its experts, and its tokenizer."""
     folder = zoo.base_folder()
     compute = Compute.of(device, dtype, folder)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=compute.dtype).eval()
+    model = load_model(folder, compute.dtype)
     model.to(compute.device)  # type: ignore[arg-type]
     pool = ExpertPool.from_zoo(zoo).required_by("a router")
     return FusedModel(model, zoo, pool), load_tokenizer(str(folder))

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
+from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training.examples import (
     IGNORED,
     Example,
     PadRight,
     hold_out,
-    load_tokenizer,
     pad_token,
     tokenize,
 )
@@ -102,7 +102,7 @@ def exact_shares(
     """Task to the share of its validation answers that its own expert writes exactly."""
     shares = {}
     for key in keys:
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        model = load_model(base, torch.float32)
         expert = PeftModel.from_pretrained(model, str(experts / key)).eval().to(device)
         shares[key] = exact_share(expert, base, validation_rows(key, data, held_out), cutoff)
     return shares

@@ -1,0 +1,95 @@
+"""The one loader of base models: nothing of a stranger's runs, and only weights that a zoo's hash covers are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import read_json
+from lorafuse_bench.remote_code import trusted
+from lorafuse_bench.zoo.hashes import check_weights
+
+
+def load_config(folder: str | Path) -> PretrainedConfig:
+    """A base's configuration; LorafuseError as for `check_base`, and where it is none of a causal language model."""
+    check_base(Path(folder))
+    return _loaded(AutoConfig, folder)
+
+
+def load_model(folder: str | Path, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
+    """A base in evaluation mode on the CPU, in `dtype`; quantised weights stay as they are saved."""
+    load_config(folder)
+    model: PreTrainedModel = _loaded(AutoModelForCausalLM, folder, dtype=dtype, use_safetensors=True)
+    return model.eval()
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """A base's tokenizer."""
+    check_base(Path(folder))
+    return _loaded(AutoTokenizer, folder)
+
+
+def skeleton(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A base's modules and shapes without its weights, which are not read."""
+    config = load_config(folder)
+    with torch.device("meta"):
+        try:
+            return AutoModelForCausalLM.from_config(
+                config, dtype=dtype or config.dtype or torch.float32, trust_remote_code=trusted()
+            )
+        except ValueError as error:
+            raise _refusal(folder, error, config) from error
+
+
+def check_base(folder: Path) -> None:
+    """LorafuseError where a folder would run code without consent, or have weights read that a zoo's hash misses."""
+    config = read_json(folder / "config.json", "Save the base again with save_pretrained.")
+    check_weights(folder)
+    named = config.get("transformers_weights")
+    if named is not None:
+        raise LorafuseError(
+            f"{folder / 'config.json'} names weights of its own, transformers_weights={str(named)[:80]!r}, which no"
+            " hash covers. Remove the entry."
+        )
+    _check_code(folder, config)
+
+
+def _check_code(folder: Path, config: dict[str, Any]) -> None:
+    """LorafuseError where only code that the base brings could load it, unless the user trusts it."""
+    path = folder / "tokenizer_config.json"
+    tokenizer = read_json(path, "Save the tokenizer again.") if path.is_file() else {}
+    known = config.get("model_type") in transformers.CONFIG_MAPPING and hasattr(
+        transformers, str(tokenizer.get("tokenizer_class") or "PreTrainedTokenizerFast")
+    )
+    if (config.get("auto_map") or tokenizer.get("auto_map")) and not known and not trusted():
+        raise LorafuseError(
+            f"the base in {folder} needs code of its own to load (auto_map), which may do anything."
+            " If you trust it, add --trust-remote-code, or trust_remote_code=true to --model_args."
+        )
+
+
+def _loaded(kind: Any, folder: str | Path, **settings: Any) -> Any:
+    try:
+        return kind.from_pretrained(str(folder), trust_remote_code=trusted(), **settings)
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise _refusal(folder, error) from error
+
+
+def _refusal(folder: str | Path, error: Exception, config: PretrainedConfig | None = None) -> LorafuseError:
+    if config is not None and config.is_encoder_decoder:
+        reason = "it is an encoder-decoder model, and only decoders are fused"
+    else:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")
+    return LorafuseError(f"the base in {folder} cannot be loaded: {reason}. Name another base, or repair it.")
