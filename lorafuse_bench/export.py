@@ -179,7 +179,8 @@ def _write_model(folder: Path, adapter: Adapter, zoo: Zoo) -> None:
     """The base with every update added, in fp32, with its tokenizer."""
     source = zoo.base_folder()
     model = load_model(source, torch.float32)
-    if getattr(model, "is_quantized", False):
+    quantised = getattr(model, "is_quantized", False)
+    if quantised:
         model.dequantize()
     if _adapts_tied_weights(model, (*adapter.dense, *adapter.factors)):
         head: Any = model.get_output_embeddings()
@@ -190,7 +191,8 @@ def _write_model(folder: Path, adapter: Adapter, zoo: Zoo) -> None:
             _add(model.get_submodule(module), delta)
         for module, (a, b) in adapter.factors.items():
             _add(model.get_submodule(module), b @ a)
-    model.save_pretrained(folder)
+    # transformers cannot write what it dequantised in the format it was quantised in.
+    model.save_pretrained(folder, save_original_format=not quantised)
     load_tokenizer(source).save_pretrained(folder)
 
 

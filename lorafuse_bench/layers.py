@@ -307,16 +307,28 @@ def linear_shape(module: nn.Module, name: str) -> tuple[int, int]:
             f"{name} is a {type(module).__name__}, not a linear map: adapters on it cannot be fused."
         )
     if type(module).__name__ == "Conv1D":
-        return linear_weight(module).shape  # type: ignore[return-value]
+        return linear_weight(module).shape[0], linear_weight(module).shape[1]
     return module.out_features, module.in_features  # type: ignore[return-value]
 
 
 def linear_weight(module: nn.Module) -> Tensor:
-    """`W (out, in)` of a linear map, dequantised where it is quantised."""
-    from peft.utils.integrations import dequantize_module_weight
+    """`W (out, in)` of a linear map.
 
-    weight: Tensor = dequantize_module_weight(module)
-    return weight.T if type(module).__name__ == "Conv1D" else weight
+    Of quantised weights it is what the map makes of unit vectors, so it is what the map computes: packages keep
+    the stored form to themselves, and bitsandbytes repacks it in the first pass on a CPU.
+    """
+    weight = module.weight
+    if type(module).__name__ == "Conv1D":
+        return weight.T  # type: ignore[return-value]
+    shape = linear_shape(module, type(module).__name__)
+    if isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape == shape:
+        return weight
+    tensors = [*module.parameters(), *module.buffers()]
+    wide = [t.dtype for t in tensors if t.dtype.is_floating_point and t.dtype.itemsize > 1]
+    units = torch.eye(shape[1], dtype=wide[0] if wide else torch.float32, device=tensors[0].device)
+    with torch.no_grad():
+        result: Tensor = (module(units) - module(torch.zeros_like(units[:1]))).T
+    return result
 
 
 def _only_value(values: list[int]) -> int | None:
