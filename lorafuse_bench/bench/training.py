@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import (
-    AutoModelForCausalLM,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
@@ -21,8 +20,9 @@ from transformers import (
 
 from lorafuse_bench.bench.timing import machine, paired, target
 from lorafuse_bench.device import AUTO, Compute
+from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.tasks.rows import Row, training_rows
-from lorafuse_bench.training.examples import Batches, PadRight, load_tokenizer, pad_token, tokenize
+from lorafuse_bench.training.examples import Batches, PadRight, pad_token, tokenize
 from lorafuse_bench.training.experts import ExpertTraining, new_expert
 from lorafuse_bench.training.loop import Progress, isolated_randomness, train
 from lorafuse_bench.training.settings import ExpertSettings
@@ -44,7 +44,7 @@ class Work:
 
     def model(self) -> PeftModel:
         """The base with a fresh LoRA, where and as it computes."""
-        base = AutoModelForCausalLM.from_pretrained(self.folder, dtype=self.compute.dtype)
+        base = load_model(self.folder, self.compute.dtype)
         expert = new_expert(base, "bench", self.settings)
         expert.to(self.compute.device)
         return expert

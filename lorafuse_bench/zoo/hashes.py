@@ -23,7 +23,15 @@ _INDEX = "model.safetensors.index.json"
 
 
 def weights_sha256(folder: str | Path) -> str:
-    """Hash of a model folder's weights: over the names and hashes of its *.safetensors files."""
+    """Hash of a model folder's weights: over the names and hashes of its *.safetensors files.
+
+    LorafuseError where there are none, saying how to make them of a pickle.
+    """
+    if not any(Path(folder).glob(WEIGHTS)):
+        raise LorafuseError(
+            f"the base in {folder} has no {WEIGHTS}; pickles (*.bin) can run code and are not read. Where you trust"
+            f" one, convert it: AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)."
+        )
     return sha256_files(Path(folder), WEIGHTS)
 
 
