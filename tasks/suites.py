@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -150,8 +151,12 @@ def suite(name: str) -> Suite:
 
     Raises LorafuseError for what exists nowhere and for a definition that is not right.
     """
-    if name.endswith((".yaml", ".yml")):
-        return _of_file(Path(name))
+    return _of_file(Path(name)) if name.endswith((".yaml", ".yml")) else _named(name, catalogue.places())
+
+
+@cache
+def _named(name: str, _: tuple[str, ...]) -> Suite:
+    """The suite of a name, read once for each list of places that are searched."""
     words = name.split("/")
     found = catalogue.ours().get(name) or (None if _own(name) else catalogue.find(name))
     if found is not None and found.group:

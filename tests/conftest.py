@@ -17,3 +17,9 @@ from handmade import write_data
 def handmade_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with a few handmade rows for every task."""
     return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def _no_tasks_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a suite's file makes its folder searched; that ends with the test."""
+    monkeypatch.setenv("LORAFUSE_TASKS", "")
