@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.difference import first_difference
@@ -177,16 +177,28 @@ def _shared(cell: Cell, reference: Cell) -> Iterator[tuple[str, Task]]:
     return ((key, task) for key, task in cell.result.tasks.items() if key in reference.result.tasks)
 
 
+MOVED = {"ybisk/piqa": {"hub": "baber/piqa", "name": None}}
+"""Data sets whose rows are under another id now: results of before and after compare, if their documents do."""
+
+
 def _datasets(task: Task, other: Task) -> list[dict[str, Any]]:
-    """Both datasets; their revisions only where both are known."""
+    """Both datasets by the ids they have now; their revisions only where both are known."""
     known = task.dataset.revision and other.dataset.revision
-    return [t.dataset.model_dump(exclude=None if known else {"revision"}) for t in (task, other)]
+    both = [t.dataset.model_dump(exclude=None if known else {"revision"}) for t in (task, other)]
+    return [named | MOVED.get(named["hub"], {}) for named in both]
+
+
+def _files(served: JsonValue) -> JsonValue:
+    """Split to file, without the folder, which names the data set."""
+    if not isinstance(served, dict):
+        return served
+    return {split: str(file).rpartition("/")[2] for split, file in served.items()}
 
 
 def _check_documents(cell: Cell, reference: Cell) -> None:
     """The very same documents, from the same files; lm-eval's own results do not say which files."""
     for key, task in _shared(cell, reference):
-        served = [c.result.data.splits.get(key) for c in (cell, reference)]
+        served = [_files(c.result.data.splits.get(key)) for c in (cell, reference)]
         if None not in served:
             _refuse_other(cell, reference, f"data.splits.{key}", *served)
         if task.docs_sha256 != reference.result.tasks[key].docs_sha256:

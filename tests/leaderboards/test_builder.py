@@ -339,3 +339,15 @@ def test_a_broken_leaderboard_is_refused(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(LorafuseError, match=r"leaderboard\.json: "):
         read_leaderboard(path)
+
+
+def test_a_data_set_that_moved_is_the_same_and_another_is_not(tmp_path: Path) -> None:
+    def piqa(hub: str, name: str | None) -> dict[str, Any]:
+        return {"dataset": {"hub": hub, "name": name, "split": "validation"}}
+
+    write(tmp_path, "base", {"one": BAD}, task=piqa("ybisk/piqa", "plain_text"))
+    write(tmp_path, "oracle", {"one": GOOD}, task=piqa("baber/piqa", None))
+    assert only_board(tmp_path).columns[0].counts
+    write(tmp_path, "concat", {"one": GOOD}, task=piqa("somebody/piqa", None))
+    with pytest.raises(LorafuseError, match=r"tasks\.one\.dataset.*somebody/piqa"):
+        only_board(tmp_path)
