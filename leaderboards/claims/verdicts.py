@@ -176,9 +176,10 @@ class _Boards:
 
 
 def _of_method(group: Group, seed: int, method: str) -> Cell | None:
-    """The cell of that label, else the only one of that method whatever its options."""
+    """The cell of that label; of a trained adapter, whose options are its sizes, the only one of that name."""
     members = group.cells[seed]
     if method in members:
         return members[method]
-    named = [cell for cell in members.values() if cell.result.method.name == method]
-    return named[0] if len(named) == 1 else None
+    trained = [cell.result for cell in members.values() if cell.result.method.family == "adapters"]
+    named = [result.method.label for result in trained if result.method.name == method]
+    return members[named[0]] if len(named) == 1 else None

@@ -143,6 +143,17 @@ def test_sides_on_two_boards_see_the_same_items(tmp_path: Path) -> None:
     assert verdict.ruling == "holds"
 
 
+def test_a_variant_does_not_stand_for_its_method(boards: Path) -> None:
+    write(boards, "merge:average=true", {key: items(0.9, 400, 1) for key in "ab"})
+    found = ruled(
+        boards,
+        claim_of("method", "merge@toy", "poor@toy"),
+        claim_of("variant", "merge:average=true@toy", "poor@toy"),
+    )
+    assert found["method"].ruling == "not measured"
+    assert found["variant"].ruling != "not measured"
+
+
 def test_a_lower_loss_is_ahead(tmp_path: Path) -> None:
     for label, loss in (("base", 3.0), ("oracle", 1.0), ("ensemble", 1.5), ("arrow", 2.0)):
         write(tmp_path, label, {"a": [[loss + i % 3 / 10, 1.0] for i in range(90)]}, loss=("a",))
