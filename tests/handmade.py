@@ -113,7 +113,7 @@ DATASETS: dict[str, tuple[str, str, list[Doc], Features | None]] = {
     "mnli": ("nyu-mll__glue/mnli", "validation_matched", CLAIMS, None),
     "paws": ("google-research-datasets__paws/labeled_final", "validation", REWORDINGS, None),
     "piqa": (
-        "ybisk__piqa/plain_text",
+        "baber__piqa/default",
         "validation",
         GOALS,
         _labels(("goal", "sol1", "sol2"), ["0", "1"]),

@@ -139,7 +139,14 @@ def test_hidden_labels_are_refused(tmp_path: Path) -> None:
     write_split(tmp_path / "nyu-mll__glue" / "sst2", "train", rows)
     write_split(tmp_path / "nyu-mll__glue" / "sst2", "validation", REVIEWS)
     with pytest.raises(LorafuseError, match="label -1, which is none of negative, positive"):
-        training_rows("sst2", str(tmp_path))
+        training_rows("sst2", str(tmp_path))[0]
+
+
+def test_a_directory_that_names_piqa_by_its_authors_serves_it(tmp_path: Path) -> None:
+    rows = [{"goal": "Open a jar.", "sol1": "Turn the lid.", "sol2": "Turn the jar into a lid.", "label": 0}]
+    for split in ("train", "validation"):
+        write_split(tmp_path / "ybisk__piqa" / "plain_text", split, rows)
+    assert training_rows("piqa", str(tmp_path))[0].target == " 1"
 
 
 @pytest.mark.parametrize("key", DATASETS)
