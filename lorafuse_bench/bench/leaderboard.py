@@ -16,6 +16,7 @@ import numpy as np
 from lorafuse_bench.bench.timing import machine, target
 from lorafuse_bench.leaderboards import stats
 from lorafuse_bench.leaderboards.measures import Array
+from lorafuse_bench.leaderboards.plausible import REFERENCES
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, write_cell
 
 SECONDS, GIGABYTES = 60.0, 2.0
@@ -123,7 +124,8 @@ def _entry(kind: str, items: int, found: stats.Statistic) -> dict[str, Any]:
 
 def _fields(label: str) -> dict[str, Any]:
     """Everything else of a result."""
-    method = {"name": label, "label": label, "family": "merging", "options": {}, "version": "1"}
+    family = REFERENCES.get(label, "merging")
+    method = {"name": label, "label": label, "family": family, "options": {}, "version": "1"}
     return {
         "suite": "made-up",
         "method": {**method, "source_sha256": DIGEST},
