@@ -8,11 +8,12 @@ quarter of a second for lm-eval's 13,986 where its own index takes 13 seconds.
 
 from __future__ import annotations
 
+import copy
 import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,9 +103,15 @@ def read(path: Path) -> dict[str, Any]:
     return _read(path.resolve(), ())
 
 
+@lru_cache(4096)
+def _parsed(content: bytes) -> Any:
+    """The YAML in a file; the same few files are asked for thousands of times. Callers must not change it."""
+    return yaml.load(content, Loader=_Loader)
+
+
 def _read(path: Path, inside: tuple[Path, ...]) -> dict[str, Any]:
     try:
-        found = yaml.load(path.read_bytes(), Loader=_Loader)
+        found = copy.deepcopy(_parsed(path.read_bytes()))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise LorafuseError(f"{path}: not readable YAML: {reason}. Correct the file.") from error

@@ -119,7 +119,9 @@ def page(papers: Sequence[Paper], verdicts: Sequence[Verdict]) -> str:
 
 _STYLE = """
 .scroll { overflow-x: auto; }
-td { vertical-align: top; text-align: left; }
+th, td { vertical-align: top; text-align: left; white-space: normal; }
+td:first-child { min-width: 15rem; }
+td:nth-child(6) { white-space: nowrap; }
 tr.holds td:last-child { color: #1a7f37; font-weight: 600; }
 tr.does-not-hold td:last-child { color: #b42318; font-weight: 600; }
 tr.not-measured td { opacity: .6; }

@@ -72,6 +72,8 @@ def test_trap_01_one_rslora_adapter_is_itself(tmp_path: Path, spec: str) -> None
     for change in ({"use_dora": True}, {"lora_bias": True}):
         edit_config(tmp_path / "experts" / "a", **change)
         with pytest.raises(LorafuseError, match="use_dora=True|lora_bias=True"):
+            index_adapters(tmp_path, str(tmp_path / "base"))
+        with pytest.raises(LorafuseError, match="is another file"):
             ExpertPool.from_zoo(zoo)
 
 

@@ -60,8 +60,9 @@ class Oracle(RowRouting):
 
 def expert_of(pool: ExpertPool, task: str, wrong: bool) -> int:
     """Position of the task's own expert, or of the next one, cyclically, of another task."""
-    own = pool.index_of_task(task)
-    if not wrong:
-        return own
+    serving = [i for i, expert in enumerate(pool.experts) if expert.task == task]
+    if not wrong or not serving:
+        return pool.index_of_task(task)
+    own = serving[0]
     after = [(own + step) % len(pool) for step in range(1, len(pool))]
     return next(i for i in after if pool.experts[i].task != task)
