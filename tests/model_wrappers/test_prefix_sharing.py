@@ -17,6 +17,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.model_wrappers.scoring import shares_prefixes
+from lorafuse_bench.truncation import truncate
 
 # Three experts: the papers' k=4 is too many. Every other method runs with its defaults, and some options;
 # trained adapters are in test_adapters_evaluated.py.
@@ -113,7 +114,7 @@ def test_shared_scores_equal_dense_ones(lm: LorafuseLM) -> None:
     expected = []
     for task, context, continuation in ROWS:
         ids, target = lm.tok_encode(context) or [lm.prefix_token_id], lm.tok_encode(continuation)
-        cut = ids[max(0, len(ids) + len(target) - 1 - 200) :]
+        cut = truncate(ids, 200 - len(target) + 1)
         expected.append(log_probability(own[task], cut, target))
     assert score(lm, 4, share=True)[0] == pytest.approx(expected, rel=1e-5)
 
