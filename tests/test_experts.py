@@ -133,7 +133,7 @@ def test_damaged_and_missing_files_are_refused(adapter: Path, tmp_path: Path) ->
     (adapter / WEIGHTS).write_bytes((adapter / WEIGHTS).read_bytes()[:100])
     with pytest.raises(LorafuseError, match="damaged"):
         load(adapter)
-    with pytest.raises(LorafuseError, match="adapter_config.json is missing"):
+    with pytest.raises(LorafuseError, match="adapter_config.json cannot be read"):
         load(tmp_path / "nothing")
 
 
