@@ -197,7 +197,7 @@ def test_expressions_that_backtrack_without_end_are_refused(
 def test_configurations_that_are_no_object_are_refused(tmp_path: Path, content: bytes) -> None:
     write_adapter(tmp_path / "a", tiny_model(), ("q_proj",))
     (tmp_path / "a" / "adapter_config.json").write_bytes(content)
-    with pytest.raises(LorafuseError, match="is not (JSON|a JSON object)") as error:
+    with pytest.raises(LorafuseError, match="is not JSON|a JSON object|cannot be read") as error:
         LoraExpert.load(tmp_path / "a", "a", "a")
     assert "\n" not in str(error.value)
 
