@@ -114,7 +114,7 @@ def test_real_piqa_trains_and_evaluates_on_disjoint_rows() -> None:
     task = load_task("lorafuse_piqa", source)
     trained = {row.prompt for row in training_rows("piqa", source)}
     evaluated = {task.doc_to_text(doc) for doc in task.test_docs()}
-    assert task.dataset.provenance == {"validation": "validation_standin.parquet"}
+    assert task.dataset.provenance == {"validation": "ybisk__piqa/plain_text/validation_standin.parquet"}
     assert not trained & evaluated
 
 
