@@ -70,7 +70,9 @@ def test_greedy_texts_and_log_probabilities_in_fp32(pair: tuple[LorafuseVLLM, Lo
     served, own = pair
     method = own.fused.method
     assert served.served.how == HOW[method.name]  # type: ignore[union-attr]
-    reference = LorafuseLM(method.name, dtype="float64", device="cpu", data="mini", batch_size=32)
+    reference = LorafuseLM("base", dtype="float32", device="cpu", data="mini", batch_size=32)
+    reference.model.double()
+    reference.use(method)
     rows = list(zip(*(answers(evaluate(lm, ITEMS)) for lm in (*pair, reference)), strict=True))
     texts = [row for row in rows if isinstance(row[0], str)]
     scores = [row for row in rows if not isinstance(row[0], str)]
