@@ -32,7 +32,7 @@ def test_too_small_a_cache_says_how_to_make_it_larger(monkeypatch: pytest.Monkey
     with pytest.raises(
         LorafuseError, match=r"did not start: .*cache.*kv_cache_memory_bytes=.*VLLM_CPU_KVCACHE_SPACE"
     ) as error:
-        LorafuseVLLM("base", device="cpu", data="mini", kv_cache_memory_bytes=200_000)
+        LorafuseVLLM("base", device="cpu", data="mini", dtype="float32", kv_cache_memory_bytes=100_000)
     assert "\n" not in str(error.value)
 
 

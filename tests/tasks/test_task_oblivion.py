@@ -254,12 +254,13 @@ def test_real_instructions(directory: Path) -> None:
 
 def test_a_subject_reads_its_own_rows(directory: Path) -> None:
     task = loaded("lorafuse_mmlu", str(directory))
+    for doc in task.eval_docs:
+        assert doc[PART] == doc["subject"]
+        task.fewshot_context(doc, task.config.num_fewshot)
     assert task.dataset.provenance == {
         "dev": "cais__mmlu/all/dev.parquet",
         "test": "cais__mmlu/all/test.parquet",
     }
-    for doc in task.eval_docs:
-        assert doc[PART] == doc["subject"]
     bbh = loaded("lorafuse_bbh", str(directory))
     assert bbh.dataset.provenance == {"test": "lukaemon__bbh/*/test.parquet"}
     assert len(bbh.eval_docs) == 6511
