@@ -29,10 +29,11 @@ def generation(i: int) -> Instance:
 
 def test_too_small_a_cache_says_how_to_make_it_larger(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    lm = LorafuseVLLM("base", device="cpu", data="mini", dtype="float32", kv_cache_memory_bytes=100_000)
     with pytest.raises(
         LorafuseError, match=r"did not start: .*cache.*kv_cache_memory_bytes=.*VLLM_CPU_KVCACHE_SPACE"
     ) as error:
-        LorafuseVLLM("base", device="cpu", data="mini", dtype="float32", kv_cache_memory_bytes=100_000)
+        lm.generate_until([generation(0)], disable_tqdm=True)  # the engine starts at the first request
     assert "\n" not in str(error.value)
 
 
