@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import comparable, plausible
+from lorafuse_bench.leaderboards import alike, plausible
 from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
-from lorafuse_bench.leaderboards.checks import measure_of
+from lorafuse_bench.leaderboards.item_checks import measure_of
 from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
 from lorafuse_bench.leaderboards.reading import parsed, read_bytes
 from lorafuse_bench.leaderboards.schema import Items, Result, read_cell
@@ -174,6 +174,6 @@ def _group(cells: list[Cell], allow_limit: bool) -> Group:
     known = {key for cell in cells for key in cell.result.tasks}
     expected = _expected(cells[0].result, known)
     group = Group(suite, zoo, (*expected, *sorted(known.difference(expected))), by_seed)
-    comparable.check(group, allow_limit)
+    alike.check(group, allow_limit)
     fill_statistics(cells)
     return group

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.checks import check_items
+from lorafuse_bench.leaderboards.item_checks import check_items
 from lorafuse_bench.leaderboards.measures import fitting
 from lorafuse_bench.leaderboards.plausible import check_plausible
 from lorafuse_bench.leaderboards.reading import parsed, read_json, read_text

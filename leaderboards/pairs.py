@@ -14,8 +14,8 @@ import numpy as np
 from lorafuse_bench.leaderboards.board import Board
 from lorafuse_bench.leaderboards.collect import Cell, Group
 from lorafuse_bench.leaderboards.measures import Array
+from lorafuse_bench.leaderboards.rank_intervals import difference_errors
 from lorafuse_bench.leaderboards.ranking import ability_draws
-from lorafuse_bench.leaderboards.ranks import difference_errors
 from lorafuse_bench.leaderboards.samples import item_scores
 from lorafuse_bench.leaderboards.stats import Statistic
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from lorafuse_bench.leaderboards import ranks, stats
+from lorafuse_bench.leaderboards import rank_intervals, stats
 from lorafuse_bench.leaderboards.board import Pair, Ranking, Row
 from lorafuse_bench.leaderboards.collect import ORACLE, Group
 from lorafuse_bench.leaderboards.measures import Array
@@ -25,7 +25,7 @@ def ranked(group: Group, rows: Sequence[Row], counted: Collection[str]) -> tuple
     if not methods:
         return [*whole, *rest], None
     values = np.array([ability_of(row) for row in methods])
-    found = ranks.ranks(values, ability_draws(group, [row.label for row in methods], counted))
+    found = rank_intervals.ranks(values, ability_draws(group, [row.label for row in methods], counted))
     places = {
         row.label: {
             "rank": 1 + int((values > values[i]).sum()),
@@ -75,7 +75,7 @@ def draws_of(statistics: Sequence[Statistic], stratum: str) -> Array:
     return stats.resampled([statistic.items for statistic in statistics], stratum, statistics[0].measure)
 
 
-def _ranking(methods: Sequence[Row], values: Array, found: ranks.Ranks) -> Ranking:
+def _ranking(methods: Sequence[Row], values: Array, found: rank_intervals.Ranks) -> Ranking:
     pairs = tuple(
         Pair(
             a=methods[i].label,
@@ -87,7 +87,9 @@ def _ranking(methods: Sequence[Row], values: Array, found: ranks.Ranks) -> Ranki
         for i in range(len(methods))
         for j in range(i + 1, len(methods))
     )
-    return Ranking(draws=stats.BOOTSTRAP_DRAWS, seed=stats.BOOTSTRAP_SEED, level=ranks.LEVEL, pairs=pairs)
+    return Ranking(
+        draws=stats.BOOTSTRAP_DRAWS, seed=stats.BOOTSTRAP_SEED, level=rank_intervals.LEVEL, pairs=pairs
+    )
 
 
 def _short(value: float) -> float:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, Validat
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
-from lorafuse_bench.leaderboards import documents, run_ids
-from lorafuse_bench.leaderboards.checks import check_items
+from lorafuse_bench.leaderboards import document_hashes, run_ids
+from lorafuse_bench.leaderboards.item_checks import check_items
 from lorafuse_bench.leaderboards.layout import cell_path as cell_path
 from lorafuse_bench.leaderboards.layout import items_path as items_path
 from lorafuse_bench.leaderboards.layout import slug as slug
@@ -328,7 +328,7 @@ class TaskItems(Strict):
 
     def docs_sha256(self) -> str:
         """sha256 over the documents' hashes, in order."""
-        return documents.docs_sha256(self.doc_hashes)
+        return document_hashes.docs_sha256(self.doc_hashes)
 
     def with_hashes(self, hashes: tuple[str, ...]) -> TaskItems:
         """The same scores, of these documents."""
@@ -365,7 +365,7 @@ def write_cell(out: str | Path, result: Result, items: Items, hashes_apart: bool
     check_items(path, result, items)
     if hashes_apart:
         for held in items.root.values():
-            documents.write_hashes(Path(out), held.doc_hashes)
+            document_hashes.write_hashes(Path(out), held.doc_hashes)
         items = Items.model_construct({key: held.with_hashes(()) for key, held in items.root.items()})
     write_bytes(items_path(path), gzip.compress(items.content(), mtime=0))
     write_json(path, result.model_dump(mode="json", by_alias=True))
@@ -429,7 +429,7 @@ def _with_hashes(path: Path, result: Result, items: Items) -> Items:
     return Items.model_construct(
         {
             key: held.with_hashes(
-                documents.read_hashes(out, result.tasks[key].docs_sha256, result.tasks[key].n)
+                document_hashes.read_hashes(out, result.tasks[key].docs_sha256, result.tasks[key].n)
             )
             if key in apart
             else held

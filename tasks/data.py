@@ -16,9 +16,9 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 from pyarrow import parquet, types
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.mini_world.on_demand import generated, world_seed
 from lorafuse_bench.tasks import quiet  # noqa: F401  its import sets the filters
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo, embedded_root
-from lorafuse_bench.zoo.suites import generated, world_seed
 
 HUB = "hub"
 MINI = "mini"

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from lorafuse_bench.leaderboards import ranks, stats
+from lorafuse_bench.leaderboards import rank_intervals, stats
 from lorafuse_bench.leaderboards.board import Board, Leaderboard
 from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
 from lorafuse_bench.leaderboards.collect import ORACLE, Cell, Group
@@ -55,14 +55,16 @@ class _Measured:
         """p against the finding's null: no difference, or for `about` one of at least the margin."""
         claim, difference = self.verdict.claim, self.verdict.difference or 0.0
         if claim.relation == "over":
-            return ranks.two_sided(difference, self.se)
+            return rank_intervals.two_sided(difference, self.se)
         # How far the difference lies from the nearer edge of the margin, inside or outside of it.
-        return ranks.two_sided(abs(difference) - claim.margin, self.se)
+        return rank_intervals.two_sided(abs(difference) - claim.margin, self.se)
 
     def ruled(self, p: float) -> Verdict:
         claim, difference = self.verdict.claim, self.verdict.difference or 0.0
         supports = difference > 0 if claim.relation == "over" else abs(difference) < claim.margin
-        ruling: Ruling = "cannot be told" if p > ranks.LEVEL else "holds" if supports else "does not hold"
+        ruling: Ruling = (
+            "cannot be told" if p > rank_intervals.LEVEL else "holds" if supports else "does not hold"
+        )
         return replace(self.verdict, ruling=ruling, p=p)
 
 
@@ -83,7 +85,7 @@ def verdicts(groups: Iterable[Group], leaderboard: Leaderboard, papers: Sequence
 
 def _on_zoo(paper: Paper, zoo: str, boards: _Boards) -> list[Verdict]:
     measured = [one for claim in paper.claims if (one := _measure(paper, claim, zoo, boards)) is not None]
-    corrected = ranks.holm(np.array([one.p for one in measured])) if measured else np.empty(0)
+    corrected = rank_intervals.holm(np.array([one.p for one in measured])) if measured else np.empty(0)
     return [one.ruled(float(p)) for one, p in zip(measured, corrected, strict=True)]
 
 

@@ -15,8 +15,8 @@ from lorafuse_bench.loading import load_tokenizer
 from lorafuse_bench.tasks.borrowed import PART
 from lorafuse_bench.tasks.rows import load_task
 from lorafuse_bench.tasks.suites import task as task_of
-from lorafuse_bench.training.adapters import load_base
-from lorafuse_bench.training.routers import length_of
+from lorafuse_bench.training.adapter_training import load_base
+from lorafuse_bench.training.router_training import length_of
 from lorafuse_bench.truncation import truncate
 from lorafuse_bench.zoo.manifest import Zoo
 

@@ -20,7 +20,7 @@ from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import Plan, run
 from lorafuse_bench.tasks import consent
 from lorafuse_bench.tasks.suites import suite as suite_of
-from lorafuse_bench.training.adapters import train_adapter
+from lorafuse_bench.training.adapter_training import train_adapter
 from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.zoo.manifest import local_model
 

@@ -23,7 +23,7 @@ from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training.examples import Batches, PadRight, pad_token, tokenize
-from lorafuse_bench.training.experts import ExpertTraining, new_expert
+from lorafuse_bench.training.expert_training import ExpertTraining, new_expert
 from lorafuse_bench.training.loop import Progress, isolated_randomness, train
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.manifest import local_model

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lorafuse_bench.leaderboards.compare import Comparison, TaskComparison
+    from lorafuse_bench.leaderboards.paired import Comparison, TaskComparison
 
 
 def command(
@@ -30,10 +30,10 @@ def command(
     from dataclasses import asdict
 
     from lorafuse_bench.cli._boards import console
-    from lorafuse_bench.leaderboards import compare
+    from lorafuse_bench.leaderboards import paired
 
-    paths = [_file(x) if results is None else compare.result_of(results, x) for x in (a, b)]
-    found = compare.compare(*paths)
+    paths = [_file(x) if results is None else paired.result_of(results, x) for x in (a, b)]
+    found = paired.compare(*paths)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1))
     else:

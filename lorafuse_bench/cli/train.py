@@ -119,7 +119,7 @@ def experts(
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import suite as suite_of
-    from lorafuse_bench.training.experts import train_experts
+    from lorafuse_bench.training.expert_training import train_experts
     from lorafuse_bench.training.settings import ExpertSettings
 
     trust(trust_remote_code)
@@ -206,7 +206,7 @@ def router(
     from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.training.joint import JointSettings, train_joint
-    from lorafuse_bench.training.routers import RouterSettings, check_zoo, train_router
+    from lorafuse_bench.training.router_training import RouterSettings, check_zoo, train_router
     from lorafuse_bench.zoo.manifest import Zoo
 
     trust(trust_remote_code)
@@ -284,7 +284,7 @@ def adapter(
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import suite as suite_of
-    from lorafuse_bench.training.adapters import train_adapter
+    from lorafuse_bench.training.adapter_training import train_adapter
     from lorafuse_bench.training.settings import AdapterSettings
     from lorafuse_bench.zoo.installed import writable
     from lorafuse_bench.zoo.manifest import Zoo

@@ -28,7 +28,7 @@ def build(
     """Build a zoo from its seed: data, tokenizer, base, experts, routers."""
     from lorafuse_bench.cli import _next
     from lorafuse_bench.errors import unknown
-    from lorafuse_bench.zoo.build import build_mini
+    from lorafuse_bench.mini_world.build import build_mini
     from lorafuse_bench.zoo.manifest import EMBEDDED
 
     if name != EMBEDDED:

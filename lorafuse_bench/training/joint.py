@@ -27,7 +27,7 @@ from lorafuse_bench.training.examples import Batches, Head, PadRight, pad_token,
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import with_length, work_folder
-from lorafuse_bench.training.routers import (
+from lorafuse_bench.training.router_training import (
     accuracy_record,
     block_features,
     load_fused,

@@ -120,7 +120,7 @@ def test_after_a_limited_run(folder: Path) -> None:
 def test_after_a_build_of_fewer_tasks_than_a_suite(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tiny_zoo(folder / "zoo", experts=1)
     monkeypatch.setattr(
-        "lorafuse_bench.zoo.build.build_mini", lambda *_, **__: Zoo(Path("zoo"), made.manifest)
+        "lorafuse_bench.mini_world.build.build_mini", lambda *_, **__: Zoo(Path("zoo"), made.manifest)
     )
     printed = call("zoo", "build", "mini", "--tasks", "1", "--out", "zoo")
     assert follow(printed) == ["run", "leaderboard build"]

@@ -17,11 +17,11 @@ from lorafuse_bench import plugin, runner
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
+from lorafuse_bench.mini_world.on_demand import generated
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.tasks import consent
 from lorafuse_bench.tasks.metrics.code import passes, score_completion, score_program
 from lorafuse_bench.tasks.rows import load_task
-from lorafuse_bench.zoo.suites import generated
 
 
 @pytest.fixture

@@ -20,13 +20,13 @@ from real_samples import shared_data
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.mini_world.on_demand import OBLIVION_TASKS, generated
 from lorafuse_bench.tasks import data
 from lorafuse_bench.tasks.borrowed import PART, THEIRS
 from lorafuse_bench.tasks.docs import gpqa_options
 from lorafuse_bench.tasks.metrics import ifeval
 from lorafuse_bench.tasks.rows import load_task, training_rows
 from lorafuse_bench.tasks.suites import suite
-from lorafuse_bench.zoo.suites import OBLIVION_TASKS, generated
 
 LEAVES = suite("or_mtl").leaves
 

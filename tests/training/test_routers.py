@@ -21,7 +21,7 @@ from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.fusion.routing.moa import decide, pool_hidden
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.training.joint import JointMoa, JointSettings, train_joint
-from lorafuse_bench.training.routers import (
+from lorafuse_bench.training.router_training import (
     RouterSettings,
     fit_routers,
     informative_blocks,

@@ -26,9 +26,9 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fused import ADAPTER_WEIGHTS
 from lorafuse_bench.tasks.rows import Rendered
-from lorafuse_bench.training import adapter_records, adapters, examples
+from lorafuse_bench.training import adapter_records, adapter_training, examples
 from lorafuse_bench.training.adapter_records import CONFIG
-from lorafuse_bench.training.adapters import AdapterTraining, train_adapter
+from lorafuse_bench.training.adapter_training import AdapterTraining, train_adapter
 from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.zoo.manifest import Zoo, weights_sha256
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_cut_short_is_passed_over(
         raise LorafuseError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(adapters, "save_tensors", full)
+        patch.setattr(adapter_training, "save_tensors", full)
         with pytest.raises(LorafuseError, match="no space"):
             fit(base, tmp_path / "cut", handmade_data, checkpoints=4)
     newest = max((tmp_path / "cut" / ".training").rglob("*-*.pt"))

@@ -22,9 +22,9 @@ from tiny import byte_tokenizer, tiny_model
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.tasks.rows import Row, training_rows
-from lorafuse_bench.training import experts as training
+from lorafuse_bench.training import expert_training as training
 from lorafuse_bench.training.examples import Batches, PadRight, prompt_of, seed_of, tokenize
-from lorafuse_bench.training.experts import new_expert, train_experts
+from lorafuse_bench.training.expert_training import new_expert, train_experts
 from lorafuse_bench.training.loop import Progress
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.manifest import Zoo, weights_sha256
@@ -246,7 +246,7 @@ def test_a_kill_inside_saving_loses_one_checkpoint_at_most(
     code = f"""
 import os, signal
 from pathlib import Path
-from lorafuse_bench.training.experts import train_experts
+from lorafuse_bench.training.expert_training import train_experts
 from lorafuse_bench.training.settings import ExpertSettings
 
 out = Path({str(tmp_path / "cut")!r})

@@ -9,7 +9,7 @@ import pytest
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.training.joint import JointSettings
-from lorafuse_bench.training.routers import RouterSettings
+from lorafuse_bench.training.router_training import RouterSettings
 from lorafuse_bench.training.settings import AdapterSettings, ExpertSettings, Schedule
 
 NAN, INF = math.nan, math.inf

@@ -11,10 +11,10 @@ from pyarrow import parquet
 from transformers import AutoModelForCausalLM
 
 from lorafuse_bench.files import sha256_file
-from lorafuse_bench.zoo.choose import GOAL, exact_share, validation_rows
-from lorafuse_bench.zoo.data import MTL7, NAMED_TASKS, MiniTask, identity, is_evaluation, task_splits
+from lorafuse_bench.mini_world.choose import GOAL, exact_share, validation_rows
+from lorafuse_bench.mini_world.splits import MTL7, NAMED_TASKS, MiniTask, identity, is_evaluation, task_splits
+from lorafuse_bench.mini_world.world import make_world
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
-from lorafuse_bench.zoo.world import make_world
 
 ZOO = Zoo.open(EMBEDDED)
 WORLD = make_world(ZOO.manifest.seed)

@@ -19,11 +19,11 @@ from pathlib import Path
 from lorafuse_bench.device import AUTO, device_of
 from lorafuse_bench.files import write_json
 from lorafuse_bench.fusion.routing.moa import Pool
+from lorafuse_bench.mini_world.choose import exact_shares
 from lorafuse_bench.tasks.suites import suite
-from lorafuse_bench.training.experts import train_experts
-from lorafuse_bench.training.routers import RouterSettings, train_router
+from lorafuse_bench.training.expert_training import train_experts
+from lorafuse_bench.training.router_training import RouterSettings, train_router
 from lorafuse_bench.training.settings import ExpertSettings
-from lorafuse_bench.zoo.choose import exact_shares
 from lorafuse_bench.zoo.entries import BaseEntry
 from lorafuse_bench.zoo.manifest import Zoo
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from lorafuse_bench.zoo.judgements import Relation, claim, given_word, opinion, said, tool_choice
-from lorafuse_bench.zoo.world import Event, World, digest, english, german, paraphrase
+from lorafuse_bench.mini_world.judgements import Relation, claim, given_word, opinion, said, tool_choice
+from lorafuse_bench.mini_world.world import Event, World, digest, english, german, paraphrase
 
 PROMPT_WORDS = (
     "Summarization Translation from English to German Context Question Answer Solution Correct Sentiment"

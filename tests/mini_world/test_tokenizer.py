@@ -9,10 +9,10 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from lorafuse_bench.files import write_json
-from lorafuse_bench.zoo.plain_text import documents, unmarked
-from lorafuse_bench.zoo.settings import BASE
-from lorafuse_bench.zoo.tokenizer import END_OF_TEXT, save_tokenizer, train_tokenizer
-from lorafuse_bench.zoo.world import make_world
+from lorafuse_bench.mini_world.plain_text import documents, unmarked
+from lorafuse_bench.mini_world.settings import BASE
+from lorafuse_bench.mini_world.tokenizer import END_OF_TEXT, save_tokenizer, train_tokenizer
+from lorafuse_bench.mini_world.world import make_world
 
 WORLD = make_world(0)
 

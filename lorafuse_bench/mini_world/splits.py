@@ -17,10 +17,10 @@ from pyarrow import parquet
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes
-from lorafuse_bench.zoo import task_rows
-from lorafuse_bench.zoo.families import family_tasks
-from lorafuse_bench.zoo.task_rows import Row
-from lorafuse_bench.zoo.world import World
+from lorafuse_bench.mini_world import task_rows
+from lorafuse_bench.mini_world.families import family_tasks
+from lorafuse_bench.mini_world.task_rows import Row
+from lorafuse_bench.mini_world.world import World
 
 TRAIN_ROWS, SMALL_TRAIN_ROWS, EVALUATION_ROWS = 3000, 500, 200
 STRING, INT32 = Value("string"), Value("int32")

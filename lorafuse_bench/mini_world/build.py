@@ -16,18 +16,18 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
-from lorafuse_bench.training.experts import train_experts
+from lorafuse_bench.mini_world.choose import GOAL, exact_shares
+from lorafuse_bench.mini_world.moa_routers import train_mini_routers
+from lorafuse_bench.mini_world.plain_text import documents, unmarked
+from lorafuse_bench.mini_world.pretrain import parameter_count, pretrain
+from lorafuse_bench.mini_world.settings import BASE, EXPERTS, BaseSettings
+from lorafuse_bench.mini_world.splits import NAMED_TASKS, RECORD, mini_tasks, write_data
+from lorafuse_bench.mini_world.tokenizer import save_tokenizer, train_tokenizer
+from lorafuse_bench.mini_world.world import World, make_world
+from lorafuse_bench.training.expert_training import train_experts
 from lorafuse_bench.training.settings import ExpertSettings
-from lorafuse_bench.zoo.choose import GOAL, exact_shares
-from lorafuse_bench.zoo.data import NAMED_TASKS, RECORD, mini_tasks, write_data
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
-from lorafuse_bench.zoo.plain_text import documents, unmarked
-from lorafuse_bench.zoo.pretrain import parameter_count, pretrain
-from lorafuse_bench.zoo.routers import train_mini_routers
-from lorafuse_bench.zoo.settings import BASE, EXPERTS, BaseSettings
-from lorafuse_bench.zoo.tokenizer import save_tokenizer, train_tokenizer
-from lorafuse_bench.zoo.world import World, make_world
 
 Report = Callable[[str], None]
 

@@ -11,8 +11,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from lorafuse_bench.zoo import task_rows
-from lorafuse_bench.zoo.world import make_world
+from lorafuse_bench.mini_world import task_rows
+from lorafuse_bench.mini_world.world import make_world
 
 WORLD = make_world(0)
 ROWS = 3000

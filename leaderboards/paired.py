@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import comparable, ranks, stats
+from lorafuse_bench.leaderboards import alike, rank_intervals, stats
 from lorafuse_bench.leaderboards.collect import Cell, fill_statistics, read
 from lorafuse_bench.leaderboards.samples import item_scores
 
@@ -53,10 +53,10 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
     """Compare two result files on the tasks of both; LorafuseError where they do not compare."""
     known: dict[str, tuple[str, ...]] = {}
     one, two = (read(Path(path), known) for path in (a, b))
-    comparable.check_pair(one, two)
+    alike.check_pair(one, two)
     fill_statistics([one, two])
     tasks = [_task(one, two, key) for key in one.result.tasks if key in two.result.tasks]
-    corrected = iter(ranks.holm(np.array([task.p for task in tasks if task.p is not None])))
+    corrected = iter(rank_intervals.holm(np.array([task.p for task in tasks if task.p is not None])))
     return Comparison(
         suite=one.result.suite,
         zoo=one.result.zoo.name,
@@ -85,7 +85,7 @@ def _task(a: Cell, b: Cell, key: str) -> TaskComparison:
         b=y.value,
         difference=difference.value,
         se=difference.se,
-        p=None if difference.se is None else ranks.two_sided(difference.value, difference.se),
+        p=None if difference.se is None else rank_intervals.two_sided(difference.value, difference.se),
         p_holm=None,
         a_better=int((gains > TIE).sum()),
         b_better=int((gains < -TIE).sum()),

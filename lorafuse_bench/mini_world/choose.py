@@ -1,6 +1,6 @@
 """The rule that chooses the experts' learning rate and steps, from their own validation answers alone.
 
-`python -m lorafuse_bench.zoo.choose ZOO OUT` trains the grid on the base and data of a built mini zoo and
+`python -m lorafuse_bench.mini_world.choose ZOO OUT` trains the grid on the base and data of a built mini zoo and
 writes one JSON table. docs/mini-world.md states the rule and its reasons.
 """
 
@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
 from lorafuse_bench.loading import load_model, load_tokenizer
+from lorafuse_bench.mini_world.settings import EXPERTS, VALIDATION_ROWS
+from lorafuse_bench.mini_world.splits import MTL7
 from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training.examples import (
     IGNORED,
@@ -27,10 +29,8 @@ from lorafuse_bench.training.examples import (
     pad_token,
     tokenize,
 )
-from lorafuse_bench.training.experts import train_experts
+from lorafuse_bench.training.expert_training import train_experts
 from lorafuse_bench.training.loss import target_logits
-from lorafuse_bench.zoo.data import MTL7
-from lorafuse_bench.zoo.settings import EXPERTS, VALIDATION_ROWS
 
 GRID = ((1e-3, 2000), (2e-3, 400), (5e-3, 400))
 GOAL = 0.95

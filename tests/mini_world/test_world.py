@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 
-from lorafuse_bench.zoo.world import Event, digest, english, german, make_world, paraphrase
+from lorafuse_bench.mini_world.world import Event, digest, english, german, make_world, paraphrase
 
 WORLD = make_world(0)
 EVENT = Event("ann", WORLD.verbs[0][0], WORLD.adjectives[0], WORLD.nouns[0], WORLD.places[0])
@@ -45,8 +45,8 @@ def test_events_told_together_share_no_word() -> None:
 
 def test_seeds_name_worlds_whatever_the_hash_seed() -> None:
     code = (
-        "import hashlib; from itertools import islice; from lorafuse_bench.zoo.world import make_world;"
-        "from lorafuse_bench.zoo.plain_text import WRITERS, documents; w = make_world(3);"
+        "import hashlib; from itertools import islice; from lorafuse_bench.mini_world.world import make_world;"
+        "from lorafuse_bench.mini_world.plain_text import WRITERS, documents; w = make_world(3);"
         "texts = islice(documents(w, 'x', [(kind, 1.0) for kind in WRITERS]), 200);"
         "print(hashlib.sha256((repr(w) + ''.join(texts)).encode()).hexdigest())"
     )

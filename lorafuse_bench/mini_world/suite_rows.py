@@ -10,10 +10,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lorafuse_bench.zoo.judgements import judgement
-from lorafuse_bench.zoo.plain_text import Writer, joined
-from lorafuse_bench.zoo.task_rows import Row
-from lorafuse_bench.zoo.world import Event, World, english, paraphrase
+from lorafuse_bench.mini_world.judgements import judgement
+from lorafuse_bench.mini_world.plain_text import Writer, joined
+from lorafuse_bench.mini_world.task_rows import Row
+from lorafuse_bench.mini_world.world import Event, World, english, paraphrase
 
 LETTERS = "ABCDE"
 TOPICS, CLASSES = 4, 14

@@ -8,9 +8,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from lorafuse_bench.zoo.suite_rows import arc_c, arc_e, obqa
-from lorafuse_bench.zoo.task_rows import Row
-from lorafuse_bench.zoo.world import World, digest, english
+from lorafuse_bench.mini_world.suite_rows import arc_c, arc_e, obqa
+from lorafuse_bench.mini_world.task_rows import Row
+from lorafuse_bench.mini_world.world import World, digest, english
 
 SUBJECTS = (
     "abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry"

@@ -9,13 +9,13 @@ import pytest
 from mini_scores import shortcomings
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.mini_world import build
+from lorafuse_bench.mini_world.build import build_mini
+from lorafuse_bench.mini_world.choose import exact_shares
+from lorafuse_bench.mini_world.settings import BASE
+from lorafuse_bench.mini_world.splits import MTL7
 from lorafuse_bench.training.settings import ExpertSettings
-from lorafuse_bench.zoo import build
-from lorafuse_bench.zoo.build import build_mini
-from lorafuse_bench.zoo.choose import exact_shares
-from lorafuse_bench.zoo.data import MTL7
 from lorafuse_bench.zoo.manifest import Zoo, embedded_root
-from lorafuse_bench.zoo.settings import BASE
 
 TINY = replace(
     BASE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lorafuse_bench.zoo.muon import Muon, orthogonal
+from lorafuse_bench.mini_world.muon import Muon, orthogonal
 
 
 def test_steps_are_those_of_torch_up_to_bf16() -> None:

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from lorafuse_bench.zoo.lexicon import ENGLISH, GERMAN, WordMaker
+from lorafuse_bench.mini_world.lexicon import ENGLISH, GERMAN, WordMaker
 
 NAMES, PLACES, CATEGORIES, NOUNS_EACH, DIMENSIONS, VERBS = 20, 10, 5, 6, 8, 10
 OPINIONS, ASPECTS, PURPOSES = 10, 8, 16

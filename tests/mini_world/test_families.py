@@ -7,9 +7,9 @@ import random
 import pytest
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.zoo.data import MTL7, mini_tasks
-from lorafuse_bench.zoo.families import family_tasks, reorder
-from lorafuse_bench.zoo.world import Event, make_world
+from lorafuse_bench.mini_world.families import family_tasks, reorder
+from lorafuse_bench.mini_world.splits import MTL7, mini_tasks
+from lorafuse_bench.mini_world.world import Event, make_world
 
 WORLD = make_world(0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lorafuse_bench.training.joint import JointSettings, train_joint
-from lorafuse_bench.training.routers import RouterSettings, train_router
+from lorafuse_bench.training.router_training import RouterSettings, train_router
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.manifest import Zoo
 

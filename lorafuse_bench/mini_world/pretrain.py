@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
-from lorafuse_bench.zoo.muon import Muon
-from lorafuse_bench.zoo.plain_text import documents, unmarked
-from lorafuse_bench.zoo.settings import BaseSettings, Course
-from lorafuse_bench.zoo.world import World
+from lorafuse_bench.mini_world.muon import Muon
+from lorafuse_bench.mini_world.plain_text import documents, unmarked
+from lorafuse_bench.mini_world.settings import BaseSettings, Course
+from lorafuse_bench.mini_world.world import World
 
 Report = Callable[[str], None]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from lorafuse_bench.zoo.judgements import RELATIONS, judgement, opinion, tool_choice
-from lorafuse_bench.zoo.world import World, digest, english, german, paraphrase
+from lorafuse_bench.mini_world.judgements import RELATIONS, judgement, opinion, tool_choice
+from lorafuse_bench.mini_world.world import World, digest, english, german, paraphrase
 
 Row = dict[str, Any]
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from itertools import islice
 
-from lorafuse_bench.zoo.plain_text import ORDINALS, PROMPT_WORDS, VERDICTS, WRITERS, documents, unmarked
-from lorafuse_bench.zoo.settings import BASE
-from lorafuse_bench.zoo.world import make_world
+from lorafuse_bench.mini_world.plain_text import (
+    ORDINALS,
+    PROMPT_WORDS,
+    VERDICTS,
+    WRITERS,
+    documents,
+    unmarked,
+)
+from lorafuse_bench.mini_world.settings import BASE
+from lorafuse_bench.mini_world.world import make_world
 
 SHARES = tuple((name, 1.0) for name in WRITERS)
 TEXTS = [

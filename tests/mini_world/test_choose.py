@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from tiny import byte_tokenizer, tiny_model
 
-from lorafuse_bench.zoo.choose import Candidate, choose, written_exactly
+from lorafuse_bench.mini_world.choose import Candidate, choose, written_exactly
 
 
 def candidate(norm: float, *exact: float) -> Candidate:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import permutations, zip_longest
 
-from lorafuse_bench.zoo.task_rows import Row
-from lorafuse_bench.zoo.world import Event, World, english, german
+from lorafuse_bench.mini_world.task_rows import Row
+from lorafuse_bench.mini_world.world import Event, World, english, german
 
 SLOTS = ("subject", "verb", "adjective", "noun", "place")
 Operation = Callable[[World, Event], tuple[str, str]]

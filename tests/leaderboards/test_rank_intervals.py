@@ -9,40 +9,40 @@ import numpy as np
 import pytest
 from toy_cells import write
 
-from lorafuse_bench.leaderboards import ranks, stats
+from lorafuse_bench.leaderboards import rank_intervals, stats
 from lorafuse_bench.leaderboards.board import Board, Row
 from lorafuse_bench.leaderboards.builder import build
 
 
 def test_holm_by_hand() -> None:
     # sorted .01 .02 .04 times 3 2 1: .03 .04 .04
-    assert ranks.holm(np.array([0.02, 0.04, 0.01])) == pytest.approx([0.04, 0.04, 0.03])
+    assert rank_intervals.holm(np.array([0.02, 0.04, 0.01])) == pytest.approx([0.04, 0.04, 0.03])
     # never below the one before, never above 1
-    assert ranks.holm(np.array([0.3, 0.31, 0.9])) == pytest.approx([0.9, 0.9, 0.9])
-    assert ranks.holm(np.array([0.5, 0.6])) == pytest.approx([1.0, 1.0])
+    assert rank_intervals.holm(np.array([0.3, 0.31, 0.9])) == pytest.approx([0.9, 0.9, 0.9])
+    assert rank_intervals.holm(np.array([0.5, 0.6])) == pytest.approx([1.0, 1.0])
 
 
 def test_two_sided_by_hand() -> None:
-    assert ranks.two_sided(1.96, 1.0) == pytest.approx(0.05, abs=1e-4)
-    assert ranks.two_sided(-1.96, 1.0) == ranks.two_sided(1.96, 1.0)
-    assert ranks.two_sided(0.0, 0.0) == 1.0
-    assert ranks.two_sided(0.1, 0.0) == 0.0
+    assert rank_intervals.two_sided(1.96, 1.0) == pytest.approx(0.05, abs=1e-4)
+    assert rank_intervals.two_sided(-1.96, 1.0) == rank_intervals.two_sided(1.96, 1.0)
+    assert rank_intervals.two_sided(0.0, 0.0) == 1.0
+    assert rank_intervals.two_sided(0.1, 0.0) == 0.0
 
 
 def test_rank_intervals_by_hand() -> None:
     # values 3, 2, 1.9, 0 with errors of differences 0.14: only the middle two cannot be told apart
     rng = np.random.default_rng(0)
     values = np.array([2.0, 0.0, 3.0, 1.9])
-    found = ranks.ranks(values, values[:, None] + rng.normal(0, 0.1, size=(4, 4000)))
+    found = rank_intervals.ranks(values, values[:, None] + rng.normal(0, 0.1, size=(4, 4000)))
     assert found.low.tolist() == [2, 4, 1, 2]
     assert found.high.tolist() == [3, 4, 1, 3]
     assert found.se[0, 1] == pytest.approx(0.1 * math.sqrt(2), rel=0.05)
-    assert found.p[0, 3] > ranks.LEVEL > found.p[0, 1]
+    assert found.p[0, 3] > rank_intervals.LEVEL > found.p[0, 1]
     assert np.array_equal(found.p, found.p.T)
 
 
 def test_one_method_has_rank_one() -> None:
-    found = ranks.ranks(np.array([0.5]), np.zeros((1, 10)))
+    found = rank_intervals.ranks(np.array([0.5]), np.zeros((1, 10)))
     assert (found.low.tolist(), found.high.tolist()) == ([1], [1])
 
 
@@ -56,8 +56,8 @@ def test_equal_methods_are_seldom_told_apart() -> None:
         scores = (np.where(rng.random((m, n)) < 0.5, shared, rng.random((m, n))) < 0.7).astype(float)
         # what the bootstrap's draws come to for a mean: normal with the items' covariance
         draws = rng.multivariate_normal(scores.mean(axis=1), np.cov(scores) / n, size=2000).T
-        found = ranks.ranks(scores.mean(axis=1), draws)
-        claims += bool((found.p[np.triu_indices(m, 1)] <= ranks.LEVEL).any())
+        found = rank_intervals.ranks(scores.mean(axis=1), draws)
+        claims += bool((found.p[np.triu_indices(m, 1)] <= rank_intervals.LEVEL).any())
     assert claims / runs <= 0.075
 
 

@@ -14,8 +14,9 @@ from datasets import Dataset, Features
 from datasets.features import ClassLabel, List, Value
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.zoo import oblivion_rows, suite_rows
-from lorafuse_bench.zoo.data import (
+from lorafuse_bench.mini_world import oblivion_rows, suite_rows
+from lorafuse_bench.mini_world.plain_text import WRITERS
+from lorafuse_bench.mini_world.splits import (
     INT32,
     RECORD,
     SMALL_TRAIN_ROWS,
@@ -26,8 +27,7 @@ from lorafuse_bench.zoo.data import (
     padded_id,
     task_splits,
 )
-from lorafuse_bench.zoo.plain_text import WRITERS
-from lorafuse_bench.zoo.world import make_world
+from lorafuse_bench.mini_world.world import make_world
 
 _LISTED = {"text": List(STRING), "label": List(STRING)}
 _DUPLICATE = ClassLabel(names=["not_duplicate", "duplicate"])

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lorafuse_bench.zoo.plain_text import documents, unmarked
-from lorafuse_bench.zoo.pretrain import (
+from lorafuse_bench.mini_world.plain_text import documents, unmarked
+from lorafuse_bench.mini_world.pretrain import (
     batches,
     examples,
     learning_rate_at,
@@ -20,9 +20,9 @@ from lorafuse_bench.zoo.pretrain import (
     weighted_loss,
     weighted_tokens,
 )
-from lorafuse_bench.zoo.settings import BASE
-from lorafuse_bench.zoo.tokenizer import train_tokenizer
-from lorafuse_bench.zoo.world import make_world
+from lorafuse_bench.mini_world.settings import BASE
+from lorafuse_bench.mini_world.tokenizer import train_tokenizer
+from lorafuse_bench.mini_world.world import make_world
 
 WORLD = make_world(0)
 COURSE = replace(BASE.courses[0], steps=60, warmup_steps=5, rhymes=10)
