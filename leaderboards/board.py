@@ -10,8 +10,9 @@ from pydantic import Field, JsonValue, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_text
+from lorafuse_bench.leaderboards.made_of import Cost, Strict
 from lorafuse_bench.leaderboards.reading import parsed, read_bytes
-from lorafuse_bench.leaderboards.schema import Cost, Dataset, Strict, invalid
+from lorafuse_bench.leaderboards.schema import Dataset, invalid
 
 LEADERBOARD_SCHEMA = "lorafuse.leaderboard/1"
 

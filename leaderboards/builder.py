@@ -19,10 +19,10 @@ from lorafuse_bench.leaderboards.board import (
     TaskScores,
 )
 from lorafuse_bench.leaderboards.collect import BASE, ORACLE, Cell, Group, collect
+from lorafuse_bench.leaderboards.made_of import Cost
 from lorafuse_bench.leaderboards.provenance import caption, provenance_of, replicate_of
 from lorafuse_bench.leaderboards.ranking import ranked
 from lorafuse_bench.leaderboards.reported_rows import reported_rows
-from lorafuse_bench.leaderboards.schema import Cost
 from lorafuse_bench.leaderboards.stats import Estimate
 
 FLOOR = "floor"

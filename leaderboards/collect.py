@@ -14,10 +14,11 @@ from typing import Any
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards import alike, plausible
 from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
+from lorafuse_bench.leaderboards.cell_files import read_cell
 from lorafuse_bench.leaderboards.item_checks import measure_of
 from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
 from lorafuse_bench.leaderboards.reading import parsed, read_bytes
-from lorafuse_bench.leaderboards.schema import Items, Result, read_cell
+from lorafuse_bench.leaderboards.schema import Items, Result
 from lorafuse_bench.leaderboards.stats import Statistic, statistics
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.tasks.suites import of_oblivion

@@ -21,7 +21,8 @@ from lorafuse_bench.tasks.suites import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 
 if TYPE_CHECKING:
-    from lorafuse_bench.leaderboards.schema import Method, Result, SuiteRecord, Task
+    from lorafuse_bench.leaderboards.made_of import Method
+    from lorafuse_bench.leaderboards.schema import Result, SuiteRecord, Task
 
 BASE, ORACLE = "base", "oracle"
 REFERENCES = {BASE: "floor", ORACLE: "reference"}

@@ -10,9 +10,9 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_text
 from lorafuse_bench.leaderboards.board import Leaderboard, write_leaderboard
 from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.cell_files import write_cell
 from lorafuse_bench.leaderboards.collect import collect
 from lorafuse_bench.leaderboards.samples import SUFFIX
-from lorafuse_bench.leaderboards.schema import write_cell
 from lorafuse_bench.leaderboards.verify import BOARD, CAPTION, RESULTS, caption_of, verify
 
 

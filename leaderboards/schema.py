@@ -1,157 +1,34 @@
-"""One evaluated cell on disk: (suite, zoo, method) as a result file and a sidecar of per-item scores."""
+"""The result of one evaluated cell (suite, zoo, method), and the sidecar of its per-item scores."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, RootModel, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import write_bytes, write_json
 from lorafuse_bench.leaderboards import document_hashes, run_ids
-from lorafuse_bench.leaderboards.item_checks import check_items
-from lorafuse_bench.leaderboards.layout import cell_path as cell_path
-from lorafuse_bench.leaderboards.layout import items_path as items_path
-from lorafuse_bench.leaderboards.layout import slug as slug
-from lorafuse_bench.leaderboards.plausible import check_place, check_plausible
-from lorafuse_bench.leaderboards.reading import inflate, parsed, read_bytes
+from lorafuse_bench.leaderboards.made_of import (
+    BaseId,
+    Cost,
+    Data,
+    Environment,
+    ExpertId,
+    Method,
+    RouterId,
+    Seeds,
+    Sha256,
+    Strict,
+    ZooId,
+)
 
 if TYPE_CHECKING:
     from lorafuse_bench.tasks.suites import Suite
 
 RESULT_SCHEMA: Final = "lorafuse.result/2"
-READABLE = tuple(run_ids.IDENTITY)
 MOST_ITEMS = 10_000_000
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_HASH_BYTES, _METRIC_BYTES = 512, 300  # of one item in a sidecar, with room for another way to write it
-
-
-class Strict(BaseModel):
-    """Unknown fields, NaN and inf are refused; values are not changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Method(Strict):
-    """The fusion method and everything it was told."""
-
-    name: str = Field(pattern=r"^[ -~]+$", description="Registered name, such as concat.")
-    label: str = Field(
-        min_length=1, description="Canonical spec, such as concat:scaling=false; the board's row label."
-    )
-    family: Literal["floor", "reference", "merging", "routing", "ensembling", "adapters"] = Field(
-        description="Family of the method."
-    )
-    options: dict[str, JsonValue] = Field(description="Every option with its value, defaults included.")
-    version: str = Field(description="Version of the method, raised when its outputs change.")
-    source_sha256: Sha256 = Field(
-        description="sha256 of the method's code and of the fusion code it uses; comments do not count."
-    )
-
-
-class ZooId(Strict):
-    """The zoo whose experts were fused."""
-
-    name: str = Field(description="Name of the zoo; zoos that share it and differ in seed are replicates.")
-    seed: int = Field(ge=0, lt=2**63, description="Seed the zoo was built from.")
-    sha256: Sha256 = Field(
-        description="sha256 over the zoo's manifest, without places, and all files that are read beside its weights."
-    )
-    init: Literal["shared", "independent"] = Field(description="LoRA initialisation of the experts.")
-
-
-class BaseId(Strict):
-    """The base model."""
-
-    repo: str = Field(description="Hub id, or folder inside the zoo; never a path of one machine.")
-    revision: str | None = Field(description="Hub revision; null for a folder of the zoo.")
-    sha256: Sha256 = Field(description="sha256 over the base's weights files.")
-    tokenizer_sha256: Sha256 = Field(description="sha256 over the base's tokenizer files.")
-    dtype: str = Field(description="Type the weights were evaluated in, such as float32.")
-
-
-class ExpertId(Strict):
-    """One LoRA expert of the pool."""
-
-    name: str = Field(description="Name of the expert.")
-    revision: str | None = Field(
-        default=None, description="Hub revision it was taken from; null for a file of the zoo."
-    )
-    sha256: Sha256 = Field(description="sha256 of adapter_model.safetensors.")
-    rank: int = Field(ge=1, description="LoRA rank (the largest, where a pattern gives several).")
-    alpha: float = Field(gt=0, description="LoRA alpha.")
-    targets: tuple[str, ...] = Field(description="Names of the adapted modules.")
-
-
-class RouterId(Strict):
-    """One trained router that the method used."""
-
-    name: str = Field(description="Name of the router in the zoo.")
-    sha256: Sha256 = Field(description="sha256 of router.safetensors.")
-    experts: dict[str, Sha256] = Field(
-        description="Experts trained jointly with it: name to sha256; empty when it serves the pool's own."
-    )
-
-
-class Seeds(Strict):
-    """What chance at evaluation started from; the zoo has its own."""
-
-    python: int = Field(description="Of Python's generator.")
-    numpy: int = Field(description="Of numpy's generator.")
-    torch: int = Field(description="Of torch's generator.")
-    fewshot: int = Field(description="Of the choice of few-shot examples.")
-
-
-class Data(Strict):
-    """Where the evaluated rows came from."""
-
-    source: str = Field(description="hub, mini, or the name of a data folder; a board never mixes sources.")
-    splits: dict[str, JsonValue] = Field(description="Which file served which split, per dataset or task.")
-
-
-class Cost(Strict):
-    """What the cell cost; not part of the run id."""
-
-    fuse_seconds: float = Field(ge=0, description="Seconds to fit and fuse, without loading.")
-    eval_seconds: float = Field(
-        ge=0, description="Seconds to evaluate the suite; in lm-eval's own results, loading included."
-    )
-    tokens_per_second: float | None = Field(
-        default=None,
-        ge=0,
-        description="Tokens of all requests and answers over eval_seconds; null when not counted.",
-    )
-    peak_bytes: int | None = Field(
-        default=None,
-        ge=0,
-        description="Most memory in use while fusing and evaluating: of the process, or on an accelerator what"
-        " was allocated there; null when not measured.",
-    )
-    extra_parameters: int = Field(ge=0, description="Parameters kept at inference beyond the base model.")
-    route_seconds: float | None = Field(
-        default=None,
-        ge=0,
-        description="Seconds of eval_seconds that went into choosing experts before anything was served; null when"
-        " not measured apart.",
-    )
-    served_seconds_per_1000_tokens: float | None = Field(
-        default=None,
-        ge=0,
-        description="Seconds to generate 1,000 tokens in vLLM's continuous batch, as `lorafuse bench serve` entered"
-        " it; null when not measured.",
-    )
-
-
-class Environment(Strict):
-    """What it ran on; not part of the run id."""
-
-    versions: dict[str, str] = Field(description="Package name to version.")
-    git_commit: str | None = Field(description="Commit of the checkout; null outside one.")
-    git_dirty: bool | None = Field(description="Whether the checkout had local changes; null outside one.")
-    hardware: str = Field(description="Processor or accelerator, in words.")
 
 
 class Dataset(Strict):
@@ -352,90 +229,6 @@ class Items(RootModel[dict[str, TaskItems]]):
 def run_id(result: Result) -> str:
     """The id that a result's inputs have: not its scores, cost or environment; see `run_ids`."""
     return run_ids.run_id(result.model_dump(mode="json", by_alias=True))
-
-
-def write_cell(out: str | Path, result: Result, items: Items, hashes_apart: bool = False) -> Path:
-    """Write a finished cell and return the path of its result file.
-
-    The result is written last: where it exists, the cell is whole. `hashes_apart` keeps the documents'
-    hashes once for all cells below `out`. LorafuseError when the items do not bear the result out.
-    """
-    path = cell_path(out, result.suite, result.zoo.name, result.zoo.seed, result.method.label)
-    check_plausible(path, result)
-    check_items(path, result, items)
-    if hashes_apart:
-        for held in items.root.values():
-            document_hashes.write_hashes(Path(out), held.doc_hashes)
-        items = Items.model_construct({key: held.with_hashes(()) for key, held in items.root.items()})
-    write_bytes(items_path(path), gzip.compress(items.content(), mtime=0))
-    write_json(path, result.model_dump(mode="json", by_alias=True))
-    return path
-
-
-def read_result(path: str | Path) -> Result:
-    """Read a result file; LorafuseError naming the file and the field when it is not right."""
-    content = read_bytes(Path(path))
-    head = parsed(Path(path), content, "Run the cell again.")
-    if not isinstance(head, dict) or head.get("schema") not in READABLE:
-        said = head.get("schema") if isinstance(head, dict) else type(head).__name__
-        raise LorafuseError(
-            f"{path}: schema: '{said}' is unknown; this version reads {' and '.join(READABLE)}."
-            " Give a folder of result files, or use the version that wrote them."
-        )
-    try:
-        result = Result.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise invalid(path, error) from error
-    if result.run_id != run_id(result):
-        raise LorafuseError(
-            f"{path}: run_id: not the hash of the inputs; the file was altered. Run it again."
-        )
-    return result
-
-
-def read_cell(path: str | Path) -> tuple[Result, Items]:
-    """Read a result and its items, which must bear it out; LorafuseError naming the file and the field."""
-    result = read_result(path)
-    check_place(Path(path), result)
-    check_plausible(path, result)
-    sidecar = items_path(Path(path))
-    content = inflate(sidecar, _most_bytes(result), "Run the cell again.")
-    try:
-        kept = Items.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise invalid(sidecar, error) from error
-    items = _with_hashes(Path(path), result, kept)
-    check_items(sidecar, result, items)
-    found = hashlib.sha256(content).hexdigest() if items is kept else items.sha256()
-    if result.items_sha256 != found:
-        raise LorafuseError(
-            f"{sidecar}: not the items of {path} (items_sha256): one of them was altered. Run the cell again."
-        )
-    return result, items
-
-
-def _most_bytes(result: Result) -> int:
-    """What the items of a result take at most: a hash, and ten numbers of each metric, for each."""
-    rows = sum(task.n * (_HASH_BYTES + len(task.metrics) * _METRIC_BYTES) for task in result.tasks.values())
-    return rows + sum(_HASH_BYTES * (1 + len(task.metrics)) for task in result.tasks.values()) + _HASH_BYTES
-
-
-def _with_hashes(path: Path, result: Result, items: Items) -> Items:
-    """The items with the hashes that their folder keeps apart; the very same object where it keeps none."""
-    apart = {key for key, held in items.root.items() if key in result.tasks and not held.doc_hashes}
-    if not apart:
-        return items
-    out = path.absolute().parent.parent.parent  # as in `cell_path`
-    return Items.model_construct(
-        {
-            key: held.with_hashes(
-                document_hashes.read_hashes(out, result.tasks[key].docs_sha256, result.tasks[key].n)
-            )
-            if key in apart
-            else held
-            for key, held in items.root.items()
-        }
-    )
 
 
 def invalid(where: str | Path, error: ValidationError) -> LorafuseError:

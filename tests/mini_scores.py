@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorafuse_bench import runner
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards import cell_files
 
 NEAR_ZERO = {"bleu": 0.15}
 """A base that has only read scores this at most. After an empty line it repeats words of its prompt, and BLEU counts
@@ -22,7 +22,7 @@ def shortcomings(zoo: Path, out: Path, limit: int) -> list[str]:
     plan = runner.Plan(
         methods=methods, suites=["mtl7"], out=out, zoo=zoo, limit=limit, batch_size=50, device="cpu"
     )
-    base, oracle = (schema.read_result(path).tasks for path in runner.run(plan))
+    base, oracle = (cell_files.read_result(path).tasks for path in runner.run(plan))
     found = []
     for key, task in base.items():
         metric = task.representative

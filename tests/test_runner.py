@@ -19,7 +19,7 @@ from lorafuse_bench import runner
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards import cell_files, layout, made_of
 from lorafuse_bench.leaderboards.lm_eval_results import read_lm_eval
 from lorafuse_bench.leaderboards.samples import read_samples
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
@@ -53,8 +53,8 @@ def finished(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_cell_records_what_it_was_made_of(zoo: Zoo, finished: Path) -> None:
-    path = schema.cell_path(finished, "mtl5", "tiny", 0, "concat:scaling=false")
-    result, items = schema.read_cell(path)
+    path = layout.cell_path(finished, "mtl5", "tiny", 0, "concat:scaling=false")
+    result, items = cell_files.read_cell(path)
     assert result.method.options == {"scaling": False}
     assert [e.name for e in result.experts] == [task for task in TASKS if task in suite("mtl5").tasks]
     assert result.zoo.sha256 == zoo.sha256()
@@ -69,7 +69,7 @@ def test_a_cell_records_what_it_was_made_of(zoo: Zoo, finished: Path) -> None:
     assert result.environment.versions["lm_eval"]
     assert result.cost.tokens_per_second > 0  # type: ignore[operator]
     assert result.cost.peak_bytes > 10_000_000  # type: ignore[operator]
-    assert result.seeds == schema.Seeds(python=0, numpy=1234, torch=1234, fewshot=1234)
+    assert result.seeds == made_of.Seeds(python=0, numpy=1234, torch=1234, fewshot=1234)
     assert result.tasks["squad"].few_shot == 0
     assert result.tasks["wmt14_en_de"].metrics["bleu"].stderr_method == "bootstrap"
     assert result.routers == ()
@@ -77,7 +77,7 @@ def test_a_cell_records_what_it_was_made_of(zoo: Zoo, finished: Path) -> None:
 
 def test_a_routed_cell_names_its_router(zoo: Zoo, tmp_path: Path) -> None:
     (path,) = runner.run(plan(zoo, tmp_path, "moa", limit=1))
-    result = schema.read_result(path)
+    result = cell_files.read_result(path)
     assert [(r.name, r.sha256) for r in result.routers] == [
         (entry.name, entry.sha256) for entry in zoo.manifest.routers
     ]
@@ -91,8 +91,8 @@ def test_no_file_of_a_cell_holds_a_path(zoo: Zoo, finished: Path, handmade_data:
 
 
 def test_the_texts_stand_beside_the_scores(finished: Path) -> None:
-    path = schema.cell_path(finished, "mtl5", "tiny", 0, "oracle")
-    result, items = schema.read_cell(path)
+    path = layout.cell_path(finished, "mtl5", "tiny", 0, "oracle")
+    result, items = cell_files.read_cell(path)
     rows = [row for row in read_samples(path) if row.task == "sst2"]
     assert [row.doc_hash for row in rows] == list(items.root["sst2"].doc_hashes)
     assert [row.score for row in rows] == items.root["sst2"].metrics["acc"]
@@ -125,7 +125,7 @@ def test_stock_results_make_the_same_cell(zoo: Zoo, finished: Path, tmp_path: Pa
         tracker.save_results_samples(task_name=name, samples=rows)
     (path,) = tmp_path.rglob("results_*.json")
     result, items = read_lm_eval(path)
-    mine, my_items = schema.read_cell(schema.cell_path(finished, "mtl5", "tiny", 0, "oracle"))
+    mine, my_items = cell_files.read_cell(layout.cell_path(finished, "mtl5", "tiny", 0, "oracle"))
     assert items == my_items
     assert result.tasks == mine.tasks
     for field in ("suite", "method", "zoo", "base", "experts", "seeds", "limit", "max_length", "truncation"):
@@ -157,7 +157,7 @@ def test_values_are_those_of_stock_lm_eval(zoo: Zoo, finished: Path) -> None:
     )
     task = load_task("lorafuse_squad", zoo.data_source)
     output = simple_evaluate(model=lm, tasks=[task], bootstrap_iters=0)
-    result = schema.read_result(schema.cell_path(finished, "mtl5", "tiny", 0, "concat:scaling=false"))
+    result = cell_files.read_result(layout.cell_path(finished, "mtl5", "tiny", 0, "concat:scaling=false"))
     metrics = output["results"]["lorafuse_squad"]
     for name in ("f1", "em"):
         assert result.tasks["squad"].metrics[name].value == pytest.approx(metrics[f"{name},none"])
@@ -196,7 +196,7 @@ def test_an_interruption_loses_nothing_finished(
     names = sorted(p.name for p in tmp_path.rglob("*") if p.is_file())
     assert names == ["svd.items.json.gz", "svd.json", "svd.samples.jsonl.gz"]
     runner.run(plan(zoo, tmp_path, "svd,concat"))
-    assert schema.cell_path(tmp_path, "mtl5", "tiny", 0, "concat").is_file()
+    assert layout.cell_path(tmp_path, "mtl5", "tiny", 0, "concat").is_file()
 
 
 @pytest.mark.parametrize(("change", "field"), [({"limit": 1}, "limit"), ({"experts": ("sst2",)}, "experts")])
@@ -280,7 +280,7 @@ def test_the_command_writes_cells(zoo: Zoo, tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert "2 cells in" in done.stdout
-    written = json.loads(schema.cell_path(tmp_path, "mtl5", "tiny", 0, "weight_sum:average=true").read_text())
+    written = json.loads(layout.cell_path(tmp_path, "mtl5", "tiny", 0, "weight_sum:average=true").read_text())
     assert written["limit"] == 1
 
 
@@ -291,7 +291,7 @@ def test_a_suite_of_oblivion_takes_all_experts_and_runs_code_by_consent(
     mini = Zoo.open(EMBEDDED)
     asked = plan(mini, tmp_path, "concat", suites=["or_mtl"], limit=1, run_code=True)
     (path,) = runner.run(asked)
-    result, items = schema.read_cell(path)
+    result, items = cell_files.read_cell(path)
     assert {e.name for e in result.experts} == {e.name for e in mini.manifest.experts}
     assert {key: task.representative for key, task in result.tasks.items()} == {
         "mmlu": "acc",

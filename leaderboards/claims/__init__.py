@@ -13,7 +13,8 @@ from typing import Literal, Self
 import yaml
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
-from lorafuse_bench.leaderboards.schema import Strict, invalid
+from lorafuse_bench.leaderboards.made_of import Strict
+from lorafuse_bench.leaderboards.schema import invalid
 
 
 class Side(Strict):

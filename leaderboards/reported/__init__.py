@@ -13,7 +13,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from lorafuse_bench.leaderboards.schema import Strict, invalid
+from lorafuse_bench.leaderboards.made_of import Strict
+from lorafuse_bench.leaderboards.schema import invalid
 
 
 class ReportedColumn(Strict):

@@ -15,9 +15,10 @@ import numpy as np
 
 from lorafuse_bench.bench.timing import machine, target
 from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.leaderboards.cell_files import write_cell
 from lorafuse_bench.leaderboards.measures import Array
 from lorafuse_bench.leaderboards.plausible import REFERENCES
-from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems, write_cell
+from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems
 
 SECONDS, GIGABYTES = 60.0, 2.0
 # Of every ten tasks: how many are scored by a mean, by corpus BLEU and by a loss.

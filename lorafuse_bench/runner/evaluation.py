@@ -17,7 +17,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.identity import environment, routers
-from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards import cell_files, schema
 from lorafuse_bench.leaderboards.lm_eval_results import filtered, items_of, task_of
 from lorafuse_bench.leaderboards.samples import Sample, of_lm_eval, write_samples
 from lorafuse_bench.memory import peak_bytes, reset_peak
@@ -90,7 +90,7 @@ class Evaluation:
         known = draft.model_dump(mode="json", exclude={"schema_", "run_id", "items_sha256", *made})
         result = schema.Result.of(items, **known, **made)
         write_samples(cell.path, _texts(suite, samples))
-        return schema.write_cell(self.plan.out, result, items)
+        return cell_files.write_cell(self.plan.out, result, items)
 
     def _try(self, cell: Cell) -> None:
         """Route one token: the router must be there and know the experts."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards import cell_files
 from lorafuse_bench.leaderboards.difference import first_difference
 from lorafuse_bench.leaderboards.samples import samples_path
 from lorafuse_bench.leaderboards.schema import Result
@@ -26,7 +26,7 @@ def why_run(path: Path, draft: Result) -> str | None:
     if not path.exists():
         return "not run yet"
     try:
-        found = schema.read_result(path)
+        found = cell_files.read_result(path)
         _check_same(path, found, draft)
         if found.schema_ != draft.schema_:
             return f"of the older format {found.schema_}"
@@ -69,7 +69,7 @@ def _asked(result: Result) -> dict[str, object]:
 def _damage(path: Path) -> str | None:
     """What is wrong with the files beside a result; samples may be missing, but not damaged."""
     try:
-        schema.read_cell(path)
+        cell_files.read_cell(path)
     except LorafuseError as error:
         return f"damaged: {error}"
     samples = samples_path(path)

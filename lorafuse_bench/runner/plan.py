@@ -12,7 +12,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import adapter_entry
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
-from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards import layout
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.pools import experts_for
@@ -70,7 +70,7 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
             method,
             suite,
             pools[suite],
-            schema.cell_path(plan.out, suite, zoo.name, zoo.manifest.seed, method.label()),
+            layout.cell_path(plan.out, suite, zoo.name, zoo.manifest.seed, method.label()),
         )
         for suite in plan.suites
         for method in methods

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorafuse_bench.identity import identity, source_name
-from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards import made_of, schema
 from lorafuse_bench.runner.plan import Cell, Plan
 from lorafuse_bench.tasks.data import hub_commit, provenance
 from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.zoo.manifest import Zoo
 
-SEEDS = schema.Seeds(python=0, numpy=1234, torch=1234, fewshot=1234)
+SEEDS = made_of.Seeds(python=0, numpy=1234, torch=1234, fewshot=1234)
 """Those of the lm_eval command."""
-_NO_COST = schema.Cost(fuse_seconds=0, eval_seconds=0, extra_parameters=0)
-_NOWHERE = schema.Environment(versions={}, git_commit=None, git_dirty=None, hardware="")
+_NO_COST = made_of.Cost(fuse_seconds=0, eval_seconds=0, extra_parameters=0)
+_NOWHERE = made_of.Environment(versions={}, git_commit=None, git_dirty=None, hardware="")
 
 
 def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str, dtype: str) -> schema.Result:

@@ -10,8 +10,8 @@ from toy_cells import cell, write
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.cell_files import read_result
 from lorafuse_bench.leaderboards.lm_eval_results import empty_share
-from lorafuse_bench.leaderboards.schema import read_result
 
 TRUNCATION = {"rule": "middle", "length": 512}
 

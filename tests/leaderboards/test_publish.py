@@ -20,9 +20,9 @@ from toy_cells import write
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import write_leaderboard
 from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.cell_files import read_cell
 from lorafuse_bench.leaderboards.paired import compare
 from lorafuse_bench.leaderboards.publish import pack
-from lorafuse_bench.leaderboards.schema import read_cell
 from lorafuse_bench.leaderboards.verify import Report, verify
 
 

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from toy_cells import cell, write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards import cell_files, layout
 
 SCORES = {"one": [1.0, 0.0, 1.0], "two": [[3, 3, 3, 2, 1, 0, 3, 2, 1, 0], [4, 5, 4, 3, 2, 1, 4, 3, 2, 1]]}
 
 
 def test_a_cell_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     result, items = cell("moa:pool=mean", SCORES)
-    path = schema.write_cell(tmp_path, result, items)
+    path = cell_files.write_cell(tmp_path, result, items)
     assert path == tmp_path / "toy" / "mini-1" / "moa@pool=mean.json"
-    assert schema.read_cell(path) == (result, items)
+    assert cell_files.read_cell(path) == (result, items)
 
 
 def test_a_cell_written_twice_has_the_same_bytes(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_cell_written_twice_has_the_same_bytes(tmp_path: Path) -> None:
         path = write(tmp_path / out, "moa", SCORES)
     twin = tmp_path / "a" / path.relative_to(tmp_path / "b")
     assert twin.read_bytes() == path.read_bytes()
-    assert schema.items_path(twin).read_bytes() == schema.items_path(path).read_bytes()
+    assert layout.items_path(twin).read_bytes() == layout.items_path(path).read_bytes()
 
 
 def test_the_run_id_follows_inputs_only() -> None:
@@ -57,16 +57,16 @@ def test_the_run_id_follows_inputs_only() -> None:
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_slugs_are_safe_names_and_differ(a: str, b: str) -> None:
-    name = schema.slug(a)
+    name = layout.slug(a)
     assert set(name).isdisjoint('/\\:*?"<>| \0')
     assert not name.startswith(".")
     assert len(name) <= 140
-    assert a == b or name != schema.slug(b)
+    assert a == b or name != layout.slug(b)
 
 
 def test_slugs_keep_the_usual_label_readable() -> None:
-    assert schema.slug("moa:decision=vote,pool=mean") == "moa@decision=vote,pool=mean"
-    assert schema.slug("../up") == "%2E.%2Fup"
+    assert layout.slug("moa:decision=vote,pool=mean") == "moa@decision=vote,pool=mean"
+    assert layout.slug("../up") == "%2E.%2Fup"
 
 
 def test_a_bad_field_is_named() -> None:
@@ -80,7 +80,7 @@ def test_items_that_do_not_bear_the_result_out_are_not_written(tmp_path: Path) -
     result, _ = cell("moa", {"one": [1.0, 0.0]})
     _, other = cell("moa", {"one": [1.0, 1.0]})
     with pytest.raises(LorafuseError, match=r"one\.metrics\.acc: the items make 1, the result says 0\.5"):
-        schema.write_cell(tmp_path, result, other)
+        cell_files.write_cell(tmp_path, result, other)
     assert not list(tmp_path.iterdir())
 
 
@@ -119,7 +119,7 @@ def test_an_altered_result_is_refused_by_field(
     path = write(tmp_path, "moa", SCORES)
     edit_result(path, *keys, to=to)
     with pytest.raises(LorafuseError, match=message) as caught:
-        schema.read_cell(path)
+        cell_files.read_cell(path)
     assert "moa" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -135,12 +135,12 @@ def test_an_altered_result_is_refused_by_field(
     ],
 )
 def test_altered_items_are_refused(tmp_path: Path, acc: list[object], message: str) -> None:
-    path = schema.items_path(write(tmp_path, "moa", SCORES))
+    path = layout.items_path(write(tmp_path, "moa", SCORES))
     content = json.loads(gzip.decompress(path.read_bytes()))
     content["one"]["metrics"]["acc"] = acc
     path.write_bytes(gzip.compress(json.dumps(content).encode()))
     with pytest.raises(LorafuseError, match=message):
-        schema.read_cell(path.with_name("moa.json"))
+        cell_files.read_cell(path.with_name("moa.json"))
 
 
 @pytest.mark.parametrize("name", ["moa.json", "moa.items.json.gz"])
@@ -150,4 +150,4 @@ def test_broken_files_are_refused(tmp_path: Path, name: str, damage: bytes | Non
     victim = path.with_name(name)
     victim.unlink() if damage is None else victim.write_bytes(damage)
     with pytest.raises(LorafuseError, match=name):
-        schema.read_cell(path)
+        cell_files.read_cell(path)

@@ -14,7 +14,7 @@ import pytest
 from toy_cells import write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards import layout
 from lorafuse_bench.leaderboards.board import write_leaderboard
 from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.leaderboards.verify import verify
@@ -149,7 +149,7 @@ def test_a_damaged_result_is_refused(tmp_path: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("damage", ITEMS)
 def test_damaged_items_are_refused(tmp_path: Path, damage: str) -> None:
-    path = schema.items_path(grid(tmp_path))
+    path = layout.items_path(grid(tmp_path))
     edit, field = ITEMS[damage]
     content = json.loads(gzip.decompress(path.read_bytes()))
     edit(content)
@@ -170,7 +170,7 @@ def test_broken_files_are_refused(tmp_path: Path, name: str, content: bytes | No
 
 def test_a_result_under_another_methods_items_is_refused(tmp_path: Path) -> None:
     path = grid(tmp_path)
-    shutil.copy(schema.items_path(path.with_name("oracle.json")), schema.items_path(path))
+    shutil.copy(layout.items_path(path.with_name("oracle.json")), layout.items_path(path))
     refused(tmp_path, "concat.items.json.gz", r"one\.metrics\.acc")
 
 
@@ -205,7 +205,7 @@ def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
     path = grid(tmp_path)
     copy = path.with_name("copy.json")
     shutil.copy(path, copy)
-    shutil.copy(schema.items_path(path), schema.items_path(copy))
+    shutil.copy(layout.items_path(path), layout.items_path(copy))
     refused(tmp_path, "copy.json", r"method\.label")
 
 

@@ -16,7 +16,7 @@ from lorafuse_bench import runner
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import LoraExpert
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards import schema
+from lorafuse_bench.leaderboards import cell_files, layout
 from lorafuse_bench.leaderboards.samples import samples_path
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import grid
@@ -64,10 +64,10 @@ def another_score(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "harm"),
     [
-        (schema.items_path, truncate),
-        (schema.items_path, lambda path: path.write_bytes(b"")),
-        (schema.items_path, lambda path: path.unlink()),
-        (schema.items_path, another_score),
+        (layout.items_path, truncate),
+        (layout.items_path, lambda path: path.write_bytes(b"")),
+        (layout.items_path, lambda path: path.unlink()),
+        (layout.items_path, another_score),
         (samples_path, truncate),
         (Path, truncate),
         (Path, lambda path: path.write_bytes(b"")),
@@ -77,7 +77,7 @@ def test_a_damaged_cell_is_done_again_and_said_so(
     zoo: Zoo, tmp_path: Path, ran: list[str], file: Callable[[Path], Path], harm: Callable[[Path], object]
 ) -> None:
     (path,) = runner.run(plan(zoo, tmp_path))
-    whole = schema.read_cell(path)[1]
+    whole = cell_files.read_cell(path)[1]
     harm(file(path))
     said: list[str] = []
     runner.run(plan(zoo, tmp_path), Watcher(said.append))
@@ -85,7 +85,7 @@ def test_a_damaged_cell_is_done_again_and_said_so(
     (line,) = (line for line in said if "damaged" in line)
     assert line.startswith(f"{SUITE} base: damaged: ")
     assert str(file(path)) in line
-    assert schema.read_cell(path)[1] == whole
+    assert cell_files.read_cell(path)[1] == whole
 
 
 def test_samples_that_were_removed_are_not_damage(zoo: Zoo, tmp_path: Path, ran: list[str]) -> None:
@@ -100,7 +100,7 @@ def test_two_runs_on_one_folder_share_the_cells(
 ) -> None:
     monkeypatch.setattr(grid, "POLL_SECONDS", 0.05)
     asked = plan(zoo, tmp_path, "base,weight_sum")
-    path = schema.cell_path(tmp_path, SUITE, zoo.name, 0, "base")
+    path = layout.cell_path(tmp_path, SUITE, zoo.name, 0, "base")
     said: list[str] = []
     second = threading.Thread(target=runner.run, args=(asked, Watcher(said.append)))
     with locked(path) as mine:  # as another run that evaluates `base` does
@@ -110,7 +110,7 @@ def test_two_runs_on_one_folder_share_the_cells(
             assert second.is_alive() or pytest.fail(f"the second run did not wait: {said}")
         assert ran == ["weight_sum"]
         (elsewhere,) = runner.run(plan(zoo, tmp_path / "elsewhere"))
-        for beside in (schema.items_path, samples_path, Path):
+        for beside in (layout.items_path, samples_path, Path):
             beside(elsewhere).rename(beside(path))
     second.join()
     assert ran == ["weight_sum", "base"]  # the latter elsewhere
@@ -120,7 +120,7 @@ def test_two_runs_on_one_folder_share_the_cells(
 def test_a_cell_that_a_killed_run_left_is_taken_over(
     zoo: Zoo, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = schema.cell_path(tmp_path, SUITE, zoo.name, 0, "base")
+    path = layout.cell_path(tmp_path, SUITE, zoo.name, 0, "base")
     path.parent.mkdir(parents=True)
     (path.parent / ".base.json.lock").touch()
     (path.parent / ".base.json.x1y2.part").touch()
@@ -164,7 +164,7 @@ def test_what_no_result_can_hold_is_refused_before_anything_runs(
 def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
     zoo: Zoo, tmp_path: Path, ran: list[str], blocked: str
 ) -> None:
-    path = schema.cell_path(tmp_path / "out", SUITE, zoo.name, 0, "base")
+    path = layout.cell_path(tmp_path / "out", SUITE, zoo.name, 0, "base")
     if blocked == "cell":
         path.mkdir(parents=True)
     else:
@@ -216,4 +216,4 @@ def test_the_machine_is_described_once_and_not_in_the_seconds(
     monkeypatch.setattr("lm_eval.evaluator.get_git_commit_hash", probed)
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", probed)
     (path,) = runner.run(plan(zoo, tmp_path))
-    assert schema.read_result(path).environment.versions["torch"]
+    assert cell_files.read_result(path).environment.versions["torch"]

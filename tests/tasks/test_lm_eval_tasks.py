@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.schema import read_cell
+from lorafuse_bench.leaderboards.cell_files import read_cell
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.tasks.loading import load_tasks
 from lorafuse_bench.tasks.rows import training_rows
