@@ -18,7 +18,6 @@ def command(
     from rich.markup import escape
     from rich.table import Table
 
-    from lorafuse_bench.errors import unknown
     from lorafuse_bench.fusion import registry
 
     known = registry.methods()
@@ -31,9 +30,7 @@ def command(
             table.add_row(key, cls.family, ", ".join(sorted(cls.needs)) or "-", escape(about))
         console.print(table)
         return
-    if name not in known:
-        raise unknown("method", name, known)
-    cls = known[name]
+    cls = registry.METHODS.named(name)
     needs = f", needs {', '.join(sorted(cls.needs))}" if cls.needs else ""
     about = f"{name} ({cls.family}{needs})\n\n{inspect.getdoc(cls)}\n\nPaper: {cls.paper}"
     console.print(about, markup=False, soft_wrap=True)

@@ -15,6 +15,8 @@ from torch import Tensor
 from lorafuse_bench.base_model import Base
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.layers import DenseUpdate, RowUpdate, Selection, StaticUpdate, Update
+from lorafuse_bench.registry import Named
+from lorafuse_bench.registry import option as option
 
 Family = Literal["floor", "reference", "merging", "routing", "ensembling", "adapters"]
 Need = Literal["task_id", "router", "adapter", "train_data"]
@@ -27,11 +29,6 @@ Law = Literal[
     "determinism",
     "inputs unchanged",
 ]
-
-
-def option(default: Any, help: str) -> Any:
-    """A method's option: a dataclass field with a one-line explanation."""
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
@@ -107,12 +104,10 @@ class Runtime(Protocol):
         """Run the blocks over the prompts, calling `visitor` before each."""
 
 
-class FusionMethod(ABC):
+class FusionMethod(Named, ABC):
     """A way to use N LoRA experts as one model. Options are the dataclass fields of a subclass."""
 
-    name: ClassVar[str]
     family: ClassVar[Family]
-    paper: ClassVar[str]
     version: ClassVar[str] = "1"
     needs: ClassVar[frozenset[Need]] = frozenset()
     fuses_experts: ClassVar[bool] = True
@@ -142,11 +137,6 @@ class FusionMethod(ABC):
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor | None:
         """Expert (or task) index per row and block `(rows, blocks)`, or None when rows are not told apart."""
         return None
-
-    @classmethod
-    def summary(cls) -> str:
-        """What it is, in one sentence: the first line of its docstring."""
-        return (inspect.getdoc(cls) or "").partition("\n")[0]
 
     @classmethod
     def cost(cls) -> str:

@@ -81,18 +81,18 @@ def test_mistakes_are_named(spec: str, message: str) -> None:
 def test_a_third_partys_entry_point_registers_a_class_or_names_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "_METHODS", dict(registry.methods()))
-    registry._load(EntryPoint("mine", "tiny_method:Mine", registry.ENTRY_POINTS))
-    assert registry._METHODS["mine"].family == "merging"
+    monkeypatch.setattr(registry.METHODS, "_found", dict(registry.methods()))
+    registry.METHODS.load(EntryPoint("mine", "tiny_method:Mine", "lorafuse.methods"))
+    assert registry.methods()["mine"].family == "merging"
     with pytest.raises(
         LorafuseError, match=r"entry point 'broken' \(tiny_method:Missing\).*Repair or uninstall"
     ):
-        registry._load(EntryPoint("broken", "tiny_method:Missing", registry.ENTRY_POINTS))
+        registry.METHODS.load(EntryPoint("broken", "tiny_method:Missing", "lorafuse.methods"))
 
 
 def test_two_methods_of_one_name_are_refused() -> None:
     class Other(Moa):
-        pass
+        """Another one."""
 
     with pytest.raises(LorafuseError, match="method 'moa' is defined by"):
         registry.register(Other)

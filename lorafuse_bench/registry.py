@@ -1,0 +1,153 @@
+"""What people add as one file: classes with a name, a docstring, a paper and typed options, found by name.
+
+Fusion methods and analyses are kinds of such classes. Each is a frozen dataclass whose fields are `option(...)`s;
+its file lies in a package of ours, or another package names it under an entry-point group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from lorafuse_bench.errors import LorafuseError, unknown
+
+
+def option(default: Any = dataclasses.MISSING, help: str = "") -> Any:
+    """An option: a dataclass field with a one-line explanation; without a default it must be given."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+class Named:
+    """A class that can be registered."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+
+    @classmethod
+    def summary(cls) -> str:
+        """What it is, in one sentence: the first line of its docstring."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+T = TypeVar("T", bound=Named)
+C = TypeVar("C", bound=type[Named])
+
+
+class Registry(Generic[T]):
+    """The classes of one `kind`, as messages call it: every file under `package`, and the entry points of `group`."""
+
+    def __init__(self, kind: str, package: ModuleType, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._package = package
+        self._found: dict[str, type[T]] = {}
+        self._complete = False
+
+    def register(self, cls: C) -> C:
+        """Class decorator: make a class selectable by its `name`.
+
+        LorafuseError for a second class of that name, and for one without a name, a docstring, a paper, or a help
+        of every option.
+        """
+        self._check(cls)
+        known = self._found.setdefault(cls.name, cls)  # type: ignore[arg-type]
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise LorafuseError(
+                f"{self.kind} '{cls.name}' is defined by {known.__module__} and {cls.__module__}. Rename one."
+            )
+        return cls
+
+    def all(self) -> Mapping[str, type[T]]:
+        """All classes by name."""
+        if not self._complete:
+            for module in pkgutil.walk_packages(self._package.__path__, self._package.__name__ + "."):
+                importlib.import_module(module.name)
+            for entry in entry_points(group=self.group):
+                self.load(entry)
+            self._complete = True
+        return dict(sorted(self._found.items()))
+
+    def load(self, entry: EntryPoint) -> None:
+        """Import a third party's entry point: a class, or a module that registers its classes."""
+        try:
+            loaded = entry.load()
+            if isinstance(loaded, type):
+                self.register(loaded)
+        except LorafuseError:
+            raise
+        except Exception as error:  # whatever a foreign module raises, the user needs its name
+            raise LorafuseError(
+                f"entry point '{entry.name}' ({entry.value}) of group '{self.group}' cannot be loaded:"
+                f" {type(error).__name__}: {error}. Repair or uninstall that package."
+            ) from error
+
+    def named(self, name: str) -> type[T]:
+        """The class called `name`; LorafuseError lists what there is."""
+        known = self.all()
+        if name not in known:
+            raise unknown(self.kind, name, known)
+        return known[name]
+
+    def create(self, name: str, options: Mapping[str, Any] | None = None) -> T:
+        """The one called `name` with `options` (text or typed values); LorafuseError lists what is possible."""
+        cls, values = self.named(name), {}
+        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        hints = typing.get_type_hints(cls, include_extras=True)
+        for key, value in (options or {}).items():
+            if key not in fields:
+                raise unknown(f"option of {self.kind} '{name}'", key, fields)
+            values[key] = self._convert(name, key, value, hints[key])
+        missing = [key for key, field in fields.items() if _required(field) and key not in values]
+        if missing:
+            raise LorafuseError(f"{self.kind} '{name}' needs {', '.join(missing)}.")
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise LorafuseError(f"{self.kind} '{name}': {error}") from error
+
+    def parse(self, spec: str) -> T:
+        """One from `name` or `name:option=value+option=value`; a bare option means true."""
+        name, _, tail = spec.partition(":")
+        options: dict[str, Any] = {}
+        for part in tail.split("+") if tail else ():
+            key, has_value, value = part.partition("=")
+            options[key] = value if has_value else True
+        return self.create(name, options)
+
+    def _check(self, cls: type[Named]) -> None:
+        where = f"{self.kind} {cls.__module__}.{cls.__qualname__}"
+        for attribute, what in (("name", "the word that selects it"), ("paper", "where it comes from")):
+            if not isinstance(getattr(cls, attribute, None), str) or not getattr(cls, attribute):
+                raise LorafuseError(f'{where} has no {attribute}. Give it `{attribute} = "..."`, {what}.')
+        if not cls.__dict__.get("__doc__") or cls.__doc__.startswith(f"{cls.__name__}("):  # type: ignore[union-attr]
+            raise LorafuseError(f"{where} has no docstring. Say in its first line what it is.")
+        if not dataclasses.is_dataclass(cls):
+            raise LorafuseError(f"{where} is no dataclass. Put @dataclass(frozen=True) below the decorator.")
+        for field in dataclasses.fields(cls):
+            if not field.metadata.get("help"):
+                raise LorafuseError(
+                    f"{where}: option {field.name} has no help. Define it as"
+                    f' `{field.name}: ... = option(DEFAULT, "what it is")`.'
+                )
+
+    def _convert(self, name: str, key: str, value: Any, hint: Any) -> Any:
+        if isinstance(value, str) and value.lower() in ("none", "null"):
+            value = None
+        try:
+            return TypeAdapter(hint).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise LorafuseError(f"{self.kind} '{name}': option {key}={value!r}: {reason}.") from error
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
