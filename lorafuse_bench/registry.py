@@ -11,18 +11,26 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from lorafuse_bench.definition import check_definition
 from lorafuse_bench.errors import LorafuseError, unknown
 
 
 def option(default: Any = dataclasses.MISSING, help: str = "") -> Any:
-    """An option: a dataclass field with a one-line explanation; without a default it must be given."""
+    """An option: a dataclass field with a one-line explanation; without a default it must be given.
+
+    LorafuseError for a default that could be changed in place.
+    """
+    if type(default).__hash__ is None:
+        raise LorafuseError(
+            f"option '{help}' has a mutable default, {default!r}: take text, a number or None."
+        )
     return dataclasses.field(default=default, metadata={"help": help})
 
 
@@ -37,16 +45,25 @@ class Named:
         """What it is, in one sentence: the first line of its docstring."""
         return (inspect.getdoc(cls) or "").partition("\n")[0]
 
+    @classmethod
+    def faults(cls) -> Iterator[str]:
+        """What its kind asks beyond that and it lacks, each to be read on from its name."""
+        return iter(())
+
 
 T = TypeVar("T", bound=Named)
 C = TypeVar("C", bound=type[Named])
 
 
 class Registry(Generic[T]):
-    """The classes of one `kind`, as messages call it: every file under `package`, and the entry points of `group`."""
+    """The classes of one `kind`, as messages call it: every file under `package`, and the entry points of `group`.
 
-    def __init__(self, kind: str, package: ModuleType, group: str) -> None:
+    All derive from `parent`.
+    """
+
+    def __init__(self, kind: str, package: ModuleType, group: str, parent: type[Named] = Named) -> None:
         self.kind = kind
+        self.parent = parent
         self.group = group
         self._package = package
         self._found: dict[str, type[T]] = {}
@@ -55,10 +72,9 @@ class Registry(Generic[T]):
     def register(self, cls: C) -> C:
         """Class decorator: make a class selectable by its `name`.
 
-        LorafuseError for a second class of that name, and for one without a name, a docstring, a paper, or a help
-        of every option.
+        LorafuseError for a second class of that name, and for one that is not whole (definition.py).
         """
-        self._check(cls)
+        check_definition(self.kind, cls, self.parent)
         known = self._found.setdefault(cls.name, cls)  # type: ignore[arg-type]
         if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise LorafuseError(
@@ -122,22 +138,6 @@ class Registry(Generic[T]):
             key, has_value, value = part.partition("=")
             options[key] = value if has_value else True
         return self.create(name, options)
-
-    def _check(self, cls: type[Named]) -> None:
-        where = f"{self.kind} {cls.__module__}.{cls.__qualname__}"
-        for attribute, what in (("name", "the word that selects it"), ("paper", "where it comes from")):
-            if not isinstance(getattr(cls, attribute, None), str) or not getattr(cls, attribute):
-                raise LorafuseError(f'{where} has no {attribute}. Give it `{attribute} = "..."`, {what}.')
-        if not cls.__dict__.get("__doc__") or cls.__doc__.startswith(f"{cls.__name__}("):  # type: ignore[union-attr]
-            raise LorafuseError(f"{where} has no docstring. Say in its first line what it is.")
-        if not dataclasses.is_dataclass(cls):
-            raise LorafuseError(f"{where} is no dataclass. Put @dataclass(frozen=True) below the decorator.")
-        for field in dataclasses.fields(cls):
-            if not field.metadata.get("help"):
-                raise LorafuseError(
-                    f"{where}: option {field.name} has no help. Define it as"
-                    f' `{field.name}: ... = option(DEFAULT, "what it is")`.'
-                )
 
     def _convert(self, name: str, key: str, value: Any, hint: Any) -> Any:
         if isinstance(value, str) and value.lower() in ("none", "null"):

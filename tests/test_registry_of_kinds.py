@@ -76,7 +76,7 @@ class Plain(Named):
         (Silent, "Silent has no docstring"),
         (Nameless, "Nameless has no name"),
         (Sourceless, "Sourceless has no paper"),
-        (Helpless, "Helpless: option count has no help"),
+        (Helpless, "Helpless has an option count without help"),
         (Plain, "Plain is no dataclass"),
     ],
 )

@@ -6,9 +6,9 @@ import dataclasses
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from torch import Tensor
 
@@ -137,6 +137,27 @@ class FusionMethod(Named, ABC):
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor | None:
         """Expert (or task) index per row and block `(rows, blocks)`, or None when rows are not told apart."""
         return None
+
+    @classmethod
+    def faults(cls) -> Iterator[str]:
+        """What makes it no method: its family, needs, version, and options that cannot be left out."""
+        if getattr(cls, "family", None) not in get_args(Family):
+            yield f"has no family: give it one of {', '.join(get_args(Family))}"
+        if not isinstance(cls.version, str):
+            yield f"has a version, {cls.version!r}, that is no text"
+        if not isinstance(cls.needs, frozenset) or cls.needs - set(get_args(Need)):
+            yield f"has needs {cls.needs!r} that are no frozenset of {', '.join(get_args(Need))}"
+        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]  # type: ignore[arg-type]
+        if required:
+            yield f"has options without a default: {', '.join(required)}"
+            return
+        try:
+            unknown = cls().laws_broken.keys() - set(get_args(Law))
+        except Exception as error:  # a foreign constructor may raise anything
+            yield f"cannot be made with its defaults ({type(error).__name__}: {error})"
+            return
+        for law in sorted(unknown):
+            yield f"breaks {law!r}, which is no law: {', '.join(get_args(Law))}"
 
     @classmethod
     def cost(cls) -> str:

@@ -7,7 +7,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.registry import Registry
 
-METHODS: Registry[FusionMethod] = Registry("method", fusion, "lorafuse.methods")
+METHODS: Registry[FusionMethod] = Registry("method", fusion, "lorafuse.methods", FusionMethod)
 """Every file under fusion/, and the entry points of other packages."""
 
 register = METHODS.register
