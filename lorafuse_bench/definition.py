@@ -14,8 +14,6 @@ from pydantic.errors import PydanticUserError
 
 from lorafuse_bench.errors import LorafuseError
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-
 
 def check_definition(kind: str, cls: type, parent: type) -> None:
     """LorafuseError with all that is wrong with a class of a kind whose classes derive from `parent`."""
@@ -29,7 +27,7 @@ def _problems(cls: type, parent: type) -> Iterator[str]:
     if not issubclass(cls, parent):
         yield f"is no {parent.__name__}: derive it from that"
         return
-    yield from _descriptions(cls)
+    yield from _descriptions(cls, parent.between_words)  # type: ignore[attr-defined]
     if inspect.isabstract(cls):
         yield f"does not define {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))}"
     if not dataclasses.is_dataclass(cls) or _unread(cls):
@@ -43,14 +41,14 @@ def _problems(cls: type, parent: type) -> Iterator[str]:
         yield from cls.faults()  # type: ignore[attr-defined]
 
 
-def _descriptions(cls: type) -> Iterator[str]:
+def _descriptions(cls: type, between: str) -> Iterator[str]:
     for said, what in (("name", "the word that selects it"), ("paper", "where it comes from")):
         value = getattr(cls, said, None)
         if not isinstance(value, str) or not value.strip():
             yield f'has no {said}: give it `{said} = "..."`, {what}'
     name = getattr(cls, "name", None)
-    if isinstance(name, str) and name.strip() and not _NAME.fullmatch(name):
-        yield f"has a name, {name!r}, that is not of small letters, digits and '_'"
+    if isinstance(name, str) and name.strip() and not re.fullmatch(f"[a-z][a-z0-9{between}]*", name):
+        yield f"has a name, {name!r}, that is not of small letters, digits and '{between}'"
     docstring = vars(cls).get("__doc__") or ""
     if not docstring.strip() or docstring.startswith(f"{cls.__name__}("):  # dataclass writes the signature
         yield "has no docstring: say in its first line what it is"

@@ -39,6 +39,8 @@ class Named:
 
     name: ClassVar[str]
     paper: ClassVar[str]
+    between_words: ClassVar[str] = "_"
+    """What names of its kind have between words."""
 
     @classmethod
     def summary(cls) -> str:

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from lorafuse_bench.analysis.base import Part
 from lorafuse_bench.leaderboards.board import Board, Row, Score
-from lorafuse_bench.picture import colours, new_figure, write_figure
+from lorafuse_bench.picture import colours, new_figure
 
 BASE = "base"
 
 
-def curve(stages: Iterable[tuple[int, Board]]) -> dict[str, list[dict[str, Any]]]:
+class Point(Part):
+    """A method trained on so many tasks."""
+
+    tasks: int = Field(description="number of tasks trained on together")
+    score: float = Field(description="mean raw score over the tasks scored, and over seeds")
+    sd: float | None = Field(description="standard deviation over seeds, None with one")
+    se: float | None = Field(description="standard error over items")
+    by_seed: dict[str, float] = Field(description="seed to its score")
+    parameters: int | None = Field(description="numbers trained beside the base's")
+
+
+Curves = dict[str, list[Point]]
+
+
+def curve(stages: Iterable[tuple[int, Board]]) -> Curves:
     """Method to its points, one for every (number of tasks trained on, board): mean raw score and its uncertainty."""
-    methods: dict[str, list[dict[str, Any]]] = {}
+    methods: Curves = {}
     for count, board in stages:
         for row in measured(board):
             if row.overall is not None:
@@ -27,30 +43,28 @@ def measured(board: Board) -> list[Row]:
     return [row for row in board.rows if row.origin == "measured"]
 
 
-def plot_curve(result: dict[str, Any], path: Path) -> None:
-    """Write a PNG of mean score against K, one line a method, with the deviation over seeds."""
+def curve_figure(methods: Curves, scored: str) -> Figure:
+    """Mean score against K, one line a method, with the deviation over seeds."""
     figure, axes = new_figure(width=9)
-    for (label, points), colour in zip(result["methods"].items(), colours(), strict=False):
-        counts = [point["tasks"] for point in points]
+    for (label, points), colour in zip(methods.items(), colours(), strict=False):
+        counts = [point.tasks for point in points]
         style = {"linestyle": "--", "color": "grey"} if label == BASE else {"color": colour}
-        errors = [point["sd"] or 0.0 for point in points]
-        axes.errorbar(
-            counts, [p["score"] for p in points], errors, marker="o", capsize=3, label=label, **style
-        )
-    axes.set_xticks(sorted({p["tasks"] for points in result["methods"].values() for p in points}))
+        errors = [point.sd or 0.0 for point in points]
+        axes.errorbar(counts, [p.score for p in points], errors, marker="o", capsize=3, label=label, **style)
+    axes.set_xticks(sorted({point.tasks for points in methods.values() for point in points}))
     axes.set_xlabel("tasks trained on together, easiest first")
-    axes.set_ylabel(result["scored"])
+    axes.set_ylabel(scored)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper")
-    write_figure(figure, path)
+    return figure
 
 
-def _point(count: int, row: Row, overall: Score) -> dict[str, Any]:
-    return {
-        "tasks": count,
-        "score": overall.value,
-        "sd": overall.sd,
-        "se": overall.se,
-        "by_seed": {str(seed): value for seed, value in overall.by_seed.items()},
-        "parameters": row.cost.extra_parameters if row.cost else None,
-    }
+def _point(count: int, row: Row, overall: Score) -> Point:
+    return Point(
+        tasks=count,
+        score=overall.value,
+        sd=overall.sd,
+        se=overall.se,
+        by_seed={str(seed): value for seed, value in overall.by_seed.items()},
+        parameters=row.cost.extra_parameters if row.cost else None,
+    )

@@ -1,64 +1,112 @@
-"""What a zoo's adapters cost at inference: seconds per batch against the base (MoORE, section 4.4)."""
+"""What a zoo's adapters cost at inference: seconds per batch against the base."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
+from pydantic import Field
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
 
+from lorafuse_bench.analysis.base import Count, Say, option
+from lorafuse_bench.analysis.of_zoo import OfZoo, PromptAnalysis, compute_of
+from lorafuse_bench.analysis.registry import register
+from lorafuse_bench.analysis.study import adapter_methods
 from lorafuse_bench.bench.adapters import compare, twin
 from lorafuse_bench.bench.timing import machine
-from lorafuse_bench.device import Compute
-from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
 from lorafuse_bench.fusion.base import FusionMethod, Prompts
-from lorafuse_bench.picture import new_figure, write_figure
+from lorafuse_bench.fusion.papers import MOORE
+from lorafuse_bench.picture import new_figure
+from lorafuse_bench.runner import all_methods
 from lorafuse_bench.zoo.manifest import Zoo
 
 
-def latency(
-    model: PreTrainedModel,
-    zoo: Zoo,
-    methods: Sequence[FusionMethod],
-    prompts: Sequence[tuple[str, Sequence[int]]],
-    rounds: int = 9,
-) -> dict[str, Any]:
-    """Median seconds to read one batch of `prompts`, (task key, token ids) each, for the base and every method.
+class LatencyResult(OfZoo):
+    """Time and operations of every method, over those of the base."""
 
-    All take turns in one process on the same weights; ratios are formed within each round.
+    machine: dict[str, Any] = Field(description="processor, threads and versions")
+    rows: int = Field(description="rows in the batch")
+    tokens: int = Field(description="tokens a row, with padding")
+    rounds: int = Field(description="rounds of turns")
+    methods: dict[str, dict[str, float]] = Field(
+        description="method to its median `seconds`, their `ratio` to the base's with its spread, the"
+        " `operations_ratio` of its linear maps, and `over_operations`, the first ratio over the second"
+    )
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Latency(PromptAnalysis[LatencyResult]):
+    """Seconds per batch of every trained adapter against the base, in turns.
+
+    All take turns in one process on the same weights and the same batch; ratios are formed within each round.
     """
-    ids = pad_sequence([torch.tensor(row) for _, row in prompts], batch_first=True).to(model.device)
-    lengths = torch.tensor([len(row) for _, row in prompts], device=model.device)
-    inputs = Prompts(ids, lengths, tuple(task for task, _ in prompts))
-    models: dict[str, nn.Module] = {"base": model}
+
+    methods: str = option(
+        "all", "'all', or adapter methods separated by commas, options as name:option=value"
+    )
+    suites: str | None = option("csr_mtl", "suites separated by commas, or tasks by name: piqa/boolq")
+    batch_size: Count = option(8, "rows in the batch, of all tasks in turn")
+    rounds: Count = option(9, "rounds; every method runs once a round")
+
+    name = "latency"
+    paper = f"{MOORE}, section 4.4"
+
+    def run(self, say: Say) -> LatencyResult:
+        self.tasks()  # an unknown suite is told before anything is loaded
+        trained = [m for m in all_methods(Zoo.open(self.zoo)) if isinstance(m, TrainedAdapter)]
+        if not trained:
+            raise LorafuseError(
+                f"zoo '{self.zoo}' has no trained adapter. Train one with `lorafuse train adapter`."
+            )
+        fused = self.fused(())
+        prompts = self.prompts(fused, self.batch_size)
+        turns = zip(*([(key, row) for row in rows] for key, rows in prompts.items()), strict=False)
+        batch = _padded(fused, list(islice(chain.from_iterable(turns), self.batch_size)))
+        methods = trained if self.methods == "all" else adapter_methods(self.methods)
+        return LatencyResult(
+            **self.facts(compute_of(fused)),
+            machine=machine(),
+            rows=batch.input_ids.shape[0],
+            tokens=batch.input_ids.shape[1],
+            rounds=self.rounds,
+            methods=_timed(fused, methods, batch, self.rounds),
+        )
+
+    def figure(self, result: LatencyResult) -> Figure:
+        """Milliseconds per batch, the base as a dashed line."""
+        table = dict(result.methods)
+        base = table.pop("base")["seconds"]
+        figure, axes = new_figure(height=1 + 0.35 * max(len(table), 1))
+        axes.barh(list(table), [1e3 * row["seconds"] for row in table.values()])
+        axes.axvline(1e3 * base, color="grey", linestyle="--", label="base")
+        axes.set_xlabel("milliseconds per batch")
+        axes.legend()
+        return figure
+
+
+def _padded(fused: FusedModel, rows: Sequence[tuple[str, Sequence[int]]]) -> Prompts:
+    """One batch of (task key, token ids)."""
+    ids = pad_sequence([torch.tensor(row) for _, row in rows], batch_first=True).to(fused.model.device)
+    lengths = torch.tensor([len(row) for _, row in rows], device=fused.model.device)
+    return Prompts(ids, lengths, tuple(task for task, _ in rows))
+
+
+def _timed(
+    fused: FusedModel, methods: Sequence[FusionMethod], batch: Prompts, rounds: int
+) -> dict[str, dict[str, float]]:
+    models: dict[str, nn.Module] = {"base": fused.model}
     for method in methods:
-        fused = FusedModel(twin(model), zoo, ExpertPool.from_zoo(zoo, []))
-        fused.use(method)
-        fused.selection.set(fused.select(inputs))
-        models[method.label()] = fused.model
-    return {
-        "schema": "lorafuse.analysis.latency/1",
-        "machine": machine(),
-        **Compute(model.device, model.dtype).record(),
-        "rows": len(ids),
-        "tokens": ids.shape[1],
-        "rounds": rounds,
-        "methods": compare(models, ids, rounds),
-    }
-
-
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Write a PNG of milliseconds per batch, the base as a dashed line."""
-    table = dict(result["methods"])
-    base = table.pop("base")["seconds"]
-    figure, axes = new_figure(height=1 + 0.35 * max(len(table), 1))
-    axes.barh(list(table), [1e3 * row["seconds"] for row in table.values()])
-    axes.axvline(1e3 * base, color="grey", linestyle="--", label="base")
-    axes.set_xlabel("milliseconds per batch")
-    axes.legend()
-    write_figure(figure, path)
+        other = FusedModel(twin(fused.model), fused.zoo, fused.pool)
+        other.use(method)
+        other.selection.set(other.select(batch))
+        models[method.label()] = other.model
+    return compare(models, batch.input_ids, rounds)

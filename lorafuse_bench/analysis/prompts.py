@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lm_eval.defaults import DEFAULT_OTHER_SEED
@@ -49,11 +49,13 @@ def contexts(task: Any, samples: int) -> list[str]:
     return list(shown.values())
 
 
-def without_experts(zoo: Zoo, device: str = AUTO, dtype: str = AUTO) -> FusedModel:
-    """The zoo's base, ready for its trained adapters; device and dtype: see `lorafuse_bench.device`."""
+def with_experts(
+    zoo: Zoo, device: str = AUTO, dtype: str = AUTO, names: Sequence[str] | None = None
+) -> FusedModel:
+    """The zoo's base with its experts, or those named; device and dtype: see `lorafuse_bench.device`."""
     folder = zoo.base_folder()
-    model = load_base(folder, Compute.of(device, dtype, folder))
-    return FusedModel(model, zoo, ExpertPool.from_zoo(zoo, []))
+    pool = ExpertPool.from_zoo(zoo, names)
+    return FusedModel(load_base(folder, Compute.of(device, dtype, folder)), zoo, pool)
 
 
 def in_turns(parts: Iterable[str | None], samples: int) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorafuse_bench.analysis.conflict import easiest_first
+from lorafuse_bench.analysis.difficulty import easiest_first
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
@@ -104,3 +104,16 @@ def _stage(study: Study, seed: int, keys: Sequence[str], report: Callable[[str],
         run_code=study.run_code,
     )
     run(plan, Watcher(report))
+
+
+def adapter_methods(specs: str) -> list[TrainedAdapter]:
+    """The adapter methods of specs separated by commas, or `all`; LorafuseError for any other."""
+    known = {name: cls for name, cls in registry.methods().items() if issubclass(cls, TrainedAdapter)}
+    chosen = [registry.parse(spec.strip()) for spec in (known if specs == "all" else specs.split(","))]
+    adapters = [method for method in chosen if isinstance(method, TrainedAdapter)]
+    for method in chosen:
+        if not isinstance(method, TrainedAdapter):
+            raise LorafuseError(
+                f"method '{method.name}' is no trained adapter. These are: {', '.join(known)}."
+            )
+    return adapters

@@ -10,8 +10,10 @@ import pytest
 from toy_cells import write
 from typer.testing import CliRunner
 
-from lorafuse_bench.analysis.conflict import conflict, easiest_first
-from lorafuse_bench.analysis.oblivion import against_tasks, oblivion
+from lorafuse_bench.analysis.conflict import conflict
+from lorafuse_bench.analysis.difficulty import easiest_first
+from lorafuse_bench.analysis.oblivion import oblivion
+from lorafuse_bench.analysis.oblivion_against_tasks import against_tasks
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.builder import build
@@ -47,7 +49,7 @@ def grid(out: Path) -> Path:
 def test_the_curve_by_hand(tmp_path: Path) -> None:
     boards = build([grid(tmp_path)]).boards
     assert all(board.oblivion for board in boards)
-    result = conflict(boards, "nlu_mtl")
+    result = conflict(boards, "nlu_mtl").model_dump()
     assert [len(tasks) for tasks in result["tasks"]] == [2, 7]
     two, seven = result["methods"]["moore"]
     assert (two["tasks"], two["by_seed"]) == (2, {"0": 0.75, "1": 1.0})
@@ -59,7 +61,7 @@ def test_the_curve_by_hand(tmp_path: Path) -> None:
 
 def test_the_easiest_is_what_methods_do_best_without_the_base(tmp_path: Path) -> None:
     boards = build([grid(tmp_path)]).boards
-    scores = conflict(boards, "nlu_mtl")["scores_by_task"]
+    scores = conflict(boards, "nlu_mtl").scores_by_task
     assert (scores["rte"], scores["cola"], scores["mnli"]) == (1.0, 0.5, 0.0)
     assert easiest_first(boards, "nlu_mtl") == ("rte", "cola", "mnli", "mrpc", "qnli", "qqp", "sst2")
     with pytest.raises(LorafuseError, match="0 boards of the whole of spectr9"):
@@ -71,7 +73,7 @@ def test_the_easiest_is_what_methods_do_best_without_the_base(tmp_path: Path) ->
 def test_the_table_by_hand(tmp_path: Path) -> None:
     put(tmp_path, "base", "mini_text", dict.fromkeys(TEXT, HALF))
     put(tmp_path, "moore", "mini_text", dict.fromkeys(TEXT, HALF) | {TEXT[0]: WRONG})
-    result = oblivion(build([tmp_path]).boards, "mini_text")
+    result = oblivion(build([tmp_path]).boards, "mini_text").model_dump()
     assert result["before"] == {**dict.fromkeys(TEXT, 0.5), "overall": 0.5}
     entry = result["methods"]["moore"]
     assert entry["after"][TEXT[0]] == 0 and entry["after"]["overall"] == pytest.approx(3 / 7)
@@ -98,21 +100,28 @@ def test_what_is_left_against_the_number_of_tasks_by_hand(tmp_path: Path) -> Non
             for label in ("base", "moore"):  # a suite of some such tasks by name says nothing of training
                 put(tmp_path, label, "/".join(TEXT[:3]), dict.fromkeys(TEXT[:3], RIGHT), seed, count)
     boards = build([tmp_path]).boards
-    result = against_tasks(boards, "mini_text")
-    assert result is not None
+    result = against_tasks(boards, "mini_text").model_dump()
     two, seven = result["methods"]["moore"]
     assert (two["tasks"], two["score"]) == (2, 1.0)
     assert (seven["tasks"], seven["by_seed"]) == (7, {"0": pytest.approx(13 / 14), "1": 1.0})
     assert [point["score"] for point in result["methods"]["base"]] == [1, 1]
     by_name = against_tasks(boards, "/".join(TEXT[:3]))
-    assert by_name and [point["tasks"] for point in by_name["methods"]["moore"]] == [2, 7]
-    table = oblivion(boards, "mini_text")  # of the adapters of most tasks
+    assert [point.tasks for point in by_name.methods["moore"]] == [2, 7]
+    table = oblivion(boards, "mini_text").model_dump()  # of the adapters of most tasks
     assert table["trained_on"] == 7 and table["methods"]["moore"]["delta"][TEXT[0]]["value"] == -0.25
-    done = call("oblivion", str(tmp_path), "--suite", "mini_text", "--out", str(tmp_path / "out"))
+    given = ["--suite", "mini_text", "--out", str(tmp_path / "out")]
+    done = call("oblivion-against-tasks", str(tmp_path), *given)
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "out" / "oblivion-against-tasks.json").read_text())
     assert written["methods"]["moore"][1]["score"] == seven["score"]
     assert (tmp_path / "out" / "oblivion-against-tasks.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_number_of_tasks_is_no_curve(tmp_path: Path) -> None:
+    for label in ("base", "moore"):
+        put(tmp_path, label, "mini_text", dict.fromkeys(TEXT, RIGHT))
+    with pytest.raises(LorafuseError, match="under adapters of one number of tasks are no curve"):
+        against_tasks(build([tmp_path]).boards, "mini_text")
 
 
 def test_boards_of_the_same_number_of_tasks_are_refused(tmp_path: Path) -> None:
@@ -136,13 +145,15 @@ def test_both_are_written_with_a_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--counts", "2,x"], "'2,x' is not a list of whole numbers"),
+        (["--counts", "2,x"], "analysis 'conflict': option counts='2,x': Input should be a valid integer"),
         (["--counts", "2,8"], "suite 'nlu_mtl' has 7 tasks"),
         (["--order", "rte,cola"], "the order must name each task of 'nlu_mtl' once: cola, mnli"),
         (["--methods", "svd"], "method 'svd' is no trained adapter. These are: full_finetune"),
         (["--device", "nowhere"], "device 'nowhere' cannot be used"),
         (["--dtype", "fp16"], "unknown dtype 'fp16'"),
         (["--out", "/proc/nowhere"], "/proc"),
+        (["--rows", "0"], "analysis 'conflict': option rows=0: Input should be greater than or equal to 1"),
+        (["--learning-rate", "nan"], "analysis 'conflict': option learning_rate=nan"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused_before_training(

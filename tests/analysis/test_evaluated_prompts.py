@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 from test_conflict_and_oblivion import RIGHT, WRONG, call, put
 from tiny import add_adapter, byte_tokenizer, tiny_zoo
 
-from lorafuse_bench.analysis.prompts import contexts, evaluation_prompts, in_turns, without_experts
+from lorafuse_bench.analysis.prompts import contexts, evaluation_prompts, in_turns, with_experts
 from lorafuse_bench.tasks.rows import load_task
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.tasks.suites import suite_names
@@ -81,7 +81,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 @pytest.mark.parametrize("max_length", [None, 40])
 def test_long_prompts_are_cut_as_everywhere(zoo: Zoo, max_length: int | None) -> None:
     cut = Zoo(zoo.root, zoo.manifest.model_copy(update={"max_length": max_length}))
-    fused = without_experts(cut)
+    fused = with_experts(cut, names=())
     (found,) = evaluation_prompts(fused, ["gsm8k_cot"], "mini", 1)["gsm8k_cot"]
     (text,) = contexts(load_task("lorafuse_gsm8k_cot", "mini"), 1)
     assert found == truncate(byte_tokenizer()(text)["input_ids"], max_length or 512)

@@ -13,8 +13,10 @@ from tiny import add_adapter, tiny_zoo
 from torch import Tensor
 from typer.testing import CliRunner
 
-from lorafuse_bench.analysis.prompts import without_experts
-from lorafuse_bench.analysis.routing import correlation, routed_modules, routing_weights, spread
+from lorafuse_bench.analysis.adapter_routing import routed_modules, routing_weights
+from lorafuse_bench.analysis.correlation import correlation
+from lorafuse_bench.analysis.prompts import with_experts
+from lorafuse_bench.analysis.routing_weights import spread
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fused import FusedModel
@@ -35,7 +37,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 
 
 def fused(zoo: Zoo, spec: str) -> FusedModel:
-    model = without_experts(zoo)
+    model = with_experts(zoo, names=())
     model.use(registry.parse(spec))
     return model
 
@@ -90,7 +92,7 @@ def test_both_statistics_by_hand() -> None:
         "b": torch.tensor([[1.0, 4.0]]),  # 3 away
         "c": torch.tensor([[5.0, 1.0]]),  # 4 from a, 5 from b
     }
-    assert spread(weights)["a"] == {"mean": [1.0, 1.0], "sd": [1.0, 0.0]}
+    assert spread(weights)["a"].model_dump() == {"mean": [1.0, 1.0], "sd": [1.0, 0.0]}
     expected = [[0, 0.6, 0.8], [0.6, 0, 1], [0.8, 1, 0]]
     assert all(
         math.isclose(x, y, abs_tol=1e-12)
