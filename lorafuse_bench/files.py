@@ -64,30 +64,47 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises LorafuseError when `path` exists and is not an empty folder, or cannot be written.
     """
+    check_free(path)
+    with working_folder(path) as temporary:
+        yield temporary
+        move_folder(temporary, path)
+
+
+@contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, removed at the end unless it was moved; a killed process's goes with the next.
+
+    Raises LorafuseError when it cannot be written.
+    """
     with _writable(path):
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise LorafuseError(f"{path} exists and is not empty. Name another folder, or remove it first.")
         _make_folder(path.parent)
         handle, temporary = _temporary_folder(path)
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders private
     try:
         yield temporary
-        with _writable(path):
-            temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders private
-            move_folder(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)
         os.close(handle)
 
 
 def move_folder(ready: Path, path: Path) -> None:
-    """Rename a finished folder to `path`, whose parents are made, with all that it holds on the disk before."""
-    _make_folder(path.parent)
-    for entry in (*ready.rglob("*"), ready):
-        _sync(entry)
-    os.replace(ready, path)
-    _sync(path.parent)
+    """Rename a finished folder to `path`, whose parents are made, with all that it holds on the disk before.
+
+    Raises LorafuseError when `path` cannot be written, or is a folder that is not empty.
+    """
+    with _writable(path):
+        _make_folder(path.parent)
+        for entry in (*ready.rglob("*"), ready):
+            _sync(entry)
+        os.replace(ready, path)
+        _sync(path.parent)
+
+
+def check_free(path: Path) -> None:
+    """LorafuseError unless `path` is free for a new folder: nothing is there, or an empty folder."""
+    with _writable(path):
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise LorafuseError(f"{path} exists and is not empty. Name another folder, or remove it first.")
 
 
 def check_writable(folder: Path) -> None:

@@ -20,9 +20,12 @@ LOCK = ".lock"
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """Hold the lock file `path` inside the context, which gets False where another process holds it."""
-    descriptor = _open_locked(path)
+def held(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Hold the lock file `path` inside the context, which gets False where another process holds it.
+
+    With `wait` it is held in any case, as soon as the other one lets go.
+    """
+    descriptor = _open_locked(path, wait)
     try:
         yield descriptor is not None
     finally:
@@ -43,14 +46,14 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-def try_lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int, wait: bool = False) -> bool | None:
     """Lock an open file or folder: True when it is ours now, False when another's, None where nothing locks."""
     if sys.platform == "win32":
         return None
     import fcntl
 
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:
@@ -84,10 +87,10 @@ def _remove_unless_held(path: Path) -> None:
             os.close(descriptor)
 
 
-def _open_locked(path: Path) -> int | None:
+def _open_locked(path: Path, wait: bool) -> int | None:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if try_lock(descriptor) is False:
+        if try_lock(descriptor, wait) is False:
             os.close(descriptor)
             return None
         if same_file(path, descriptor):

@@ -6,8 +6,6 @@ A finished stage is kept, so an interrupted build goes on where it stopped.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import islice
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import write_json
+from lorafuse_bench.files import new_folder, write_json
 from lorafuse_bench.mini_world.choose import GOAL, exact_shares
 from lorafuse_bench.mini_world.moa_routers import train_mini_routers
 from lorafuse_bench.mini_world.plain_text import documents, unmarked
@@ -27,7 +25,7 @@ from lorafuse_bench.mini_world.world import World, make_world
 from lorafuse_bench.training.expert_training import train_experts
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.installed import writable
-from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
+from lorafuse_bench.zoo.manifest import EMBEDDED, Manifest, Zoo
 
 Report = Callable[[str], None]
 
@@ -80,7 +78,7 @@ def _stage(
     out: Path, part: str, record: dict[str, Any], report: Report, make: Callable[[Path], None]
 ) -> None:
     """Make one folder of the zoo unless it is there; it appears only when it is complete."""
-    folder, unfinished = out / part, out / f".{part}.unfinished"
+    folder = out / part
     record = json.loads(json.dumps(record))  # as it is read back: tuples become lists
     if folder.is_dir():
         path = folder / RECORD
@@ -92,11 +90,9 @@ def _stage(
         report(f"{part}: already built, kept")
         return
     report(f"{part}: building")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    make(unfinished)
-    write_json(unfinished / RECORD, record)
-    os.replace(unfinished, folder)
+    with new_folder(folder) as unfinished:
+        make(unfinished)
+        write_json(unfinished / RECORD, record)
 
 
 def _write_base(world: World, settings: BaseSettings, seed: int, folder: Path, report: Report) -> None:
@@ -116,7 +112,9 @@ def _write_base(world: World, settings: BaseSettings, seed: int, folder: Path, r
 
 def _described(zoo: Zoo, base_record: dict[str, Any]) -> Zoo:
     """The zoo with its base's settings in the manifest."""
-    training = {**zoo.manifest.training, "base": base_record}
-    described = Zoo(zoo.root, zoo.manifest.model_copy(update={"training": training}))
-    described.save()
-    return described
+
+    def described(there: Manifest | None) -> Manifest:
+        manifest = there or zoo.manifest
+        return manifest.model_copy(update={"training": {**manifest.training, "base": base_record}})
+
+    return Zoo.update(zoo.root, described)

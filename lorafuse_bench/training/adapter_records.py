@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import move_folder, read_json, sha256_file, write_bytes, write_json
+from lorafuse_bench.files import check_free, move_folder, read_json, sha256_file, write_bytes, write_json
 from lorafuse_bench.fused import ADAPTER_WEIGHTS
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, derived_of, tensors_of
 from lorafuse_bench.fusion.base import FusionMethod
@@ -74,8 +74,13 @@ def enter(zoo: Zoo, name: str) -> AdapterEntry:
         **{key: record[key] for key in ("method", "options", "trained_on", "base_sha256", "parameters")},
         tasks=tuple(record["tasks"]),
     )
-    adapters = {old.name: old for old in zoo.manifest.adapters} | {name: entry}
-    Zoo(zoo.root, zoo.manifest.model_copy(update={"adapters": tuple(adapters.values())})).save()
+
+    def entered(there: Manifest | None) -> Manifest:
+        manifest = with_length(there or zoo.manifest, zoo.manifest.max_length)
+        adapters = {old.name: old for old in manifest.adapters} | {name: entry}
+        return manifest.model_copy(update={"adapters": tuple(adapters.values())})
+
+    Zoo.update(zoo.root, entered)
     return entry
 
 
@@ -106,6 +111,7 @@ def zoo_at(base: str, out: Path, source: str, seed: int, cutoff: int) -> Zoo:
 def is_finished(folder: Path, record: Mapping[str, Any]) -> bool:
     """Whether this adapter is there; LorafuseError when one of the same name was trained otherwise."""
     if not (folder / CONFIG).is_file():
+        check_free(folder)
         return False
     # What is younger than the folder had its default then; what is gone made no other adapter.
     found = {"version": FusionMethod.version} | read_json(folder / CONFIG, AGAIN)

@@ -69,12 +69,12 @@ def train_adapter(
         "base_sha256": zoo.manifest.base.sha256,
         "settings": {"source": portable_source(source, out), **asdict(settings)},
     }
-    folder = out / "adapters" / name
+    folder, work = out / "adapters" / name, work_folder(out, "adapter", record)
     if is_finished(folder, record):
         report(f"adapter {name}: already trained, kept")
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed at its very end
         return enter(zoo, name)
     compute = Compute.of(device, dtype, local_model(Path(base), base))
-    work = work_folder(out, "adapter", record)
     described = _train(
         method, keys, base, source, settings, compute, work, Progress(f"adapter {name}", report)
     )

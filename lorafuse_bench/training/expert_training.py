@@ -1,4 +1,4 @@
-"""Training LoRA experts, one per task, on any base and any data source.
+"""Training LoRA experts, one per task, cluster of tasks or for all, on any base and any data source.
 
 `train_experts` is what `lorafuse train experts` and the build of the mini zoo call. An expert that is
 finished is never trained again; an interrupted one goes on from its last checkpoint to the same weights.
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from lorafuse_bench.device import AUTO, DTYPES, Compute
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import write_json
+from lorafuse_bench.files import move_folder, write_json
 from lorafuse_bench.layers import is_linear
 from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.tasks.rows import training_rows
@@ -32,26 +32,17 @@ from lorafuse_bench.training import trackers
 from lorafuse_bench.training.examples import Batches, PadRight, hold_out, pad_token, seed_of
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
-from lorafuse_bench.training.records import (
-    RECORD,
-    base_sha256,
-    check_length,
-    identity,
-    is_finished,
-    portable_source,
-    work_folder,
-    write_manifest,
-)
+from lorafuse_bench.training.records import RECORD, Recipe, Wanted, check_length
 from lorafuse_bench.training.settings import ALL_LINEAR, ExpertSettings
 from lorafuse_bench.training.trackers import Trackers
-from lorafuse_bench.zoo.describe import peft_base
+from lorafuse_bench.zoo.describe import describe_base, peft_base
 from lorafuse_bench.zoo.installed import writable
-from lorafuse_bench.zoo.manifest import Zoo, local_model
+from lorafuse_bench.zoo.manifest import Zoo
 
 
 def train_experts(
     base: str,
-    keys: Sequence[str],
+    wanted: Sequence[str | Wanted],
     out: Path,
     source: str,
     settings: ExpertSettings,
@@ -63,7 +54,7 @@ def train_experts(
     report: Report = print,
     report_to: Sequence[str] = (),
 ) -> Zoo:
-    """Train one expert per task key into the zoo at `out` and describe them in its manifest.
+    """Train experts into the zoo at `out` and describe them in its manifest; a task's key asks for its own expert.
 
     base: a model folder or hub id. source: `hub`, `mini` or a data directory. workers: experts trained at
     a time, each in a process of its own when more than one. device and dtype: see `lorafuse_bench.device`.
@@ -73,55 +64,58 @@ def train_experts(
     writable(out)
     trackers.check(report_to)
     check_length(out, settings.cutoff)
-    base_sha256(base)  # a base that is not there is said before any rows are fetched
-    waiting = [key for key in keys if not is_finished(base, key, out, source, settings)]
-    for key in keys:
-        if key not in waiting:
-            report(f"expert {key}: already trained, kept")
-    compute = Compute.of(device, dtype, str(local_model(Path(base), base)))
+    # A base that is not there is said before any rows are fetched.
+    recipe = Recipe(base, describe_base(base, out), out, source, settings)
+    waiting = []
+    for one in (Wanted.private(each) if isinstance(each, str) else each for each in wanted):
+        if recipe.is_finished(one):
+            report(f"expert {one.name}: already trained, kept")
+            shutil.rmtree(recipe.work(one), ignore_errors=True)  # of a run that was killed at its very end
+        else:
+            waiting.append(one)
+    compute = Compute.of(device, dtype, recipe.model)
     if workers == 1:
-        for key in waiting:
-            train_expert(base, key, out, source, settings, compute, report, report_to)
-            write_manifest(base, out, source, settings, name)
+        for one in waiting:
+            train_expert(recipe, one, compute, report, report_to)
+            recipe.enter(name)
     else:
-        for key in _in_processes(base, waiting, out, source, settings, compute, workers, report_to):
-            report(f"expert {key}: done")
-            write_manifest(base, out, source, settings, name)
-    return write_manifest(base, out, source, settings, name)
+        for one in _in_processes(recipe, waiting, compute, workers, report_to):
+            report(f"expert {one.name}: done")
+            recipe.enter(name)
+    return recipe.enter(name)
 
 
 def train_expert(
-    base: str,
-    key: str,
-    out: Path,
-    source: str,
-    settings: ExpertSettings,
-    compute: Compute,
-    report: Report = print,
-    report_to: Sequence[str] = (),
+    recipe: Recipe, wanted: Wanted, compute: Compute, report: Report = print, report_to: Sequence[str] = ()
 ) -> None:
-    """Train the expert of one task into `out/experts/<key>`, resuming an interrupted run."""
-    rows, _ = hold_out(training_rows(key, source, limit=settings.rows), settings.held_out)
-    described = identity(base, key, portable_source(source, out), settings)
-    work = work_folder(out, key, described)
-    folder = str(local_model(Path(base), base))
-    tokenizer = load_tokenizer(folder)
+    """Train one expert into its folder, resuming an interrupted run."""
+    settings, key = recipe.settings, wanted.name
+    rows = {
+        task: hold_out(training_rows(task, recipe.source, limit=settings.rows), settings.held_out)[0]
+        for task in wanted.tasks
+    }
+    seed, tokenizer = seed_of(key, settings.seed), load_tokenizer(recipe.model)
+    batches = Batches(list(rows.values()), tokenizer, settings.cutoff, settings.batch_size, seed)
+    schedule = replace(settings.for_rows(batches.rows), seed=seed)
     with isolated_randomness():
-        model = new_expert(load_model(folder, compute.dtype), key, settings)
+        model = new_expert(load_model(recipe.model, compute.dtype), key, settings)
         initial = initial_sha256(model)
         model.to(compute.device)
         trained = train(
             ExpertTraining(model),
-            Batches([rows], tokenizer, settings.cutoff, settings.batch_size, seed_of(key, settings.seed)),
+            batches,
             PadRight(pad_token(tokenizer)),
-            replace(settings.for_rows(len(rows)), seed=seed_of(key, settings.seed)),
-            work,
-            Progress(f"expert {key}", report, Trackers(report_to, key, out / "logs", asdict(settings))),
+            schedule,
+            recipe.work(wanted),
+            Progress(
+                f"expert {key}", report, Trackers(report_to, key, recipe.out / "logs", asdict(settings))
+            ),
             compute.dtype,
         )
-    record = described | {
-        "rows": len(rows),
-        "steps": settings.for_rows(len(rows)).steps,
+    record = recipe.identity(wanted) | {
+        "rows": batches.rows,
+        "rows_of_task": {task: len(own) for task, own in rows.items()},
+        "steps": schedule.steps,
         "loss": trained.loss,
         "tokens": trained.tokens,
         "targets": sorted(model.peft_config["default"].target_modules),
@@ -129,8 +123,8 @@ def train_expert(
         "relative_update_norm": relative_update_norm(model),
         **compute.record(),
     }
-    model.peft_config["default"].base_model_name_or_path = peft_base(base)
-    _finish(model, record, work, out / "experts" / key, DTYPES[settings.saved_as])
+    model.peft_config["default"].base_model_name_or_path = peft_base(recipe.base)
+    _finish(model, record, recipe.work(wanted), recipe.folder(wanted), DTYPES[settings.saved_as])
 
 
 class ExpertTraining(nn.Module):
@@ -209,30 +203,22 @@ def _finish(model: PeftModel, record: dict[str, Any], work: Path, folder: Path, 
         ) from error
     (ready / "README.md").unlink(missing_ok=True)
     write_json(ready / RECORD, record)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(ready, folder)
+    move_folder(ready, folder)
     shutil.rmtree(work)
 
 
 def _in_processes(
-    base: str,
-    keys: list[str],
-    out: Path,
-    source: str,
-    settings: ExpertSettings,
-    compute: Compute,
-    workers: int,
-    report_to: Sequence[str],
-) -> Iterator[str]:
-    """Train experts in processes of their own, yielding each key when it is done."""
+    recipe: Recipe, wanted: Sequence[Wanted], compute: Compute, workers: int, report_to: Sequence[str]
+) -> Iterator[Wanted]:
+    """Train experts in processes of their own, yielding each when it is done."""
     # Two processes with two threads each fight over two cores; a child reads these when it imports torch.
     changed = SINGLE_THREAD if compute.device.type == "cpu" else {}
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            shared = (out, source, settings, compute, print, report_to)
-            runs = {pool.submit(train_expert, base, key, *shared): key for key in keys}
+            shared = (compute, print, report_to)
+            runs = {pool.submit(train_expert, recipe, one, *shared): one for one in wanted}
             for run in as_completed(runs):
                 run.result()
                 yield runs[run]

@@ -21,6 +21,7 @@ from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import FusedModule, RowUpdate
+from lorafuse_bench.limits import COUNT, NOT_NEGATIVE, PART, Limit
 from lorafuse_bench.peft_tensors import WEIGHTS
 from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training.examples import Batches, Head, PadRight, pad_token, prompt_of, tokenize
@@ -34,7 +35,7 @@ from lorafuse_bench.training.router_training import (
     router_accuracy,
     save_router,
 )
-from lorafuse_bench.training.settings import COUNT, NOT_NEGATIVE, PART, Limit, Schedule
+from lorafuse_bench.training.settings import Schedule
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
 

@@ -6,15 +6,18 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import check_free, read_json
 from lorafuse_bench.training.settings import ExpertSettings
-from lorafuse_bench.zoo.describe import describe_base, describe_expert
+from lorafuse_bench.zoo.describe import describe_expert, keeping
+from lorafuse_bench.zoo.entries import Bank, BaseEntry
 from lorafuse_bench.zoo.manifest import (
     EMBEDDED,
+    ExpertEntry,
     Manifest,
     Zoo,
     embedded_root,
@@ -23,11 +26,106 @@ from lorafuse_bench.zoo.manifest import (
 )
 
 RECORD = "training.json"
+AGAIN = "Use another --out, or delete that folder to train it again."
 
 
-def identity(base: str, key: str, source: str, settings: ExpertSettings) -> dict[str, Any]:
-    """What makes a trained expert this one: a run that differs in any of it is another expert."""
-    return {"task": key, "base_sha256": base_sha256(base), "source": source, "settings": plain(settings)}
+@dataclass(frozen=True)
+class Wanted:
+    """One expert to train: its name, the tasks whose rows it learns from, and its bank."""
+
+    name: str
+    tasks: tuple[str, ...]
+    bank: Bank = "private"
+
+    @classmethod
+    def private(cls, task: str) -> Wanted:
+        """A task's own expert, which has its name."""
+        return cls(task, (task,))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all experts of one call have in common; `described` is the base, hashed once."""
+
+    base: str
+    described: BaseEntry
+    out: Path
+    source: str
+    settings: ExpertSettings
+
+    @property
+    def model(self) -> str:
+        """The base's local folder."""
+        return str(local_model(Path(self.base), self.base))
+
+    def identity(self, wanted: Wanted) -> dict[str, Any]:
+        """What makes a trained expert this one: a run that differs in any of it is another expert."""
+        return {
+            "tasks": list(wanted.tasks),
+            "bank": wanted.bank,
+            "base_sha256": self.described.sha256,
+            "source": portable_source(self.source, self.out),
+            "settings": plain(self.settings),
+        }
+
+    def folder(self, wanted: Wanted) -> Path:
+        """Where the finished expert lies."""
+        return self.out / "experts" / wanted.name
+
+    def work(self, wanted: Wanted) -> Path:
+        """Where its checkpoints lie."""
+        return work_folder(self.out, wanted.name, self.identity(wanted))
+
+    def is_finished(self, wanted: Wanted) -> bool:
+        """Whether the zoo holds this expert; LorafuseError when its folder holds anything else."""
+        folder = self.folder(wanted)
+        if not (folder / RECORD).is_file():
+            check_free(folder)
+            return False
+        record = read_record(folder)
+        for field, value in self.identity(wanted).items():
+            if record.get(field) != value:
+                raise LorafuseError(f"{folder} was trained with another {field} than asked for now. {AGAIN}")
+        return True
+
+    def enter(self, name: str | None) -> Zoo:
+        """Write every finished expert of the folder into the zoo's manifest, and keep what else that says."""
+        records = {
+            path.parent.name: read_record(path.parent) for path in self.out.glob(f"experts/*/{RECORD}")
+        }
+
+        def entered(there: Manifest | None) -> Manifest:
+            old = {entry.name: entry for entry in there.experts} if there else {}
+            new = {key: _entry(self.out, key, record) for key, record in records.items()}
+            inits = {self.settings.init, there.init if there and old else self.settings.init}
+            found: dict[str, Any] = {
+                "base": keeping(self.described, there.base if there else None),
+                "experts": tuple(entry for _, entry in sorted((old | new).items())),
+                "seed": self.settings.seed,
+                "init": "shared" if inits == {"shared"} else "independent",
+                "data": portable_source(self.source, self.out),
+                "max_length": self.settings.cutoff,
+                "training": {**(there.training if there else {}), "experts": records},
+            }
+            if there:
+                return there.model_copy(update=found | ({"name": name} if name else {}))
+            return Manifest(name=name or self.out.resolve().name, **found)
+
+        return Zoo.update(self.out, entered)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What is recorded of the expert in a folder; what is younger than the record had its default then."""
+    record = read_json(folder / RECORD, AGAIN)
+    tasks = record.get("tasks") or [record["task"]]
+    rows = record.get("rows_of_task") or {tasks[0]: record["rows"]}
+    settings = plain(ExpertSettings()) | record["settings"]
+    return {"bank": "private", **record, "tasks": tasks, "rows_of_task": rows, "settings": settings}
+
+
+def _entry(out: Path, name: str, record: Mapping[str, Any]) -> ExpertEntry:
+    entry = describe_expert(out, f"experts/{name}", name, record["tasks"], record["base_sha256"])
+    return entry.model_copy(update={"bank": record["bank"], "rows": record["rows_of_task"]})
 
 
 def plain(settings: ExpertSettings) -> dict[str, Any]:
@@ -47,60 +145,16 @@ def check_length(out: Path, cutoff: int) -> None:
         with_length(Zoo.open(out).manifest, cutoff)
 
 
-def with_length(manifest: Manifest, cutoff: int) -> Manifest:
-    """The manifest with `cutoff` as its length; LorafuseError when it has another."""
+def with_length(manifest: Manifest, cutoff: int | None) -> Manifest:
+    """The manifest with `cutoff`, where it is given, as its length; LorafuseError when it has another."""
+    if cutoff is None:
+        return manifest
     if manifest.max_length not in (None, cutoff):
         raise LorafuseError(
             f"zoo '{manifest.name}' is of rows of at most {manifest.max_length} tokens, not {cutoff}."
             f" Use --cutoff {manifest.max_length}, or another --out."
         )
     return manifest.model_copy(update={"max_length": cutoff})
-
-
-def is_finished(base: str, key: str, out: Path, source: str, settings: ExpertSettings) -> bool:
-    """Whether `out` holds this expert; LorafuseError when it holds another of the same name."""
-    path = out / "experts" / key / RECORD
-    if not path.is_file():
-        return False
-    record = json.loads(path.read_text())
-    # A setting that is younger than the record had its default then.
-    record["settings"] = plain(type(settings)()) | record["settings"]
-    wanted = identity(base, key, portable_source(source, out), settings)
-    for field, value in wanted.items():
-        if record.get(field) != value:
-            raise LorafuseError(
-                f"{path.parent} was trained with another {field} than asked for now."
-                f" Use another --out, or delete that folder to train it again."
-            )
-    return True
-
-
-def write_manifest(base: str, out: Path, source: str, settings: ExpertSettings, name: str | None) -> Zoo:
-    """Describe every finished expert below `out`, keeping what the manifest says of other parts."""
-    records = {
-        p.parent.name: json.loads(p.read_text()) for p in sorted((out / "experts").glob(f"*/{RECORD}"))
-    }
-    entries = tuple(
-        describe_expert(out, f"experts/{key}", key, [record["task"]], record["base_sha256"])
-        for key, record in records.items()
-    )
-    kept = Zoo.open(out).manifest if (out / "manifest.json").is_file() else None
-    manifest = Manifest(
-        schema="lorafuse.zoo/1",
-        name=name or (kept.name if kept else out.resolve().name),
-        seed=settings.seed,
-        base=describe_base(base, out, kept.base if kept else None),
-        init=settings.init,
-        experts=entries,
-        routers=kept.routers if kept else (),
-        adapters=kept.adapters if kept else (),
-        data=portable_source(source, out),
-        max_length=settings.cutoff,
-        training={**(kept.training if kept else {}), "experts": records},
-    )
-    zoo = Zoo(out, manifest)
-    zoo.save()
-    return zoo
 
 
 def base_sha256(base: str) -> str:

@@ -25,14 +25,15 @@ from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import BASE
+from lorafuse_bench.limits import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, Limit
 from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.examples import prompt_of, tokenize
 from lorafuse_bench.training.records import with_length
-from lorafuse_bench.training.settings import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, Limit, Limited
+from lorafuse_bench.training.settings import Limited
 from lorafuse_bench.zoo.installed import writable
-from lorafuse_bench.zoo.manifest import RouterEntry, Zoo, local_model, weights_sha256
+from lorafuse_bench.zoo.manifest import Manifest, RouterEntry, Zoo, local_model, weights_sha256
 
 LONGEST = 2048
 """Tokens read where neither zoo nor base sets a bound, as lm-eval does."""
@@ -166,10 +167,13 @@ def save_router(
         settings=dict(record),
         **entry,
     )
-    routers = {old.name: old for old in zoo.manifest.routers} | {name: router}
-    saved = Zoo(zoo.root, zoo.manifest.model_copy(update={"routers": tuple(routers.values())}))
-    saved.save()
-    return saved
+
+    def entered(there: Manifest | None) -> Manifest:
+        manifest = with_length(there or zoo.manifest, zoo.manifest.max_length)
+        routers = {old.name: old for old in manifest.routers if old.name != name} | {name: router}
+        return manifest.model_copy(update={"routers": tuple(routers.values())})
+
+    return Zoo.update(zoo.root, entered)
 
 
 def fit_routers(

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.limits import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, SHARE, Limit
 
 ALL_LINEAR = "all-linear"
 """As PEFT's: every linear map but the output embedding."""
 
 Decay = Literal["linear", "cosine", "constant", "stable"]
-
-
-@dataclass(frozen=True)
-class Limit:
-    """Numbers that a setting may be."""
-
-    low: float
-    high: float
-    words: str
-
-
-POSITIVE = Limit(sys.float_info.min, sys.float_info.max, "a finite number above 0")
-NOT_NEGATIVE = Limit(0, sys.float_info.max, "a finite number, 0 or above")
-COUNT = Limit(1, 2**31 - 1, "a whole number from 1 to 2,147,483,647")
-SHARE = Limit(0, 1, "between 0 and 1")
-PART = Limit(0, 1 - 2**-24, "at least 0 and below 1")
-LENGTH = Limit(8, 2**31 - 1, "a whole number of at least 8")
-SEED = Limit(0, 2**63 - 1, "a whole number from 0 to 2^63 - 1")
 
 
 class Limited:
@@ -44,7 +26,7 @@ class Limited:
         bad = [
             f"{name.replace('_', ' ')} {given[name]} is not {limit.words}"
             for name, limit in self.limits.items()
-            if given[name] is not None and not limit.low <= given[name] <= limit.high
+            if given[name] is not None and not limit.allows(given[name])
         ]
         if bad:
             raise LorafuseError(f"{'; '.join(bad)}. Change the setting.")

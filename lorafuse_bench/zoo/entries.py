@@ -18,9 +18,7 @@ from pydantic import (
 )
 
 from lorafuse_bench.errors import LorafuseError
-
-MAX_SEED = 2**32 - 1
-"""The largest seed that numpy's generators take."""
+from lorafuse_bench.limits import MAX_SEED
 
 
 def _printable(text: str) -> str:
@@ -40,6 +38,7 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterVal
 Inside = Annotated[Line, AfterValidator(_inside)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Files = dict[Inside, Sha256] | None
+Bank = Literal["private", "mbc", "shared"]
 _FILES = "Name to sha256 of all else that is read of it, see zoo/hashes.py; null in manifests of before 0.2"
 
 
@@ -70,9 +69,13 @@ class ExpertEntry(_Strict):
     tasks: tuple[Name, ...] = Field(
         min_length=1, description="Keys of the tasks it was trained on, such as sst2; mostly one."
     )
-    bank: Literal["private", "mbc", "shared"] = Field(
+    bank: Bank = Field(
         default="private",
         description="Trained on one task (private), on a cluster of tasks (mbc), or on all (shared).",
+    )
+    rows: dict[Name, int] | None = Field(
+        default=None,
+        description="Task to how many of its first training rows it learnt from; null where that is not known.",
     )
     path: Inside = Field(description="Folder relative to the zoo.")
     sha256: Sha256 = Field(description="sha256 of adapter_model.safetensors.")
@@ -123,6 +126,17 @@ class AdapterEntry(_Strict):
     settings: dict[str, Any] = Field(description="What it was trained with: steps, rows, seed, ...")
 
 
+class Clusters(_Strict):
+    """Private experts in groups of alike ones, as `lorafuse zoo cluster` found them."""
+
+    members: tuple[tuple[Name, ...], ...] = Field(min_length=1, description="Expert names of each cluster.")
+    experts: dict[Name, Sha256] = Field(description="Hash of each expert as it was when they were clustered.")
+    seed: int = Field(ge=0, le=MAX_SEED, description="Seed of KMeans and of the SVD.")
+    svd: int | None = Field(
+        default=None, ge=1, description="Dimensions kept by a truncated SVD; null for all of them."
+    )
+
+
 class Manifest(_Strict):
     """manifest.json of a zoo."""
 
@@ -136,6 +150,7 @@ class Manifest(_Strict):
     experts: tuple[ExpertEntry, ...] = ()
     routers: tuple[RouterEntry, ...] = ()
     adapters: tuple[AdapterEntry, ...] = ()
+    clusters: Clusters | None = Field(default=None, description="Which private experts are alike.")
     data: Line = Field(description="Data source of training: hub, mini, or a folder relative to the zoo.")
     max_length: int | None = Field(
         default=None,

@@ -58,16 +58,16 @@ def index_adapters(
         experts.append(LoraExpert.load(folder, name, named.get(name, [name])[0], described.sha256))
         path = folder.relative_to(root).as_posix()
         entry = describe_expert(root, path, name, named.get(name, [name]), described.sha256)
-        entries.append(entry.model_copy(update={"bank": before[name].bank}) if name in before else entry)
+        told = {"bank": before[name].bank, "rows": before[name].rows} if name in before else {}
+        entries.append(entry.model_copy(update=told))
     found: dict[str, Any] = {"base": described, "experts": tuple(entries)}
     found |= {"data": portable(data, root)} if data else {}
     found |= {"init": init} if init else {}
     new = {"name": root.resolve().name, "seed": 0, "init": "independent", "data": "hub"}
-    zoo = Zoo(root, kept.model_copy(update=found) if kept else Manifest.model_validate({**new, **found}))
-    check_fit(zoo.find_base(), ExpertPool(experts))
+    indexed = Zoo(root, kept.model_copy(update=found) if kept else Manifest.model_validate({**new, **found}))
+    check_fit(indexed.find_base(), ExpertPool(experts))
     _report_bases(experts, report)
-    zoo.save()
-    return zoo
+    return Zoo.update(root, lambda there: there.model_copy(update=found) if there else indexed.manifest)
 
 
 def _base(root: Path, base: str | None, kept: Manifest | None) -> BaseEntry:

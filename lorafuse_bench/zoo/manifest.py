@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
+from lorafuse_bench.locks import LOCK, held
 from lorafuse_bench.zoo.entries import (
     AdapterEntry,
     BaseEntry,
@@ -48,8 +49,8 @@ _BESIDE_THE_POINT: Any = {
     "data": True,
     "training": True,
     "adapters": {"__all__": {"settings"}},
-    "experts": {"__all__": {"files"}},
-    "routers": {"__all__": {"adapters": {"__all__": {"files"}}}},
+    "experts": {"__all__": {"files", "rows"}},
+    "routers": {"__all__": {"adapters": {"__all__": {"files", "rows"}}}},
 }
 
 
@@ -172,6 +173,21 @@ class Zoo:
         """Write manifest.json; LorafuseError where the zoo belongs to an installed package."""
         writable(self.root)
         write_json(self.root / "manifest.json", self.manifest.model_dump(by_alias=True, mode="json"))
+
+    @classmethod
+    def update(cls, root: Path, change: Callable[[Manifest | None], Manifest]) -> Zoo:
+        """Write what `change` makes of the manifest in `root`, None where there is none, and return the zoo.
+
+        It is read, changed and written while no other process or thread does so: two trainings into one zoo
+        lose nothing of each other's.
+        """
+        writable(root)
+        root.mkdir(parents=True, exist_ok=True)
+        path = root / "manifest.json"
+        with held(root / f".{path.name}{LOCK}", wait=True):
+            zoo = cls(root, change(read_manifest(path) if path.is_file() else None))
+            zoo.save()
+        return zoo
 
     def sha256(self) -> str:
         """sha256 over everything that decides scores, wherever it lies.

@@ -55,9 +55,7 @@ def rebase(zoo: Zoo, base: str | None = None, data: str | None = None) -> Zoo:
         check_files(Path(base), new.files or {}, old.files, f"the base of zoo '{zoo.name}'")
         found["base"] = new
         _tell_peft(zoo, base)
-    saved = Zoo(zoo.root, zoo.manifest.model_copy(update=found))
-    saved.save()
-    return saved
+    return Zoo.update(zoo.root, lambda there: (there or zoo.manifest).model_copy(update=found))
 
 
 def _tell_peft(zoo: Zoo, base: str) -> None:

@@ -17,8 +17,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from tiny import byte_tokenizer, tiny_model
+from tiny import byte_tokenizer, tiny_model, write_adapter
 
+from lorafuse_bench import files
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.tasks.rows import Row, training_rows
@@ -27,7 +28,8 @@ from lorafuse_bench.training.examples import Batches, PadRight, prompt_of, seed_
 from lorafuse_bench.training.expert_training import new_expert, train_experts
 from lorafuse_bench.training.loop import Progress
 from lorafuse_bench.training.settings import ExpertSettings
-from lorafuse_bench.zoo.manifest import Zoo, weights_sha256
+from lorafuse_bench.zoo.index import index_adapters
+from lorafuse_bench.zoo.manifest import RouterEntry, Zoo, weights_sha256
 
 SETTINGS = ExpertSettings(
     learning_rate=1e-2, steps=8, batch_size=2, rank=2, alpha=4, cutoff=96, checkpoints=2
@@ -145,6 +147,63 @@ def test_an_expert_of_other_settings_is_not_overwritten(
     train(base, tmp_path, handmade_data)
     with pytest.raises(LorafuseError, match=r"sst2 was trained with another settings"):
         train(base, tmp_path, handmade_data, steps=9)
+
+
+def test_experts_that_were_indexed_stay_and_are_not_trained_over(
+    base: str, handmade_data: Path, tmp_path: Path
+) -> None:
+    write_adapter(tmp_path / "experts" / "mnli", tiny_model(layers=2), ("q_proj",))
+    index_adapters(tmp_path, base)
+    zoo = train(base, tmp_path, handmade_data)
+    assert [expert.name for expert in zoo.manifest.experts] == ["mnli", "sst2"]
+    assert zoo.manifest.init == "independent"
+    with pytest.raises(LorafuseError, match="mnli exists and is not empty"):
+        train(base, tmp_path, handmade_data, ("mnli",))
+
+
+def test_what_is_entered_into_the_zoo_during_a_training_stays(
+    base: str, handmade_data: Path, tmp_path: Path
+) -> None:
+    train(base, tmp_path, handmade_data, steps=1)
+    router = RouterEntry(name="r", method="moa", path="routers/r", sha256="0" * 64, experts=(), settings={})
+
+    def meanwhile(line: str) -> None:
+        Zoo.update(tmp_path, lambda there: there.model_copy(update={"routers": (router,)}))  # type: ignore[union-attr]
+
+    short = replace(SETTINGS, steps=1)
+    train_experts(base, ["mnli"], tmp_path, str(handmade_data), short, report=meanwhile)
+    manifest = Zoo.open(tmp_path).manifest
+    assert manifest.routers == (router,) and [expert.name for expert in manifest.experts] == ["mnli", "sst2"]
+
+
+def test_a_call_hashes_the_base_once(
+    base: str, handmade_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    monkeypatch.setattr(files, "sha256_file", lambda path: hashed.append(path) or sha256_file(path))
+    train(base, tmp_path, handmade_data, ("sst2", "mnli"), steps=1)
+    assert hashed.count(Path(base) / "model.safetensors") == 1
+
+
+def test_what_a_kill_after_the_last_step_leaves_is_removed(
+    base: str, handmade_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.shutil, "rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train(base, tmp_path, handmade_data)
+    assert list((tmp_path / ".training").iterdir())
+    train(base, tmp_path, handmade_data)
+    assert not list((tmp_path / ".training").iterdir())
+
+
+def test_the_manifest_says_which_rows_an_expert_has_seen(base: str, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, steps=1, rows=10, held_out=2)
+    (entry,) = train_experts(base, ["sst2"], tmp_path, "mini", settings, report=silent).manifest.experts
+    assert entry.rows == {"sst2": 8}
 
 
 @pytest.mark.parametrize(("init", "same"), [("shared", True), ("independent", False)])

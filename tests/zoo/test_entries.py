@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from tiny import add_router, tiny_zoo
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.zoo.entries import ExpertEntry, read_manifest
+from lorafuse_bench.zoo.entries import ExpertEntry, Manifest, read_manifest
 from lorafuse_bench.zoo.manifest import Zoo
 
 DIGEST = "0" * 64
@@ -35,6 +38,24 @@ def test_an_expert_may_serve_several_tasks_and_two_experts_one(plain: dict[str, 
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps({**plain, "experts": experts, "routers": []}))
     assert [entry.tasks for entry in read_manifest(path).experts] == [("sst2", "mnli"), ("sst2",)]
+
+
+def test_changes_made_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    zoo, both = tiny_zoo(tmp_path, experts=2), threading.Barrier(2, timeout=10)
+
+    def note(key: str) -> None:
+        def slowly(manifest: Manifest | None) -> Manifest:
+            assert manifest is not None
+            time.sleep(0.1)  # the other one reads meanwhile, where it can
+            return manifest.model_copy(update={"training": {**manifest.training, key: 1}})
+
+        both.wait()
+        Zoo.update(zoo.root, slowly)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(note, ("a", "b")))
+    assert Zoo.open(tmp_path).manifest.training == {"a": 1, "b": 1}
+    assert not list(tmp_path.glob(".*"))
 
 
 def changed(manifest: dict[str, Any], where: str, value: Any) -> dict[str, Any]:
