@@ -8,6 +8,7 @@ import inspect
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -169,6 +170,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+@cache
 def _git(*arguments: str) -> str | None:
     """Output of git in the package's checkout; None when it is not one."""
     folder = Path(__file__).resolve().parent.parent

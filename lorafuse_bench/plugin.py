@@ -148,19 +148,20 @@ def tell_model(evaluator: ModuleType) -> None:
         given = parameters.bind(*args, **kwargs).arguments
         meet = getattr(given["lm"], "meet", None)
         if meet is not None:
-            meet(_names(given["task_dict"]), bool(given.get("cache_requests")))
+            asked = given["task_dict"]
+            meet(_tasks(asked), asked.get("groups") or {}, bool(given.get("cache_requests")))
         return original(*args, **kwargs)
 
     setattr(telling, "tells_lorafuse", True)  # noqa: B010
     setattr(evaluator, "evaluate", telling)  # noqa: B010
 
 
-def _names(tasks: Any) -> list[str]:
-    """Names of the tasks in what lm-eval evaluates: a table of them, which may hold tables."""
-    if isinstance(tasks, dict):
-        return [name for inner in tasks.values() for name in _names(inner)]
-    name = getattr(getattr(tasks, "config", None), "task", None)
-    return [name] if isinstance(name, str) and hasattr(tasks, "build_all_requests") else []
+def _tasks(asked: Any) -> dict[str, Any]:
+    """The tasks by name in what lm-eval evaluates: a table of them, which may hold tables."""
+    if isinstance(asked, dict):
+        return {name: task for inner in asked.values() for name, task in _tasks(inner).items()}
+    name = getattr(getattr(asked, "config", None), "task", None)
+    return {name: asked} if isinstance(name, str) and hasattr(asked, "build_all_requests") else {}
 
 
 def attend_evaluator(evaluator: ModuleType) -> None:

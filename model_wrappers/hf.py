@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import FusionMethod, Prompts
 from lorafuse_bench.identity import model_info
 from lorafuse_bench.loading import check_base
+from lorafuse_bench.model_wrappers import record
 from lorafuse_bench.model_wrappers.generation import Asked, Writer
 from lorafuse_bench.model_wrappers.options import config_options, hf_options, split_options, truth
 from lorafuse_bench.model_wrappers.scoring import Scored, Scorer, batches, shares_prefixes
@@ -110,6 +111,7 @@ class LorafuseLM(HFLM):
                 " or more."
             )
         self.shortened: dict[str, int] = {}
+        self.asked: tuple[Mapping[str, Any], Mapping[str, Any]] = {}, {}
         self.fused = FusedModel(self.model, self.zoo, pool)
         self.prefix_sharing = truth("prefix_sharing", prefix_sharing) and shares_prefixes(self.model)
         self.use(chosen)
@@ -120,21 +122,19 @@ class LorafuseLM(HFLM):
         own = int(super().max_length)
         return min(own, self.longest or own)
 
-    def truncation_used(self) -> dict[str, Any]:
-        """A result's `truncation`."""
-        return {"rule": RULE, "length": self.max_length, "answers": dict(sorted(self.shortened.items()))}
-
     def use(self, method: FusionMethod) -> None:
         """Switch to another method in place; the base stays loaded."""
         self.shortened = {}
         self.fused.use(method)
 
-    def meet(self, tasks: Iterable[str], cache_requests: bool = False) -> None:
-        """Take the experts of the lm-eval tasks about to be evaluated, where the user named none.
+    def meet(self, tasks: Mapping[str, Any], groups: Mapping[str, Any], cache_requests: bool = False) -> None:
+        """Be told the tasks and groups of lm-eval's that are about to be evaluated.
 
-        LorafuseError for lm-eval's request cache, whoever's the tasks are.
+        Their experts are taken where the user named none. LorafuseError for lm-eval's request cache, whoever's the
+        tasks are.
         """
         refuse_cache(cache_requests)
+        self.asked = tasks, groups
         if self._default_pool is None:
             return
         names = experts_for(self.zoo, map(task_key, tasks))
@@ -157,11 +157,20 @@ class LorafuseLM(HFLM):
         return {
             "model_num_parameters": sum(p.numel() for p in self.model.parameters()),
             "model_dtype": str(self.model.dtype),
-            "lorafuse": model_info(self.fused, self.data_source)
-            | {
-                "prefix_sharing": self.prefix_sharing,
-                "max_length": self.longest,
-                "truncation": self.truncation_used(),
+            "lorafuse": self.record() | record.asked_of(*self.asked),
+        }
+
+    def record(self) -> dict[str, Any]:
+        """What ran last: the part of a result that is not scores (leaderboards/assembly.py reads it)."""
+        made = model_info(self.fused, self.data_source)
+        return made | {
+            "data": made["data"] | record.rows_of(self.asked[0]),
+            "prefix_sharing": self.prefix_sharing,
+            "max_length": self.longest,
+            "truncation": {
+                "rule": RULE,
+                "length": self.max_length,
+                "answers": dict(sorted(self.shortened.items())),
             },
         }
 

@@ -7,7 +7,7 @@ Where nobody names a task's main metric it is chosen by a rule, and the suite sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -163,14 +163,40 @@ def _named(name: str, _: tuple[str, ...]) -> Suite:
         return _of_group(found.path, catalogue.read(found.path))
     if len(set(words)) < len(words):
         raise LorafuseError(f"suite '{name}' names a task twice. Name each once.")
-    leaves: list[Member] = []
+    leaves: list[catalogue.File] = []
     for word in words:
         file = _own(word) or catalogue.find(word)
         if file is None or file.group:
             raise _unknown("suite" if len(words) == 1 else "task", word)
         twin = catalogue.ours().get(file.name + OPTIONS) if file.name.startswith(PREFIX) else None
-        leaves += [Member.of(each) for each in (file, twin) if each]
-    return _resolved(name, SuiteFacts(), leaves)
+        leaves += [each for each in (file, twin) if each]
+    return _of_leaves(leaves)
+
+
+def suite_of_leaves(names: Sequence[str], groups: Iterable[str]) -> Suite:
+    """The suite that lm-eval was asked for, from the tasks and groups it loaded.
+
+    It is the group that holds just these tasks, else the tasks by name. LorafuseError where one of them is in no
+    file, or has no main metric.
+    """
+    files = {name: catalogue.find(name) for name in (*groups, *names)}
+    for group in groups:
+        file = files[group]
+        if file and file.group:
+            found = _of_group(file.path, catalogue.read(file.path))
+            if set(found.leaves) == set(names):
+                return found
+    known = [file for name in names if (file := files[name]) and not file.group]
+    if len(known) < len(names):
+        raise _unknown("task", min(set(names) - {file.name for file in known}))
+    return _of_leaves(known)
+
+
+def _of_leaves(files: Iterable[catalogue.File]) -> Suite:
+    """Tasks by name, in the order of their keys, as lm-eval sorts what it is asked for."""
+    ordered = sorted(files, key=lambda file: (task_key(file.name), file.name))
+    name = "/".join(dict.fromkeys(task_key(file.name) for file in ordered))
+    return _resolved(name, SuiteFacts(), [Member.of(file) for file in ordered])
 
 
 def task(key: str) -> SuiteTask:

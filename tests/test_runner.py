@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lm_eval import simple_evaluate
-from lm_eval.loggers import EvaluationTracker
-from lm_eval.tasks import TaskManager
+from stock import stock
 from tiny import TASKS, add_router, tiny_zoo
 from typer.testing import CliRunner
 
@@ -104,26 +102,9 @@ def test_the_texts_stand_beside_the_scores(finished: Path) -> None:
 def test_stock_results_make_the_same_cell(zoo: Zoo, finished: Path, tmp_path: Path) -> None:
     """What the lm_eval command leaves behind reads as the runner's own result, scores and documents alike."""
     experts = "/".join(task for task in TASKS if task in suite("mtl5").tasks)
-    lm = LorafuseLM("oracle", zoo=zoo.root, batch_size=8, device="cpu", experts=experts)
-    manager = TaskManager(
-        include_defaults=False,
-        include_path=str(files("lorafuse_bench.tasks")),
-        metadata={"data": zoo.data_source},
+    path = stock(
+        tmp_path, ["mtl5"], method="oracle", zoo=zoo.root, data=zoo.data_source, experts=experts, batch_size=8
     )
-    tracker = EvaluationTracker(output_path=str(tmp_path))
-    output = simple_evaluate(
-        model=lm,
-        tasks=["mtl5"],
-        task_manager=manager,
-        batch_size=8,
-        log_samples=True,
-        evaluation_tracker=tracker,
-    )
-    samples = output.pop("samples")
-    tracker.save_results_aggregated(results=output, samples=samples)
-    for name, rows in samples.items():
-        tracker.save_results_samples(task_name=name, samples=rows)
-    (path,) = tmp_path.rglob("results_*.json")
     result, items = read_lm_eval(path)
     mine, my_items = cell_files.read_cell(layout.cell_path(finished, "mtl5", "tiny", 0, "oracle"))
     assert items == my_items

@@ -10,23 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from lm_eval import evaluate
+from lm_eval import evaluator
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Prompts
-from lorafuse_bench.identity import environment, routers
-from lorafuse_bench.leaderboards import cell_files, schema
-from lorafuse_bench.leaderboards.lm_eval_results import filtered, items_of, task_of
+from lorafuse_bench.leaderboards import cell_files
+from lorafuse_bench.leaderboards.assembly import assemble, filtered, lm_eval_config
 from lorafuse_bench.leaderboards.samples import Sample, of_lm_eval, write_samples
-from lorafuse_bench.memory import peak_bytes, reset_peak
+from lorafuse_bench.memory import reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner.plan import Cell, Plan
-from lorafuse_bench.runner.provenance import SEEDS, commit, splits
+from lorafuse_bench.runner.provenance import SEEDS
 from lorafuse_bench.tasks.loading import load_tasks
-from lorafuse_bench.tasks.suites import Suite, task_key
+from lorafuse_bench.tasks.suites import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -52,43 +51,26 @@ class Evaluation:
             dtype=plan.dtype,
             max_length=plan.max_length,
         )
-        self.environment = environment(torch.device(self.lm.device))
         for pool in {id(cell.pool): cell.pool for cell in cells}.values():
             self._use(pool)
         for cell in cells:
             if "router" in cell.method.needs:
                 self._try(cell)
 
-    def run(self, cell: Cell, draft: schema.Result, watcher: Watcher) -> Path:
-        """Evaluate a cell and write its result and items; `draft` is what is known of it before."""
+    def run(self, cell: Cell, watcher: Watcher) -> Path:
+        """Evaluate a cell and write its result, items and texts."""
         device = torch.device(self.lm.device)
         reset_peak(device)
         self._use(cell.pool)
         self.lm.use(cell.method)
         self.lm.bar = watcher.bar
-        suite, loaded = self.suites[cell.suite], self.tasks[cell.suite]
+        suite = self.suites[cell.suite]
         start = time.perf_counter()
-        output = _evaluate(self.lm, loaded, self.plan)
+        output = _evaluate(self.lm, self.tasks[cell.suite], self.plan)
         seconds = time.perf_counter() - start
         samples = output["samples"]
-        items = schema.Items({key: items_of(samples, task) for key, task in suite.tasks.items()})
-        made: dict[str, Any] = {
-            "routers": routers(self.lm.fused),
-            "truncation": self.lm.truncation_used(),
-            "cost": {
-                "fuse_seconds": self.lm.fused.fuse_seconds,
-                "eval_seconds": seconds,
-                "tokens_per_second": count_tokens(self.lm, samples) / seconds,
-                "peak_bytes": peak_bytes(device),
-                "extra_parameters": self.lm.fused.extra_parameters,
-            },
-            "environment": self.environment,
-            "data": {"source": draft.data.source, "splits": splits(loaded)},
-            "definition": schema.SuiteRecord.of(suite),
-            "tasks": _scores(suite, loaded, output, items),
-        }
-        known = draft.model_dump(mode="json", exclude={"schema_", "run_id", "items_sha256", *made})
-        result = schema.Result.of(items, **known, **made)
+        speed = count_tokens(self.lm, samples) / seconds
+        result, items = assemble(output, suite, seconds, speed, self.plan.num_fewshot)
         write_samples(cell.path, _texts(suite, samples))
         return cell_files.write_cell(self.plan.out, result, items)
 
@@ -104,8 +86,8 @@ class Evaluation:
         self.lm.fused = FusedModel.of(self.lm.fused, pool)
 
 
-def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
-    """lm-eval's results and samples, as `simple_evaluate` gives them for the same seeds.
+def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """lm-eval's results and samples, as `simple_evaluate` gives them for the same seeds, with our model's record.
 
     `simple_evaluate` itself would also describe the machine, for seconds and through git, in every cell.
     """
@@ -116,7 +98,7 @@ def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> Mapping[
         own = task.get_config("num_fewshot") or 0
         task.set_config(key="num_fewshot", value=own if plan.num_fewshot is None else plan.num_fewshot)
         task.set_fewshot_seed(seed=SEEDS.fewshot)
-    output = evaluate(
+    output = evaluator.evaluate(
         lm=lm,
         task_dict={"tasks": loaded, "groups": {}},
         limit=plan.limit,
@@ -128,15 +110,8 @@ def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> Mapping[
         raise LorafuseError(
             "only the first of several processes holds results. Run `lorafuse run` in one process."
         )
-    return output
-
-
-def _scores(
-    suite: Suite, loaded: Mapping[str, Any], output: Mapping[str, Any], items: schema.Items
-) -> dict[str, Any]:
-    """A result's `tasks`."""
-    revisions = {task_key(name): commit(task) for name, task in loaded.items()}
-    return {key: task_of(suite, key, output, items.root[key], revisions[key]) for key in suite.tasks}
+    config = lm_eval_config(SEEDS.model_dump(), plan.limit, plan.batch_size)
+    return {**output, "config": config | {"lorafuse": lm.record()}}
 
 
 def _texts(suite: Suite, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sample]:

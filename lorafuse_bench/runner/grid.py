@@ -66,7 +66,7 @@ def _share(
                     elsewhere.append(cell)
                 elif why_run(cell.path, drafts[cell.path]):
                     with watcher.step(str(cell)):
-                        evaluation.run(cell, drafts[cell.path], watcher)
+                        evaluation.run(cell, watcher)
                 else:
                     watcher.skip(f"{cell}: done by another run")
         if elsewhere and len(elsewhere) == len(waiting):

@@ -13,6 +13,7 @@ from lorafuse_bench.fused import adapter_entry
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.leaderboards import layout
+from lorafuse_bench.tasks.suites import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.pools import experts_for
@@ -63,7 +64,8 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
     LorafuseError for an unknown suite or expert, and for every named method that does not fit its experts.
     """
     methods = all_methods(zoo) if plan.methods is None else plan.methods
-    names = {suite: _experts(plan, zoo, suite, methods) for suite in plan.suites}
+    suites = [suite_of(name) for name in plan.suites]
+    names = {suite.name: _experts(plan, zoo, suite, methods) for suite in suites}
     pools = _pools(zoo, names)
     cells = [
         Cell(
@@ -72,7 +74,7 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
             pools[suite],
             layout.cell_path(plan.out, suite, zoo.name, zoo.manifest.seed, method.label()),
         )
-        for suite in plan.suites
+        for suite in names
         for method in methods
     ]
     misfits = {cell.path: error for cell in cells if (error := _misfit(zoo, cell))}
@@ -114,15 +116,14 @@ def _misfit(zoo: Zoo, cell: Cell) -> str | None:
     return None
 
 
-def _experts(plan: Plan, zoo: Zoo, suite: str, methods: Sequence[FusionMethod]) -> Sequence[str]:
-    asked = suite_of(suite)
+def _experts(plan: Plan, zoo: Zoo, asked: Suite, methods: Sequence[FusionMethod]) -> Sequence[str]:
     if plan.experts is not None:
         return plan.experts
     trained = any(set(e.tasks) & set(asked.tasks) for e in zoo.manifest.experts)
     if not trained and asked.kind != "oblivion" and any(method.fuses_experts for method in methods):
         tasks = ", ".join("/".join(entry.tasks) for entry in zoo.manifest.experts)
         raise LorafuseError(
-            f"zoo '{zoo.name}' has no expert for suite '{suite}' (it has {tasks or 'none'}). Name --experts."
+            f"zoo '{zoo.name}' has no expert for suite '{asked.name}' (it has {tasks or 'none'}). Name --experts."
         )
     return experts_for(zoo, asked.tasks)
 

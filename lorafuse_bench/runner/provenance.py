@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from lorafuse_bench.identity import identity, source_name
 from lorafuse_bench.leaderboards import made_of, schema
 from lorafuse_bench.runner.plan import Cell, Plan
-from lorafuse_bench.tasks.data import hub_commit, provenance
-from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.zoo.manifest import Zoo
 
 SEEDS = made_of.Seeds(python=0, numpy=1234, torch=1234, fewshot=1234)
@@ -39,15 +34,3 @@ def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str, dtype: str) -> schem
         cost=_NO_COST,
         environment=_NOWHERE,
     )
-
-
-def splits(loaded: Mapping[str, Any]) -> dict[str, Any]:
-    """Task key to the files or hub revisions that served its splits."""
-    return {task_key(name): provenance(task) for name, task in sorted(loaded.items())}
-
-
-def commit(task: Any) -> str | None:
-    """The hub's commit in the addresses that a task's rows came from; None for rows from elsewhere."""
-    split = task.config.test_split or task.config.validation_split
-    checksums = task.dataset[split].info.download_checksums
-    return next((found for address in checksums or () if (found := hub_commit(address))), None)

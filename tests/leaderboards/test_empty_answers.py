@@ -9,18 +9,18 @@ import pytest
 from toy_cells import cell, write
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.assembly import empty_share
 from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.leaderboards.cell_files import read_result
-from lorafuse_bench.leaderboards.lm_eval_results import empty_share
 
 TRUNCATION = {"rule": "middle", "length": 512}
 
 
 def test_the_share_is_of_written_answers() -> None:
     written = [{"resps": [[text]]} for text in ("yes", "\n\n", "", " no ")]
-    assert empty_share(written) == 0.5
-    assert empty_share([{"resps": [[(-1.0, True)], [(-2.0, False)]]}]) is None
-    assert empty_share([{"resps": [[-3.5]]}]) is None
+    assert empty_share("generate_until", written) == 0.5
+    assert empty_share("multiple_choice", [{"resps": [[(-1.0, True)], [(-2.0, False)]]}]) is None
+    assert empty_share("loglikelihood_rolling", [{"resps": [["-3.5"]]}]) is None
 
 
 def grid(folder: Path, base: float, moa: float) -> None:

@@ -141,7 +141,11 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
     ),
     "no zoo": (lambda f: f["config"]["lorafuse"].pop("zoo"), "zoo: missing"),
     "a wrong seed": (lambda f: f["config"]["lorafuse"]["zoo"].update(seed="x"), r"zoo\.seed"),
-    "a task fewer": (lambda f: f["configs"].pop("lorafuse_squad"), "not the tasks of one suite"),
+    "a task of nobody": (lambda f: f["configs"].update(nowhere={}), "unknown task 'nowhere'"),
+    "no main metric": (
+        lambda f: f["config"]["lorafuse"].update(unscored="task 'x': no metric is a mean."),
+        "task 'x': no metric is a mean",
+    ),
     "NaN": (
         lambda f: f["results"]["lorafuse_sst2"].update({"acc,none": float("nan")}),
         r"lorafuse_sst2\.acc",
@@ -150,8 +154,7 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
     "another source": (lambda f: f["config"]["lorafuse"]["data"].update(source="hub"), r"data\.source"),
     "other experts": (lambda f: f["config"]["lorafuse"].update(experts=[]), "experts"),
     "examples in the prompt": (lambda f: f["n-shot"].update(lorafuse_squad=3), r"tasks\.squad\.few_shot"),
-    "shorter prompts": (lambda f: f["config"].update(model_args="method=moa,max_length=64"), "max_length"),
-    "shorter prompts still": (lambda f: f["config"].update(model_args={"max_length": 64}), "max_length"),
+    "shorter prompts": (lambda f: f["config"]["lorafuse"].update(max_length=64), "max_length"),
     "sampling": (
         lambda f: f["configs"]["lorafuse_squad"]["generation_kwargs"].update(do_sample=True, temperature=5.0),
         r"tasks\.squad\.requests\.lorafuse_squad\.generation\.do_sample: True, but",

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-import lm_eval
 import pyarrow.parquet as parquet
 import pytest
 from datasets import Dataset
 from lm_eval.tasks import TaskManager
+from stock import stock
 from tiny import tiny_zoo
 from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.alike import check_pair
 from lorafuse_bench.leaderboards.cell_files import read_cell
+from lorafuse_bench.leaderboards.collect import read
+from lorafuse_bench.leaderboards.difference import first_difference
+from lorafuse_bench.leaderboards.lm_eval_results import read_lm_eval
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.tasks.loading import load_tasks
 from lorafuse_bench.tasks.rows import training_rows
@@ -100,7 +103,7 @@ def run(folder: Path, zoo: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, ["run", *fixed, "--experts", "sst2,mnli", "--batch-size", "4", *arguments])
 
 
-def test_both_routes_run_all_three_kinds_with_the_same_scores(folder: Path) -> None:
+def test_all_three_kinds_run_by_their_own_names(folder: Path) -> None:
     zoo = tiny_zoo(folder / "zoo", experts=2).root
     done = run(folder, zoo, "--methods", "mu", "--suites", "mine", "--include-path", str(folder / "tasks"))
     assert done.exit_code == 0, done.output
@@ -121,19 +124,35 @@ def test_both_routes_run_all_three_kinds_with_the_same_scores(folder: Path) -> N
     bits, size = items.root["roll"].metrics["bits_per_byte"][0]  # type: ignore[misc]
     assert size == len("validation é".encode()) and bits > 0
 
-    model_args = {"method": "mu", "zoo": str(zoo), "data": str(folder / "data"), "experts": "sst2/mnli"}
-    manager = TaskManager(include_defaults=False, include_path=str(folder / "tasks"), metadata=model_args)
-    stock = lm_eval.simple_evaluate(
-        "lorafuse", model_args, tasks=["choose", "write", "roll"], task_manager=manager, device="cpu", bootstrap_iters=0
-    )  # fmt: skip
-    assert stock is not None
-    for key, column in (
-        ("choose", "acc,none"),
-        ("write", "exact_match,lower"),
-        ("roll", "bits_per_byte,none"),
-    ):
-        ours = result.tasks[key].metrics[column.partition(",")[0]].value
-        assert math.isclose(stock["results"][key][column], ours, rel_tol=1e-4, abs_tol=1e-6), key
+
+@pytest.mark.parametrize(
+    ("suites", "asked"),
+    [
+        ("mine", ["mine"]),
+        ("roll/choose", ["choose", "roll"]),
+        ("sst2", ["lorafuse_sst2", "lorafuse_sst2_options"]),
+    ],
+)
+def test_the_same_cell_from_both_routes_has_the_same_scores_and_identity(
+    folder: Path, suites: str, asked: list[str]
+) -> None:
+    """A suite of one's own, tasks by name in another order, and one of ours: all that is not cost or machine."""
+    zoo, tasks = tiny_zoo(folder / "zoo", experts=2).root, folder / "tasks"
+    source = "mini" if suites == "sst2" else str(folder / "data")
+    common = {"experts": "sst2/mnli", "zoo": zoo, "data": source, "limit": 3}
+    arguments = ["--methods", "mu", "--suites", suites, "--include-path", str(tasks), "--data", source]
+    done = run(folder, zoo, *arguments, "--limit", "3")
+    assert done.exit_code == 0, done.output
+    ours = next((folder / "out").rglob("mu.json"))
+    theirs = stock(folder / "stock", asked, tasks, method="mu", **common)
+    (mine, my_items), (stocks, stock_items) = read_cell(ours), read_lm_eval(theirs)
+    assert my_items == stock_items
+    assert mine.run_id == stocks.run_id
+    apart = {"cost", "environment", "batch_size", "num_fewshot"}
+    assert first_difference(mine.model_dump(exclude=apart), stocks.model_dump(exclude=apart)) is None
+
+    other = stock(folder / "base", asked, tasks, method="base", **common)
+    check_pair(*(read(path, {}) for path in (ours, other)))
 
 
 def test_training_rows_are_what_evaluation_asks(included: Path) -> None:

@@ -1,0 +1,33 @@
+"""What a model of ours writes down of the evaluation that it is asked for, for a result to be made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks.data import hub_commit, provenance
+from lorafuse_bench.tasks.suites import suite_of_leaves, task_key
+
+
+def asked_of(tasks: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
+    """`suite`: what lm-eval was asked for; or `unscored`: why no result can be made of it."""
+    try:
+        return {"suite": suite_of_leaves(list(tasks), groups).model_dump(mode="json")}
+    except LorafuseError as error:
+        return {"unscored": str(error)}
+
+
+def rows_of(tasks: Mapping[str, Any]) -> dict[str, Any]:
+    """`splits`: task key to what served its splits so far; `revisions`: to the hub's commit, where it was the hub."""
+    return {
+        "splits": {task_key(name): provenance(task) for name, task in sorted(tasks.items())},
+        "revisions": {task_key(name): _commit(task) for name, task in sorted(tasks.items())},
+    }
+
+
+def _commit(task: Any) -> str | None:
+    """The hub's commit in the addresses that a task's rows came from; None for rows from elsewhere."""
+    split = task.config.test_split or task.config.validation_split
+    checksums = task.dataset[split].info.download_checksums
+    return next((found for address in checksums or () if (found := hub_commit(address))), None)
