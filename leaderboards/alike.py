@@ -37,11 +37,13 @@ def _base(result: Result) -> Any:
 
 
 # Field, how to read it, and what to do when two cells differ in it: of one board, one zoo, one row, two zoos.
-SAME_IN_BOARD: dict[str, tuple[Read, str]] = {
+SAME_DEFINITION: dict[str, tuple[Read, str]] = {
     "definition": (
         attrgetter("definition"),
         "Build them apart: the suite was another when they ran, or run the older again.",
     ),
+}
+SAME_IN_BOARD: dict[str, tuple[Read, str]] = {
     "data.source": (attrgetter("data.source"), "Build them apart: scores on different rows do not compare."),
     "limit": (
         attrgetter("limit"),
@@ -96,6 +98,7 @@ def check(group: Group, allow_limit: bool) -> None:
     zoos = [list(members.values()) for members in group.cells.values()]
     cells = [cell for members in zoos for cell in members]
     _require_same(cells, SAME_IN_BOARD)
+    _check_definitions(cells)
     for cell in cells:
         _check_complete(cell, allow_limit)
     for label in {cell.label: None for cell in cells}:
@@ -117,11 +120,17 @@ def check_pair(cell: Cell, other: Cell) -> None:
     """LorafuseError unless two cells were scored on the same documents by the same experts."""
     _require_same([cell, other], SAME_GRID)
     _require_same([cell, other], SAME_IN_BOARD | SAME_IN_ZOO)
+    _check_definitions([cell, other])
     shared = [key for key in cell.result.tasks if key in other.result.tasks]
     if not shared:
         raise LorafuseError(f"{cell.path}: tasks: none that {other.path} has. Give two cells of one suite.")
     _check_alike(cell, other)
     _check_documents(cell, other)
+
+
+def _check_definitions(cells: Sequence[Cell]) -> None:
+    """Of results that kept their suite; those of before have their tasks' metrics compared, as all have."""
+    _require_same([cell for cell in cells if cell.result.definition], SAME_DEFINITION)
 
 
 def _check_complete(cell: Cell, allow_limit: bool) -> None:
@@ -169,7 +178,9 @@ def _check_alike(cell: Cell, reference: Cell) -> None:
         metrics = [t.metrics[task.representative] for t in (task, other)]
         for field in ("direction", "unit", "stderr_method", "measure"):
             where = f"tasks.{key}.metrics.{task.representative}.{field}"
-            _refuse_other(cell, reference, where, *map(attrgetter(field), metrics))
+            values = [getattr(metric, field) for metric in metrics]
+            if None not in values:  # a result of before the field was kept says nothing of it
+                _refuse_other(cell, reference, where, *values)
 
 
 def _shared(cell: Cell, reference: Cell) -> Iterator[tuple[str, Task]]:

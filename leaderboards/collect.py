@@ -64,7 +64,7 @@ class Group:
         alone = any(cell.result.method.family == "adapters" for cell in cells) and not any(
             cell.result.experts for cell in cells
         )
-        kept = cells[0].result.definition
+        kept = next((cell.result.definition for cell in cells if cell.result.definition), None)
         return alone or (kept.kind == "oblivion" if kept else of_oblivion(self.suite))
 
     @property

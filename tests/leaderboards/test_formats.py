@@ -157,3 +157,21 @@ def test_a_board_follows_the_suite_that_its_results_keep(tmp_path: Path) -> None
     write(tmp_path, "ties", dict.fromkeys(("one", "two"), [1.0] * 4), suite="theirs", definition=other)
     with pytest.raises(LorafuseError, match=r"definition\.source: 'another paper', but"):
         build([tmp_path])
+
+
+def test_what_an_older_result_does_not_say_keeps_no_newer_one_from_its_board(tmp_path: Path) -> None:
+    """A suite's definition and a metric's measure are kept since they exist; cells of before stand beside."""
+    task = {"metric": "acc", "direction": "up", "unit": "fraction"}
+    kept = {"kind": "scored", "tasks": [{"key": "one", **task}]}
+    for label, score in (("base", 0.0), ("oracle", 1.0)):
+        write(
+            tmp_path, label, {"one": [score] * 4}, suite="theirs", definition=None, metric={"measure": None}
+        )
+    write(
+        tmp_path, "svd", {"one": [1.0, 0.0] * 2}, suite="theirs", definition=kept, metric={"measure": "mean"}
+    )
+    (board,) = build([tmp_path]).boards
+    assert {row.label for row in board.rows if row.origin == "measured"} == {"base", "oracle", "svd"}
+    write(tmp_path, "ties", {"one": [1.0, 0.0] * 2}, suite="theirs", definition={**kept, "source": "another"})
+    with pytest.raises(LorafuseError, match=r"definition\.source: 'another', but"):
+        build([tmp_path])
