@@ -28,8 +28,8 @@ def _names(result: Result) -> Any:
     return sorted(expert.name for expert in result.experts)
 
 
-def _routers(result: Result) -> Any:
-    return [router.name for router in result.routers]
+def _artefacts(result: Result) -> Any:
+    return [artefact.name for artefact in result.artefacts]
 
 
 def _base(result: Result) -> Any:
@@ -57,6 +57,10 @@ SAME_IN_BOARD: dict[str, tuple[Read, str]] = {
         attrgetter("truncation"),
         "Build them apart: they cut prompts that are too long in other ways.",
     ),
+    "settings": (
+        attrgetter("told"),
+        "Build them apart: they were asked in other ways, or run them alike.",
+    ),
     "base.dtype": (attrgetter("base.dtype"), "Build them apart, or run them alike."),
     "seeds": (attrgetter("seeds"), "Build them apart, or run them alike."),
 }
@@ -76,7 +80,7 @@ SAME_IN_ROW: dict[str, tuple[Read, str]] = {
         attrgetter("method.options"),
         "One label must stand for one set of options: run the older cell again.",
     ),
-    "routers": (_routers, "One label must stand for one kind of router: run the older cell again."),
+    "artefacts": (_artefacts, "One label must stand for one kind of artefact: run the older cell again."),
 }
 _REPLICATES = "Zoos that share a name differ in seed alone: give the other zoo another name."
 SAME_OVER_SEEDS: dict[str, tuple[Read, str]] = {
@@ -172,6 +176,9 @@ def _check_alike(cell: Cell, reference: Cell) -> None:
         for field in ("version", "few_shot", "n", "n_original", "representative"):
             both = (getattr(t, field) for t in (task, other))
             _refuse_other(cell, reference, f"tasks.{key}.{field}", *both)
+        filters = [t.filter for t in (task, other)]
+        if None not in filters:
+            _refuse_other(cell, reference, f"tasks.{key}.filter", *filters)
         asked = [t.model_dump(mode="json", include={"requests"})["requests"] for t in (task, other)]
         _refuse_other(cell, reference, f"tasks.{key}.requests", *asked)
         _refuse_other(cell, reference, f"tasks.{key}.dataset", *_datasets(task, other))

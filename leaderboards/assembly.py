@@ -47,11 +47,13 @@ def assemble(
     result = Result.of(
         items,
         tasks,
-        **{name: info[name] for name in ("method", "zoo", "base", "experts", "routers", "environment")},
+        **{name: info[name] for name in ("method", "zoo", "base", "experts", "environment")},
+        artefacts=info.get("artefacts", info.get("routers")),  # of files older than the first name
+        settings={**(info.get("settings") or {}), "generation": _plain(config.get("gen_kwargs") or {})},
         suite=suite.name,
         definition=SuiteRecord.of(suite),
         data={"source": data["source"], "splits": data.get("splits") or {}},
-        limit=None if config["limit"] is None else math.ceil(config["limit"]),
+        limit=_limit(config["limit"]),
         max_length=info.get("max_length"),
         truncation=info.get("truncation"),
         num_fewshot=num_fewshot,
@@ -62,9 +64,14 @@ def assemble(
     return result, items
 
 
-def lm_eval_config(seeds: Mapping[str, int], limit: float | None, batch_size: int | str) -> dict[str, Any]:
+def _limit(given: float | None) -> float | None:
+    """A number of items is whole, whatever lm-eval's command makes of it."""
+    return given if given is None or given < 1 else math.ceil(given)
+
+
+def lm_eval_config(seeds: Mapping[str, int], **settings: Any) -> dict[str, Any]:
     """The `config` of lm-eval's results, of a run that was not its own command's."""
-    return {_SEEDS[name]: seed for name, seed in seeds.items()} | {"limit": limit, "batch_size": batch_size}
+    return {_SEEDS[name]: seed for name, seed in seeds.items()} | settings
 
 
 def items_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], task: SuiteTask) -> TaskItems:
@@ -121,6 +128,7 @@ def task_of(
         "requests": {
             leaf: request_of(output["configs"][leaf], output["samples"][leaf]) for leaf in task.leaves
         },
+        "filter": task.filter,
         "representative": task.metric,
         "empty_share": empty_share(config["output_type"], output["samples"][main]),
     }

@@ -142,7 +142,7 @@ class Provenance(Strict):
     dtype: str = Field(description="Type the weights were evaluated in.")
     data: str = Field(description="Data source; the same for every cell.")
     splits: dict[str, JsonValue] = Field(description="Which file served which split, by seed.")
-    limit: int | None = Field(description="Items per task at most; null for all.")
+    limit: int | float | None = Field(description="Items per task at most; null for all.")
     versions: dict[str, tuple[str, ...]] = Field(description="Package to the versions used.")
     commits: tuple[str, ...] = Field(description="Commits, '+' where there were local changes.")
     hardware: tuple[str, ...] = Field(description="Processors and accelerators, in words.")

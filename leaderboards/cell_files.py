@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
-from lorafuse_bench.leaderboards import document_hashes, run_ids
+from lorafuse_bench.leaderboards import document_hashes, formats, run_ids
 from lorafuse_bench.leaderboards.item_checks import check_items
 from lorafuse_bench.leaderboards.layout import cell_path, items_path
 from lorafuse_bench.leaderboards.plausible import check_place, check_plausible
@@ -35,7 +36,7 @@ def write_cell(out: str | Path, result: Result, items: Items, hashes_apart: bool
             document_hashes.write_hashes(Path(out), held.doc_hashes)
         items = Items.model_construct({key: held.with_hashes(()) for key, held in items.root.items()})
     write_bytes(items_path(path), gzip.compress(items.content(), mtime=0))
-    write_json(path, result.model_dump(mode="json", by_alias=True))
+    write_json(path, result.content())
     return path
 
 
@@ -50,7 +51,7 @@ def read_result(path: str | Path) -> Result:
             " Give a folder of result files, or use the version that wrote them."
         )
     try:
-        result = Result.model_validate_json(content, strict=True)
+        result = Result.model_validate_json(json.dumps(formats.migrated(head)), strict=True)
     except ValidationError as error:
         raise invalid(path, error) from error
     if result.run_id != run_id(result):

@@ -66,13 +66,33 @@ class ExpertId(Strict):
     targets: tuple[str, ...] = Field(description="Names of the adapted modules.")
 
 
-class RouterId(Strict):
-    """One trained router that the method used."""
+class ArtefactId(Strict):
+    """One thing learned that the method used: a router, coefficients, an adapter."""
 
-    name: str = Field(description="Name of the router in the zoo.")
-    sha256: Sha256 = Field(description="sha256 of router.safetensors.")
+    name: str = Field(description="Its name in the zoo.")
+    sha256: Sha256 = Field(description="sha256 of its tensors' file.")
     experts: dict[str, Sha256] = Field(
         description="Experts trained jointly with it: name to sha256; empty when it serves the pool's own."
+    )
+
+
+class Settings(Strict):
+    """What was asked of the model beside each task's own definition."""
+
+    system_instruction: str | None = Field(default=None, description="Said before every prompt.")
+    chat_template: str | None = Field(
+        default=None,
+        description="Name of the tokenizer's template that prompts went through, such as default; null for none.",
+    )
+    fewshot_as_multiturn: bool = Field(
+        default=False, description="Whether examples were turns of a conversation in that template."
+    )
+    generation: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Settings of generation that replaced the tasks' own."
+    )
+    model: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Options of the model that may change what it answers, such as add_bos_token.",
     )
 
 

@@ -77,8 +77,11 @@ def _of_method(result: Result) -> Iterator[tuple[str, str]]:
         yield "method.label", f"'{method.label}' is not '{method.name}' with the options {method.options}."
     if method.family != REFERENCES.get(method.label, method.family):
         yield "method.family", f"'{method.family}', but {method.label} is a {REFERENCES[method.label]}."
-    if method.label == BASE and (result.cost.extra_parameters or result.routers):
-        yield "cost.extra_parameters", f"{result.cost.extra_parameters} and a router, but base has neither."
+    if method.label == BASE and (result.cost.extra_parameters or result.artefacts):
+        yield (
+            "cost.extra_parameters",
+            f"{result.cost.extra_parameters} and an artefact, but base has neither.",
+        )
 
 
 def named_options(method: Method) -> frozenset[str] | None:

@@ -108,8 +108,9 @@ def protocols(suite: str) -> Iterator[str]:
         yield f"Another protocol ({'; '.join(tables)}): {protocol}"
 
 
-def _limited(limit: int) -> str:
-    said = f"LIMITED RUN: only the first {limit} items of each task were scored"
+def _limited(limit: float) -> str:
+    part = f"the first {limit:g} items" if limit >= 1 else f"{limit:.0%} of the items"
+    said = f"LIMITED RUN: only {part} of each task were scored"
     return f"{said}." if limit >= MEASURED else f"{said}; a check that things run, not a measurement."
 
 

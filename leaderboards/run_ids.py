@@ -31,27 +31,40 @@ _COMMON = _only(
     zoo=_only("name", "seed", "sha256", "init"),
     base=_BASE,
     experts={EACH: _EXPERT},
-    routers={EACH: _only("name", "sha256", "experts")},
     seeds=_only("python", "numpy", "torch", "fewshot"),
 )
+_LEARNED = {EACH: _only("name", "sha256", "experts")}
 _TASK = ("version", "few_shot", "n", "n_original", "docs_sha256", "representative")
 _REQUEST = _only("output_type", "generation", "filters", "repeats", "prompts_sha256")
 
 # Version 1 counts the batch size, which changes no score, and the names of the files that served the rows. Version 2
-# leaves both out: the hashes of documents and prompts say what was asked, by whichever command.
+# leaves both out: the hashes of documents and prompts say what was asked, by whichever command. Version 3 adds what was
+# asked of the model beside the tasks, and calls `artefacts` what were `routers`.
 IDENTITY: dict[str, Fields] = {
     "lorafuse.result/1": _COMMON
     | _only(
         *("batch_size", "num_fewshot"),
+        routers=_LEARNED,
         data=_only("source", "splits"),
         truncation=_only("rule", "length"),
         tasks={EACH: _only(*_TASK, dataset=_only("hub", "name", "revision", "split"))},
     ),
     "lorafuse.result/2": _COMMON
     | _only(
+        routers=_LEARNED,
         data=_only("source"),
         truncation=_only("rule", "length"),
         tasks={EACH: _only(*_TASK, dataset=_only("hub", "name", "split"), requests={EACH: _REQUEST})},
+    ),
+    "lorafuse.result/3": _COMMON
+    | _only(
+        artefacts=_LEARNED,
+        settings=_only("system_instruction", "chat_template", "fewshot_as_multiturn", "generation", "model"),
+        data=_only("source"),
+        truncation=_only("rule", "length"),
+        tasks={
+            EACH: _only(*_TASK, "filter", dataset=_only("hub", "name", "split"), requests={EACH: _REQUEST})
+        },
     ),
 }
 _ABSENT = {"truncation", "num_fewshot"}

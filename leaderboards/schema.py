@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import ConfigDict, Field, JsonValue, RootModel, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import document_hashes, run_ids
+from lorafuse_bench.leaderboards import document_hashes, formats, run_ids
 from lorafuse_bench.leaderboards.made_of import (
+    ArtefactId,
     BaseId,
     Cost,
     Data,
     Environment,
     ExpertId,
     Method,
-    RouterId,
     Seeds,
+    Settings,
     Sha256,
     Strict,
     ZooId,
@@ -27,7 +28,7 @@ from lorafuse_bench.leaderboards.made_of import (
 if TYPE_CHECKING:
     from lorafuse_bench.tasks.suites import Suite
 
-RESULT_SCHEMA: Final = "lorafuse.result/2"
+RESULT_SCHEMA: Final = "lorafuse.result/3"
 MOST_ITEMS = 10_000_000
 
 
@@ -121,6 +122,10 @@ class Task(Strict):
         default=None,
         description="lm-eval's name of each task that was asked to what it sent; null in results of version 1.",
     )
+    filter: str | None = Field(
+        default=None,
+        description="lm-eval's filter whose answers were scored; null in results of versions 1 and 2.",
+    )
     representative: str = Field(description="The metric that stands for the task in the ability.")
     empty_share: float | None = Field(
         default=None,
@@ -146,7 +151,7 @@ class Truncation(Strict):
 class Result(Strict):
     """The result file of one cell. Build it with `Result.of`, which fills in the hashes."""
 
-    schema_: Literal["lorafuse.result/1", "lorafuse.result/2"] = Field(
+    schema_: Literal["lorafuse.result/1", "lorafuse.result/2", "lorafuse.result/3"] = Field(
         default=RESULT_SCHEMA, alias="schema", description="Schema id: which fields the run id counts."
     )
     run_id: Sha256 = Field(description="sha256 of all inputs: the same run again has the same id.")
@@ -158,9 +163,11 @@ class Result(Strict):
     zoo: ZooId = Field(description="The zoo.")
     base: BaseId = Field(description="The base model.")
     experts: tuple[ExpertId, ...] = Field(description="The pool, in order.")
-    routers: tuple[RouterId, ...] = Field(description="The trained routers it used, by name.")
+    artefacts: tuple[ArtefactId, ...] = Field(description="What was learned and used, by name.")
     data: Data = Field(description="Where the rows came from.")
-    limit: int | None = Field(description="Items per task at most; null for all of them.")
+    limit: int | float | None = Field(
+        description="Items per task at most, or below 1 the share of them; null for all."
+    )
     max_length: int | None = Field(
         default=None, description="Tokens of prompt and answer at most; null for the model's own length."
     )
@@ -170,6 +177,10 @@ class Result(Strict):
     )
     num_fewshot: int | None = Field(
         default=None, ge=0, description="Examples asked for in every prompt; null for each task's own number."
+    )
+    settings: Settings | None = Field(
+        default=None,
+        description="What else was asked of the model; null in results of versions 1 and 2, which do not say.",
     )
     batch_size: int | str = Field(description="As given to lm-eval: a number, or auto.")
     seeds: Seeds = Field(description="Seeds of the evaluation.")
@@ -189,6 +200,15 @@ class Result(Strict):
         except ValidationError as error:
             raise invalid("result", error) from error
         return draft.model_copy(update={"run_id": run_id(draft)})
+
+    def content(self) -> dict[str, Any]:
+        """The file's JSON, as the result's own version writes it."""
+        return formats.as_written(self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def told(self) -> Settings:
+        """Its settings; of an older result, which does not say, those of a plain run."""
+        return self.settings or Settings()
 
 
 class TaskItems(Strict):
@@ -228,7 +248,7 @@ class Items(RootModel[dict[str, TaskItems]]):
 
 def run_id(result: Result) -> str:
     """The id that a result's inputs have: not its scores, cost or environment; see `run_ids`."""
-    return run_ids.run_id(result.model_dump(mode="json", by_alias=True))
+    return run_ids.run_id(result.content())
 
 
 def invalid(where: str | Path, error: ValidationError) -> LorafuseError:

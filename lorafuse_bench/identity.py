@@ -23,7 +23,7 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.memory import peak_bytes
 from lorafuse_bench.tasks.data import HUB, MINI
-from lorafuse_bench.zoo.manifest import RouterEntry, Zoo
+from lorafuse_bench.zoo.manifest import Zoo
 
 _PACKAGES = ("lorafuse-bench", "lm_eval", "torch", "transformers", "peft", "datasets")
 _TOKENIZER_FILES = (
@@ -83,7 +83,7 @@ def model_info(fused: FusedModel, source: str) -> dict[str, Any]:
     dtype = str(fused.model.dtype).removeprefix("torch.")
     return {
         **identity(fused.zoo, fused.pool, fused.method, dtype),
-        "routers": routers(fused),
+        "artefacts": artefacts(fused),
         "data": {"source": source_name(fused.zoo, source)},
         "cost": {
             "fuse_seconds": fused.fuse_seconds,
@@ -94,15 +94,13 @@ def model_info(fused: FusedModel, source: str) -> dict[str, Any]:
     }
 
 
-def routers(fused: FusedModel) -> list[dict[str, Any]]:
-    """A result's `routers`: the trained parts of the zoo that the current method asked for."""
+def artefacts(fused: FusedModel) -> list[dict[str, Any]]:
+    """A result's `artefacts`: what was learned and the current method asked for."""
     return [
         {
             "name": entry.name,
             "sha256": entry.sha256,
-            "experts": {expert.name: expert.sha256 for expert in entry.adapters}
-            if isinstance(entry, RouterEntry)
-            else {},
+            "experts": {expert.name: expert.sha256 for expert in getattr(entry, "adapters", ())},
         }
         for entry in fused.in_use
     ]

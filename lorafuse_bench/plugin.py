@@ -145,11 +145,11 @@ def tell_model(evaluator: ModuleType) -> None:
 
     @wraps(original)
     def telling(*args: Any, **kwargs: Any) -> Any:
-        given = parameters.bind(*args, **kwargs).arguments
-        meet = getattr(given["lm"], "meet", None)
+        call = parameters.bind(*args, **kwargs)
+        call.apply_defaults()
+        meet = getattr(call.arguments["lm"], "meet", None)
         if meet is not None:
-            asked = given["task_dict"]
-            meet(_tasks(asked), asked.get("groups") or {}, bool(given.get("cache_requests")))
+            meet(_tasks(call.arguments["task_dict"]), call.arguments)
         return original(*args, **kwargs)
 
     setattr(telling, "tells_lorafuse", True)  # noqa: B010

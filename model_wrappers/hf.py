@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from lorafuse_bench import plugin
 from lorafuse_bench.device import AUTO, Compute
-from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import FusionMethod, Prompts
@@ -111,7 +111,9 @@ class LorafuseLM(HFLM):
                 " or more."
             )
         self.shortened: dict[str, int] = {}
-        self.asked: tuple[Mapping[str, Any], Mapping[str, Any]] = {}, {}
+        self.tasks: Mapping[str, Any] = {}
+        self.asked: Mapping[str, Any] = {}
+        self.model_options = model_options
         self.fused = FusedModel(self.model, self.zoo, pool)
         self.prefix_sharing = truth("prefix_sharing", prefix_sharing) and shares_prefixes(self.model)
         self.use(chosen)
@@ -127,14 +129,16 @@ class LorafuseLM(HFLM):
         self.shortened = {}
         self.fused.use(method)
 
-    def meet(self, tasks: Mapping[str, Any], groups: Mapping[str, Any], cache_requests: bool = False) -> None:
-        """Be told the tasks and groups of lm-eval's that are about to be evaluated.
+    def meet(self, tasks: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+        """Be told the tasks about to be evaluated, and the arguments of lm-eval's `evaluate`.
 
-        Their experts are taken where the user named none. LorafuseError for lm-eval's request cache, whoever's the
-        tasks are.
+        The tasks' experts are taken where the user named none. LorafuseError for lm-eval's request cache, whoever's
+        the tasks are, and for a chat template that there is not.
         """
-        refuse_cache(cache_requests)
-        self.asked = tasks, groups
+        refuse_cache(bool(asked.get("cache_requests")))
+        if asked.get("apply_chat_template"):
+            self.chat_template(asked["apply_chat_template"])
+        self.tasks, self.asked = tasks, asked
         if self._default_pool is None:
             return
         names = experts_for(self.zoo, map(task_key, tasks))
@@ -144,6 +148,18 @@ class LorafuseLM(HFLM):
             pool = ExpertPool([expert for expert in self._default_pool.experts if expert.name in names])
             self.fused = FusedModel.of(self.fused, pool)
             self.use(method)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The text of the tokenizer's template of that name; LorafuseError where it has none."""
+        known = getattr(self.tokenizer, "chat_template", None)
+        if chat_template and not known:
+            raise LorafuseError(
+                f"the tokenizer of base '{self.zoo.base_name}' has no chat template. Leave --apply_chat_template out."
+            )
+        if isinstance(chat_template, str) and isinstance(known, dict) and chat_template not in known:
+            raise unknown("chat template", chat_template, known)
+        found: str | None = super().chat_template(chat_template)
+        return found
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Refuses lm-eval's response cache."""
@@ -157,14 +173,15 @@ class LorafuseLM(HFLM):
         return {
             "model_num_parameters": sum(p.numel() for p in self.model.parameters()),
             "model_dtype": str(self.model.dtype),
-            "lorafuse": self.record() | record.asked_of(*self.asked),
+            "lorafuse": self.record() | record.asked_of(self.tasks, self.asked),
         }
 
     def record(self) -> dict[str, Any]:
         """What ran last: the part of a result that is not scores (leaderboards/assembly.py reads it)."""
         made = model_info(self.fused, self.data_source)
         return made | {
-            "data": made["data"] | record.rows_of(self.asked[0]),
+            "data": made["data"] | record.rows_of(self.tasks),
+            "settings": record.settings_of(self.asked, self.model_options),
             "prefix_sharing": self.prefix_sharing,
             "max_length": self.longest,
             "truncation": {

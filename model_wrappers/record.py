@@ -9,13 +9,35 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.data import hub_commit, provenance
 from lorafuse_bench.tasks.suites import suite_of_leaves, task_key
 
+# Options of the model that say where it is and how fast, not what it answers.
+_PLACEMENT = frozenset(
+    "parallelize device_map max_memory max_memory_per_gpu max_cpu_memory offload_folder low_cpu_mem_usage"
+    " max_batch_size num_proc".split()
+)
 
-def asked_of(tasks: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
+
+def asked_of(tasks: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """`suite`: what lm-eval was asked for; or `unscored`: why no result can be made of it."""
+    groups = asked.get("task_dict", {}).get("groups") or {}
     try:
         return {"suite": suite_of_leaves(list(tasks), groups).model_dump(mode="json")}
     except LorafuseError as error:
         return {"unscored": str(error)}
+
+
+def settings_of(asked: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """A result's `settings`, from the arguments of lm-eval's `evaluate` and the model's own options."""
+    template = asked.get("apply_chat_template")
+    return {
+        "system_instruction": asked.get("system_instruction") or None,
+        "chat_template": "default" if template is True else template or None,
+        "fewshot_as_multiturn": bool(template and asked.get("fewshot_as_multiturn")),
+        "model": {
+            key: value if isinstance(value, str | int | float | bool | None) else str(value)
+            for key, value in sorted(model.items())
+            if key not in _PLACEMENT
+        },
+    }
 
 
 def rows_of(tasks: Mapping[str, Any]) -> dict[str, Any]:

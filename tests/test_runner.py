@@ -70,13 +70,13 @@ def test_a_cell_records_what_it_was_made_of(zoo: Zoo, finished: Path) -> None:
     assert result.seeds == made_of.Seeds(python=0, numpy=1234, torch=1234, fewshot=1234)
     assert result.tasks["squad"].few_shot == 0
     assert result.tasks["wmt14_en_de"].metrics["bleu"].stderr_method == "bootstrap"
-    assert result.routers == ()
+    assert result.artefacts == ()
 
 
 def test_a_routed_cell_names_its_router(zoo: Zoo, tmp_path: Path) -> None:
     (path,) = runner.run(plan(zoo, tmp_path, "moa", limit=1))
     result = cell_files.read_result(path)
-    assert [(r.name, r.sha256) for r in result.routers] == [
+    assert [(r.name, r.sha256) for r in result.artefacts] == [
         (entry.name, entry.sha256) for entry in zoo.manifest.routers
     ]
 

@@ -52,7 +52,7 @@ FIELDS: dict[str, Any] = {
             "targets": ["q_proj"],
         }
     ],
-    "routers": [],
+    "artefacts": [],
     "seeds": {"python": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234},
     "data": {"source": "mini", "splits": {"one": {"test": "test.parquet"}}},
     "limit": None,

@@ -16,7 +16,7 @@ from lorafuse_bench.leaderboards.board import Leaderboard
 from lorafuse_bench.leaderboards.schema import Items, Result
 
 MODELS: dict[str, type[BaseModel]] = {
-    "result.v2.schema.json": Result,
+    "result.v3.schema.json": Result,
     "items.v1.schema.json": Items,
     "leaderboard.v1.schema.json": Leaderboard,
 }

@@ -139,7 +139,7 @@ def _fields(label: str) -> dict[str, Any]:
             "dtype": "float32",
         },
         "experts": [],
-        "routers": [],
+        "artefacts": [],
         "data": {"source": "made-up", "splits": {}},
         "limit": None,
         "batch_size": 1,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,6 +61,27 @@ def command(
             help="Training rows shown in every prompt; by default none, or as lm-eval's own task says.",
         ),
     ] = None,
+    system_instruction: Annotated[
+        str | None,
+        typer.Option("--system-instruction", "--system_instruction", help="Said before every prompt."),
+    ] = None,
+    chat_template: Annotated[
+        bool,
+        typer.Option(
+            "--apply-chat-template",
+            "--apply_chat_template",
+            help="Send prompts through the tokenizer's chat template, examples as turns.",
+        ),
+    ] = False,
+    gen_kwargs: Annotated[
+        str | None,
+        typer.Option(
+            "--gen-kwargs",
+            "--gen_kwargs",
+            help="Replace the tasks' settings of generation, such as max_gen_toks=64,do_sample=true,temperature=0.7;"
+            " or as JSON.",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
     dtype: Annotated[
         str, typer.Option(help="Type the model computes in: auto, float32, bfloat16 or float16.")
@@ -100,6 +122,9 @@ def command(
         limit=limit,
         max_length=max_length,
         num_fewshot=num_fewshot,
+        system_instruction=system_instruction,
+        chat_template=chat_template,
+        generation=_generation(gen_kwargs),
         batch_size=batch_size,
         dtype=dtype,
         device=device,
@@ -109,3 +134,20 @@ def command(
         paths = runner.run(plan, display)
     typer.echo(f"{len(paths)} cells in {out}")
     typer.echo(_next.board(out, paths, limited=limit is not None))
+
+
+def _generation(given: str | None) -> dict[str, Any]:
+    """Settings of generation as lm_eval's command takes them: `key=value,key=value`, or a JSON object."""
+    from lm_eval.utils import simple_parse_args_string
+
+    from lorafuse_bench.errors import LorafuseError
+
+    text = (given or "").strip()
+    try:
+        found = json.loads(text) if text.startswith("{") else simple_parse_args_string(text)
+    except ValueError as error:
+        raise LorafuseError(f"--gen-kwargs: not readable as JSON: {error}. Correct it.") from error
+    if "" in found.values():  # a word without `=`
+        name = min(key for key, value in found.items() if value == "")
+        raise LorafuseError(f"--gen-kwargs: '{name}' has no value. Write {name}=VALUE.")
+    return dict(found)

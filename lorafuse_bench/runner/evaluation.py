@@ -33,8 +33,8 @@ from lorafuse_bench.zoo.manifest import Zoo
 class Evaluation:
     """One loaded base and the tasks of a plan's cells; `run` evaluates one of them and writes its result.
 
-    Making it loads and checks all that the cells need: data, base, shapes of the experts, routers. What does
-    not fit is a LorafuseError before anything was evaluated.
+    Making it loads and checks all that the cells need: data, base, chat template, shapes of the experts, routers.
+    What does not fit is a LorafuseError before anything was evaluated.
     """
 
     def __init__(self, plan: Plan, zoo: Zoo, source: str, cells: Sequence[Cell]) -> None:
@@ -51,6 +51,8 @@ class Evaluation:
             dtype=plan.dtype,
             max_length=plan.max_length,
         )
+        if plan.chat_template:
+            self.lm.chat_template(True)
         for pool in {id(cell.pool): cell.pool for cell in cells}.values():
             self._use(pool)
         for cell in cells:
@@ -98,19 +100,26 @@ def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> dict[str
         own = task.get_config("num_fewshot") or 0
         task.set_config(key="num_fewshot", value=own if plan.num_fewshot is None else plan.num_fewshot)
         task.set_fewshot_seed(seed=SEEDS.fewshot)
+        if plan.generation and task.get_config("output_type") == "generate_until":
+            task.set_config(key="generation_kwargs", value=dict(plan.generation), update=True)
     output = evaluator.evaluate(
         lm=lm,
         task_dict={"tasks": loaded, "groups": {}},
         limit=plan.limit,
         log_samples=True,
         bootstrap_iters=0,
+        system_instruction=plan.system_instruction,
+        apply_chat_template=plan.chat_template,
+        fewshot_as_multiturn=plan.chat_template,
         confirm_run_unsafe_code=plan.run_code,
     )
     if output is None:
         raise LorafuseError(
             "only the first of several processes holds results. Run `lorafuse run` in one process."
         )
-    config = lm_eval_config(SEEDS.model_dump(), plan.limit, plan.batch_size)
+    config = lm_eval_config(
+        SEEDS.model_dump(), limit=plan.limit, batch_size=plan.batch_size, gen_kwargs=plan.generation
+    )
     return {**output, "config": config | {"lorafuse": lm.record()}}
 
 

@@ -63,7 +63,11 @@ def _check_same(path: Path, found: Result, draft: Result) -> None:
 def _asked(result: Result) -> dict[str, object]:
     """What was asked for. A method's code may differ: its version says when its outputs do."""
     fields = result.model_dump(mode="json", include=set(_ASKED_FOR))
-    return fields | {"data": result.data.source, "method": fields["method"] | {"source_sha256": ""}}
+    return fields | {
+        "settings": result.told.model_dump(mode="json"),
+        "data": result.data.source,
+        "method": fields["method"] | {"source_sha256": ""},
+    }
 
 
 def _damage(path: Path) -> str | None:

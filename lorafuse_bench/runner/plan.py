@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lorafuse_bench.device import AUTO
 from lorafuse_bench.errors import LorafuseError
@@ -38,6 +39,11 @@ class Plan:
     max_length: int | None = None
     num_fewshot: int | None = None
     """Examples in every prompt; None for each task's own number."""
+    system_instruction: str | None = None
+    chat_template: bool = False
+    """Prompts go through the tokenizer's chat template."""
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of generation that replace the tasks' own."""
     batch_size: int = 32
     dtype: str = AUTO
     device: str = AUTO

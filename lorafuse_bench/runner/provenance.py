@@ -14,8 +14,8 @@ _NOWHERE = made_of.Environment(versions={}, git_commit=None, git_dirty=None, har
 
 
 def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str, dtype: str) -> schema.Result:
-    """The cell's result as far as it is known before anything runs: without tasks, routers, cost
-    and environment.
+    """The cell's result as far as it is known before anything runs: without tasks, artefacts,
+    cost and environment.
 
     LorafuseError for what no result can hold, such as a negative seed of the zoo.
     """
@@ -24,7 +24,13 @@ def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str, dtype: str) -> schem
         tasks={},
         suite=cell.suite,
         **identity(zoo, cell.pool, cell.method, dtype),
-        routers=(),
+        artefacts=(),
+        settings={
+            "system_instruction": plan.system_instruction,
+            "chat_template": "default" if plan.chat_template else None,
+            "fewshot_as_multiturn": plan.chat_template,
+            "generation": dict(plan.generation),
+        },
         data={"source": source_name(zoo, source), "splits": {}},
         limit=plan.limit,
         max_length=plan.max_length or zoo.manifest.max_length,

@@ -1,6 +1,6 @@
 """Results of every released format stay readable, with the ids they were published with.
 
-`formats/result_v1` holds two cells as version 1 wrote them.
+`formats/result_v1` and `result_v2` hold two cells each as that version wrote them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pydantic import create_model
 from toy_cells import cell, write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import run_ids, schema
+from lorafuse_bench.leaderboards import cell_files, formats, run_ids, schema
 from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.leaderboards.verify import verify
 
 FORMATS = Path(__file__).parent / "formats"
-V1 = FORMATS / "result_v1"
+V1, V2 = FORMATS / "result_v1", FORMATS / "result_v2"
+CELLS = [path for folder in (V1, V2) for path in sorted(folder.rglob("*.json"))]
 NOT_COUNTED = {
     "run_id",
     "items_sha256",
@@ -52,16 +53,62 @@ def test_results_of_version_1_build_as_they_were_published() -> None:
     assert board.oblivion
 
 
-@pytest.mark.parametrize("path", sorted(V1.rglob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CELLS, ids=lambda path: f"{path.parts[-4]} {path.stem}")
+def test_an_older_result_reads_in_todays_form_and_is_written_as_it_was(path: Path, tmp_path: Path) -> None:
+    result, items = cell_files.read_cell(path)
+    content = json.loads(path.read_text())
+    assert [artefact.name for artefact in result.artefacts] == [each["name"] for each in content["routers"]]
+    assert (result.settings, result.told.chat_template) == (None, None)
+    written = cell_files.write_cell(tmp_path, result, items)
+    again = json.loads(written.read_text())
+    assert {name: again[name] for name in ("schema", "run_id", "routers")} == {
+        name: content[name] for name in ("schema", "run_id", "routers")
+    }
+    assert "artefacts" not in again
+    assert cell_files.read_cell(written) == (result, items)
+
+
+def test_the_fixture_of_version_2_has_an_artefact() -> None:
+    assert any(cell_files.read_result(path).artefacts for path in V2.rglob("*.json"))
+
+
+def test_results_of_before_and_after_settings_were_kept_share_a_board(tmp_path: Path) -> None:
+    """And what was asked otherwise is named by field, in one line."""
+    for label, score in (("base", 0.0), ("oracle", 1.0)):
+        path = write(tmp_path, label, {"one": [score] * 4}, settings={})
+        content = json.loads(path.read_text())
+        old = formats.as_written({**content, "schema": "lorafuse.result/2", "settings": None})
+        path.write_text(json.dumps({**old, "run_id": run_ids.run_id(old)}))
+    write(tmp_path, "svd", {"one": [1.0, 0.0] * 2}, settings={})
+    assert len(build([tmp_path]).boards) == 1
+    for change, said in (
+        (
+            {"chat_template": "default"},
+            r"settings\.chat_template: 'default', but .* has None\. Build them apart",
+        ),
+        ({"system_instruction": "Hi."}, r"settings\.system_instruction: 'Hi\.', but"),
+        (
+            {"generation": {"temperature": 0.5}},
+            r"settings\.generation\.temperature: 0\.5, but .* has nothing",
+        ),
+        ({"model": {"add_bos_token": True}}, r"settings\.model\.add_bos_token: True, but .* has nothing"),
+    ):
+        write(tmp_path, "svd", {"one": [1.0, 0.0] * 2}, settings=change)
+        with pytest.raises(LorafuseError, match=said) as caught:
+            build([tmp_path])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", CELLS, ids=lambda path: f"{path.parts[-4]} {path.stem}")
 def test_a_field_added_later_leaves_published_ids_alone(path: Path) -> None:
-    """At the top, in a task and in a metric: what version 1 did not know does not count in it."""
+    """At the top, in a task and in a metric: what a version did not know does not count in it."""
     added: dict[str, Any] = {"added": (str | None, "later")}
     metric = create_model("Metric", __base__=schema.Metric, **added)
     tasks = {"metrics": (dict[str, metric], ...), **added}  # type: ignore[valid-type]
     task = create_model("Task", __base__=schema.Task, **tasks)  # type: ignore[call-overload]
     later = create_model("Later", __base__=schema.Result, tasks=(dict[str, task], ...), **added)  # type: ignore[call-overload,valid-type]
-    read = later.model_validate_json(path.read_bytes(), strict=True)
-    content = read.model_dump(mode="json", by_alias=True)
+    now = formats.migrated(json.loads(path.read_bytes()))
+    content = later.model_validate_json(json.dumps(now), strict=True).content()
     assert content["added"] == "later"
     assert next(iter(content["tasks"].values()))["added"] == "later"
     assert run_ids.run_id(content) == json.loads(path.read_bytes())["run_id"]
@@ -84,7 +131,8 @@ def test_a_result_of_version_1_does_not_say_what_was_asked_and_stands_alone(tmp_
     assert requests
     for task in content["tasks"].values():
         task["requests"] = {name: request.model_dump(mode="json") for name, request in requests.items()}
-    content["schema"] = schema.RESULT_SCHEMA
+        task["filter"] = None
+    content = formats.migrated(content) | {"schema": schema.RESULT_SCHEMA, "settings": None}
     content["run_id"] = run_ids.run_id(content)
     path.write_text(json.dumps(content))
     with pytest.raises(
@@ -104,10 +152,15 @@ def test_every_field_counts_or_is_named_as_one_that_does_not(tmp_path: Path) -> 
     """So that a new field is decided on: what changes scores gets a new version of the schema."""
     router = {"name": "moa", "sha256": "f" * 64, "experts": {}}
     path = write(
-        tmp_path, "moa", {"one": [1.0, 0.0]}, routers=[router], truncation={"rule": "middle", "length": 64}
+        tmp_path,
+        "moa",
+        {"one": [1.0, 0.0]},
+        artefacts=[router],
+        settings={},
+        truncation={"rule": "middle", "length": 64},
     )
     known = counted(run_ids.IDENTITY[schema.RESULT_SCHEMA]) | NOT_COUNTED
-    tables = ("experts", "routers", "tasks", "tasks.*.requests")
+    tables = ("experts", "artefacts", "tasks", "tasks.*.requests")
 
     def leaves(value: Any, where: str) -> set[str]:
         if where in known or not isinstance(value, dict | list):

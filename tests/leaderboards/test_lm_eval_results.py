@@ -68,7 +68,7 @@ def write_lm_eval(folder: Path, label: str, good: int, n: int = 12) -> Path:
 def _file(label: str, results: dict[str, Any], n: int) -> dict[str, Any]:
     made, _ = cell(label, {"one": [1.0]})
     info = made.model_dump(
-        mode="json", include={"method", "zoo", "base", "experts", "routers", "environment"}
+        mode="json", include={"method", "zoo", "base", "experts", "artefacts", "environment"}
     )
     info["data"] = {"source": "mini"}
     info["cost"] = {"fuse_seconds": 0.5, "extra_parameters": 0 if label == "base" else 10, "peak_bytes": 1000}

@@ -26,7 +26,7 @@ def test_every_field_is_documented() -> None:
 
 def test_a_result_has_the_fields_of_its_schema(tmp_path: Path) -> None:
     written = json.loads(write(tmp_path, "moa", {"one": [1.0, 0.0]}).read_text())
-    described = json.loads(schemas.generate()["result.v2.schema.json"])
+    described = json.loads(schemas.generate()["result.v3.schema.json"])
     assert set(described["required"]) <= set(written) == set(described["properties"])
 
 

@@ -59,12 +59,12 @@ def test_a_result_names_the_adapter_and_its_size(lm: LorafuseLM) -> None:
     lm.use(registry.parse("lora:rank=3"))
     entry = next(e for e in lm.zoo.manifest.adapters if e.method == "lora")
     info = lm.get_model_info()["lorafuse"]
-    assert info["routers"] == [{"name": "lora/two-rank=3", "sha256": entry.sha256, "experts": {}}]
+    assert info["artefacts"] == [{"name": "lora/two-rank=3", "sha256": entry.sha256, "experts": {}}]
     assert info["experts"] == []
     assert info["cost"]["extra_parameters"] == entry.parameters > 0
     lm.use(registry.parse("base"))
     assert not any(isinstance(module, FusedModule) for module in lm.model.modules())
-    assert lm.get_model_info()["lorafuse"]["routers"] == []
+    assert lm.get_model_info()["lorafuse"]["artefacts"] == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def test_the_same_cell_from_both_routes_has_the_same_scores_and_identity(
     zoo, tasks = tiny_zoo(folder / "zoo", experts=2).root, folder / "tasks"
     source = "mini" if suites == "sst2" else str(folder / "data")
     common = {"experts": "sst2/mnli", "zoo": zoo, "data": source, "limit": 3}
-    arguments = ["--methods", "mu", "--suites", suites, "--include-path", str(tasks), "--data", source]
+    arguments = ["--methods", "base,mu", "--suites", suites, "--include-path", str(tasks), "--data", source]
     done = run(folder, zoo, *arguments, "--limit", "3")
     assert done.exit_code == 0, done.output
     ours = next((folder / "out").rglob("mu.json"))
@@ -150,9 +151,50 @@ def test_the_same_cell_from_both_routes_has_the_same_scores_and_identity(
     assert mine.run_id == stocks.run_id
     apart = {"cost", "environment", "batch_size", "num_fewshot"}
     assert first_difference(mine.model_dump(exclude=apart), stocks.model_dump(exclude=apart)) is None
+    check_pair(*(read(path, {}) for path in (ours.with_name("base.json"), theirs)))
 
-    other = stock(folder / "base", asked, tasks, method="base", **common)
-    check_pair(*(read(path, {}) for path in (ours, other)))
+
+def test_what_else_was_asked_is_recorded_alike_by_both_routes(folder: Path) -> None:
+    zoo, tasks = tiny_zoo(folder / "zoo", experts=2).root, folder / "tasks"
+    arguments = ["--methods", "mu", "--suites", "write", "--include-path", str(tasks)]
+    done = run(folder, zoo, *arguments, "--apply-chat-template")
+    assert done.exit_code == 2
+    assert "the tokenizer of base 'tiny' has no chat template. Leave" in done.stderr
+    config = json.loads((zoo / "base" / "tokenizer_config.json").read_text())
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    (zoo / "base" / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+
+    arguments += ["--apply-chat-template", "--system-instruction", "Be brief.", "--num-fewshot", "1"]
+    done = run(folder, zoo, *arguments, "--gen-kwargs", "max_gen_toks=3,do_sample=false")
+    assert done.exit_code == 0, done.output
+    mine, items = read_cell(next((folder / "out").rglob("mu.json")))
+    theirs = stock(
+        folder / "stock", ["write"], tasks, method="mu", zoo=zoo, data=folder / "data", experts="sst2/mnli",
+        apply_chat_template=True, fewshot_as_multiturn=True, system_instruction="Be brief.", num_fewshot=1,
+        gen_kwargs="max_gen_toks=3,do_sample=false",
+    )  # fmt: skip
+    stocks, stock_items = read_lm_eval(theirs)
+    assert mine.told.model_dump() == {
+        "system_instruction": "Be brief.",
+        "chat_template": "default",
+        "fewshot_as_multiturn": True,
+        "generation": {"max_gen_toks": 3, "do_sample": False},
+        "model": {},
+    }
+    requests = mine.tasks["write"].requests
+    assert requests and requests["write"].generation["max_gen_toks"] == 3
+    assert (mine.run_id, items) == (stocks.run_id, stock_items)
+
+    done = run(folder, zoo, *arguments)
+    assert done.exit_code == 2
+    assert "(settings.generation.do_sample: False, now nothing). Choose another --out" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["max_gen_toks", '{"until": '])
+def test_settings_of_generation_that_cannot_be_read_are_one_line(folder: Path, given: str) -> None:
+    done = run(folder, folder, "--zoo", "mini", "--gen-kwargs", given)
+    assert done.exit_code == 2
+    assert len([line for line in done.stderr.splitlines() if "--gen-kwargs" in line]) == 1
 
 
 def test_training_rows_are_what_evaluation_asks(included: Path) -> None:
