@@ -176,6 +176,18 @@ class Leaderboard(Strict):
     )
     boards: tuple[Board, ...] = Field(description="By suite and zoo name.")
 
+    def __str__(self) -> str:
+        """Every board as a table, as the terminal shows it."""
+        from lorafuse_bench.leaderboards.tables import tables_of
+
+        return "\n\n".join(map(str, tables_of(self)))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from lorafuse_bench.leaderboards.tables import tables_of
+
+        return "".join(table._repr_html_() for table in tables_of(self))
+
 
 def rounded(value: JsonValue) -> JsonValue:
     """Floats to ten significant digits, so that a board does not differ by the last bit of a processor."""
@@ -188,10 +200,14 @@ def rounded(value: JsonValue) -> JsonValue:
     return value
 
 
+def content(leaderboard: Leaderboard) -> JsonValue:
+    """What JSON says of the leaderboard."""
+    return rounded(leaderboard.model_dump(mode="json", by_alias=True))
+
+
 def to_json(leaderboard: Leaderboard) -> str:
     """The leaderboard as sorted, indented JSON."""
-    content = rounded(leaderboard.model_dump(mode="json", by_alias=True))
-    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    return json.dumps(content(leaderboard), indent=1, sort_keys=True, allow_nan=False)
 
 
 def write_leaderboard(path: str | Path, leaderboard: Leaderboard) -> None:
@@ -202,11 +218,11 @@ def write_leaderboard(path: str | Path, leaderboard: Leaderboard) -> None:
 def read_leaderboard(path: str | Path) -> Leaderboard:
     """Read leaderboard.json; LorafuseError naming the file and the field when it is not right."""
     advice = "Give the file that `lorafuse leaderboard build --out` wrote."
-    content = read_bytes(Path(path), advice=advice)
-    head = parsed(Path(path), content, "Build it again.")
+    read = read_bytes(Path(path), advice=advice)
+    head = parsed(Path(path), read, "Build it again.")
     if not isinstance(head, dict) or head.get("schema") != LEADERBOARD_SCHEMA:
         raise LorafuseError(f"{path}: schema: not {LEADERBOARD_SCHEMA}. {advice}")
     try:
-        return Leaderboard.model_validate_json(content)
+        return Leaderboard.model_validate_json(read)
     except ValidationError as error:
         raise invalid(path, error) from error

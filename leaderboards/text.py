@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
 
-from lorafuse_bench.leaderboards.board import Column, Row, Score, TaskScores
+if TYPE_CHECKING:
+    from lorafuse_bench.leaderboards.board import Column, Row, Score, TaskScores
 
 
 def number(value: float) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorafuse_bench.cli._answers import Answer, answers
+
 if TYPE_CHECKING:
     from lorafuse_bench.bench.models import Shape
 
@@ -18,6 +20,7 @@ Architecture = Annotated[str, typer.Option(help="qwen2 or llama.")]
 
 
 @app.command()
+@answers
 def merge(
     out: Out = None,
     shapes: Annotated[
@@ -26,15 +29,16 @@ def merge(
     experts: Annotated[int, typer.Option(min=2, help="Experts to merge.")] = 8,
     rank: Annotated[int, typer.Option(min=1, help="Rank of each expert.")] = 8,
     rounds: Rounds = 3,
-) -> None:
+) -> Answer:
     """svd against PEFT's svd, knots against a dense fp64 SVD, and peak extra memory."""
     from lorafuse_bench.bench import merge as bench
 
     chosen = [_shape(text) for text in shapes.split(",")]
-    _report(bench.run(chosen, experts=experts, rank=rank, rounds=rounds), out)
+    return _report(bench.run(chosen, experts=experts, rank=rank, rounds=rounds), out)
 
 
 @app.command()
+@answers
 def forward(
     out: Out = None,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG of cost against N to this file.")] = None,
@@ -42,7 +46,7 @@ def forward(
     experts: Annotated[str, typer.Option(help="Numbers of experts to compare with PEFT at.")] = "8,32",
     sweep: Annotated[str, typer.Option(help="Numbers of experts for the cost against N.")] = "8,32,128,256",
     rounds: Rounds = 9,
-) -> None:
+) -> Answer:
     """Routers and one expert per row against the base and PEFT, and the cost against N."""
     from lorafuse_bench.bench import forward as bench
     from lorafuse_bench.bench.plot import plot_sweep
@@ -50,13 +54,13 @@ def forward(
     result = bench.run(
         _architecture(architecture), _numbers(experts), sweep_experts=_numbers(sweep), rounds=rounds
     )
-    _report(result, out)
     if plot is not None:
         plot_sweep(result, plot)
-        typer.echo(f"plot: {plot}")
+    return _report(result, out, *([f"plot: {plot}"] if plot else []))
 
 
 @app.command()
+@answers
 def adapters(
     out: Out = None,
     architecture: Architecture = "qwen2",
@@ -64,17 +68,18 @@ def adapters(
     batch: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 8,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens per row.")] = 64,
     rounds: Rounds = 9,
-) -> None:
+) -> Answer:
     """Multi-task adapters at inference against the base, and against the operations they add."""
     from dataclasses import replace
 
     from lorafuse_bench.bench import adapters as bench
 
     shape = replace(_architecture(architecture), hidden_size=hidden_size)
-    _report(bench.run(shape, batch, tokens, rounds), out)
+    return _report(bench.run(shape, batch, tokens, rounds), out)
 
 
 @app.command()
+@answers
 def train(
     base: Annotated[str, typer.Option(help="A model folder, a hub id, or mini.")] = "mini",
     data: Annotated[str, typer.Option(help="hub, mini, or a data directory.")] = "mini",
@@ -86,14 +91,15 @@ def train(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     rounds: Rounds = 3,
     out: Out = None,
-) -> None:
+) -> Answer:
     """Training an expert here against a plain loop of PEFT and transformers' Trainer, on the same rows."""
     from lorafuse_bench.bench import training as bench
 
-    _report(bench.run(base, data, _words(tasks), steps, batch, rounds, cutoff, device, dtype), out)
+    return _report(bench.run(base, data, _words(tasks), steps, batch, rounds, cutoff, device, dtype), out)
 
 
 @app.command()
+@answers
 def prefix(
     out: Out = None,
     architecture: Architecture = "qwen2",
@@ -103,15 +109,16 @@ def prefix(
         int, typer.Option(min=1, help="Examples before each question of the few-shot work.")
     ] = 5,
     rounds: Rounds = 5,
-) -> None:
+) -> Answer:
     """Multiple choice with shared prefixes against stock lm-eval's hf model."""
     from lorafuse_bench.bench import prefix as bench
 
     shape = _architecture(architecture)
-    _report(bench.run(shape, documents=documents, batch=batch, shots=shots, rounds=rounds), out)
+    return _report(bench.run(shape, documents=documents, batch=batch, shots=shots, rounds=rounds), out)
 
 
 @app.command()
+@answers
 def serve(
     out: Out = None,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG to this file.")] = None,
@@ -135,7 +142,7 @@ def serve(
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens written for each request.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Passes; rates are their medians.")] = 3,
     dtype: Annotated[str, typer.Option(help="Type the models compute in.")] = "float32",
-) -> None:
+) -> Answer:
     """Throughput and latency of methods on vLLM, on our wrapper and on PEFT's mixed batch.
 
     Finished measurements are kept in --out: the same command goes on from there.
@@ -153,28 +160,33 @@ def serve(
         out,
         lambda text: typer.echo(text, err=True),
     )
-    _report(result, out)
+    lines = []
     if plot is not None:
         plot_serve(result, plot)
-        typer.echo(f"plot: {plot}")
+        lines.append(f"plot: {plot}")
     if into is not None:
-        typer.echo(f"cost entered into {len(bench.enter(result, into))} results below {into}")
+        lines.append(f"cost entered into {len(bench.enter(result, into))} results below {into}")
+    return _report(result, out, *lines)
 
 
 @app.command()
+@answers
 def leaderboard(
     out: Out = None,
     methods: Annotated[int, typer.Option(min=1, help="Methods besides base and oracle.")] = 100,
     tasks: Annotated[int, typer.Option(min=1, help="Tasks.")] = 20,
     items: Annotated[int, typer.Option(min=2, help="Items of each task.")] = 1000,
-) -> None:
+) -> Answer:
     """Building a large board of made-up results: seconds and memory."""
     from lorafuse_bench.bench import leaderboard as bench
 
     result = bench.run(methods, tasks, items)
-    typer.echo(f"{methods} methods x {tasks} tasks x {items:,} items, {result['draws']:,} bootstrap draws")
-    typer.echo(f"{result['cpu_seconds']:.1f} processor seconds")
-    _report(result, out)
+    return _report(
+        result,
+        out,
+        f"{methods} methods x {tasks} tasks x {items:,} items, {result['draws']:,} bootstrap draws",
+        f"{result['cpu_seconds']:.1f} processor seconds",
+    )
 
 
 def _architecture(name: str) -> Shape:
@@ -208,26 +220,19 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _report(result: dict[str, Any], out: Path | None) -> None:
-    """Print what was measured on what, and every target; keep the numbers in `out`."""
-    from rich.console import Console
-    from rich.table import Table
-
+def _report(result: dict[str, Any], out: Path | None, *lines: str) -> Answer:
+    """What was measured on what, and every target; the numbers are kept in `out`."""
     from lorafuse_bench.files import write_json
+    from lorafuse_bench.tables import Table
 
-    console = Console(highlight=False)
-    where = result["machine"]
-    console.print(
-        f"{where['processor']}, {where['cores']} cores, {where['threads']} threads, load {where['load']:.1f}"
-        if where["load"] is not None
-        else f"{where['processor']}, {where['cores']} cores, {where['threads']} threads",
-        markup=False,
-    )
-    table = Table("measured", "value", "bound", "met", box=None)
-    for line in result["targets"]:
-        bound = f">= {line['at_least']:g}" if line["at_least"] is not None else f"<= {line['at_most']:g}"
-        table.add_row(line["what"], f"{line['value']:.2f}", bound, "yes" if line["met"] else "no")
-    console.print(table)
     if out is not None:
         write_json(out, result)
-        typer.echo(f"numbers: {out}")
+        lines = (*lines, f"numbers: {out}")
+    where = result["machine"]
+    load = "" if where["load"] is None else f", load {where['load']:.1f}"
+    rows = []
+    for line in result["targets"]:
+        bound = f">= {line['at_least']:g}" if line["at_least"] is not None else f"<= {line['at_most']:g}"
+        rows.append((line["what"], f"{line['value']:.2f}", bound, "yes" if line["met"] else "no"))
+    title = f"{where['processor']}, {where['cores']} cores, {where['threads']} threads{load}"
+    return Answer(result, [Table(("measured", "value", "bound", "met"), rows, title=title), *lines])

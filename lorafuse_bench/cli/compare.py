@@ -7,37 +7,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorafuse_bench.cli._answers import Answer, answers
+
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from lorafuse_bench.leaderboards.paired import Comparison, TaskComparison
+    from lorafuse_bench.tables import Table
 
 
+@answers
 def command(
     a: Annotated[str, typer.Argument(help="A result file, or with --results a method such as moa.")],
     b: Annotated[str, typer.Argument(help="Another.")],
     results: Annotated[
         Path | None, typer.Option(help="Folder of one suite, zoo and seed, to find methods in.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> Answer:
     """Paired differences per task, a minus b, with items flipped and p values.
 
     Both must have been scored on the same documents with the same experts. p is two-sided, from the paired
     standard error; Holm's correction is over the tasks.
     """
-    import json
     from dataclasses import asdict
 
-    from lorafuse_bench.cli._boards import console
     from lorafuse_bench.leaderboards import paired
 
     paths = [_file(x) if results is None else paired.result_of(results, x) for x in (a, b)]
     found = paired.compare(*paths)
-    if as_json:
-        typer.echo(json.dumps(asdict(found), indent=1))
-    else:
-        console().print(_table(found))
+    return Answer(asdict(found), [_table(found)])
 
 
 def _file(name: str) -> Path:
@@ -51,22 +47,14 @@ def _file(name: str) -> Path:
 
 
 def _table(found: Comparison) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    from lorafuse_bench.tables import Table
 
-    from lorafuse_bench.leaderboards.text import printable
-
-    title = Text(f"{printable(found.a)} minus {printable(found.b)}", style="bold")
-    title.append(f"  {printable(found.suite)} on {printable(found.zoo)}, seed {found.seed}")
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
-    table.add_column("task", overflow="fold")
-    table.add_column("metric", overflow="fold")
-    for heading in ("n", "A", "B", "A − B", "95%", "p", "Holm", "A wins", "B"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for task in found.tasks:
-        table.add_row(*(Text(cell) for cell in _cells(task)))
-    return table
+    return Table(
+        headings=("task", "metric", "n", "A", "B", "A − B", "95%", "p", "Holm", "A wins", "B"),
+        rows=[_cells(task) for task in found.tasks],
+        title=f"{found.a} minus {found.b}  {found.suite} on {found.zoo}, seed {found.seed}",
+        words=(0, 1),
+    )
 
 
 def _cells(task: TaskComparison) -> list[str]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorafuse_bench.cli._boards import print_boards
+from lorafuse_bench.cli._answers import Answer, answers
+
+if TYPE_CHECKING:
+    from lorafuse_bench.leaderboards.board import Leaderboard
 
 app = typer.Typer(help="Build, show, verify and publish leaderboards.", no_args_is_help=True)
 
 
 @app.command()
+@answers
 def build(
     results: Annotated[list[Path], typer.Argument(help="Folders of `lorafuse run`, or of lm_eval.")],
     out: Annotated[Path, typer.Option(help="The leaderboard file to write.")] = Path("leaderboard.json"),
@@ -21,7 +25,7 @@ def build(
         bool, typer.Option("--allow-limit", help="Take results of limited runs; the board then says so.")
     ] = False,
     note: Annotated[str, typer.Option(help="A sentence that opens the captions.")] = "",
-) -> None:
+) -> Answer:
     """Build the leaderboard of all results, print it and say where it is.
 
     Results that do not compare are refused: other data, other documents than the oracle's, altered files,
@@ -38,31 +42,24 @@ def build(
     page = None
     if html is not None:
         page = write_page(html, leaderboard, evidence_of(collect(results, allow_limit), leaderboard))
-    print_boards(read_leaderboard(out))  # as it was written, to ten digits
-    typer.echo(f"leaderboard: {out}")
-    if page is not None:
-        typer.echo(f"page: {page}")
+    files = [f"leaderboard: {out}", *([f"page: {page}"] if page else [])]
+    return _boards(read_leaderboard(out), *files)  # as it was written, to ten digits
 
 
 @app.command()
-def show(
-    file: Annotated[Path, typer.Argument(help="A leaderboard.json.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the file's content as JSON.")] = False,
-) -> None:
+@answers
+def show(file: Annotated[Path, typer.Argument(help="A leaderboard.json.")]) -> Answer:
     """Print a leaderboard."""
-    from lorafuse_bench.leaderboards.board import read_leaderboard, to_json
+    from lorafuse_bench.leaderboards.board import read_leaderboard
 
-    leaderboard = read_leaderboard(file)
-    if as_json:
-        typer.echo(to_json(leaderboard))
-    else:
-        print_boards(leaderboard)
+    return _boards(read_leaderboard(file))
 
 
 @app.command()
+@answers
 def verify(
     paths: Annotated[list[Path], typer.Argument(help="Result files, leaderboard files, or folders of them.")],
-) -> None:
+) -> Answer:
     """Check results and published boards; every problem is named by file and field, exit code 2.
 
     A result must be whole, unaltered and comparable with the others; a published board must be what its
@@ -78,32 +75,30 @@ def verify(
     results, boards = sum(r.results for r in reports), sum(r.boards for r in reports)
     if problems:
         raise typer.Exit(EXIT_BAD_INPUT)
-    typer.echo(f"{results} results and {boards} leaderboards: nothing wrong.")
+    return Answer(
+        {"results": results, "leaderboards": boards},
+        [f"{results} results and {boards} leaderboards: nothing wrong."],
+    )
 
 
 @app.command()
+@answers
 def claims(
     boards: Annotated[list[Path], typer.Argument(help="Folders of results, such as published boards.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Markdown file to write the tables to.")] = None,
     html: Annotated[Path | None, typer.Option(help="Folder for the page, claims.html.")] = None,
     allow_limit: Annotated[bool, typer.Option("--allow-limit", help="Take results of limited runs.")] = False,
-) -> None:
+) -> Answer:
     """Hold the papers' printed findings against measured boards.
 
     Each one holds, does not hold, cannot be told, or is not measured, by the paired 95% interval of the
     difference; p values are corrected by Holm over one paper's findings.
     """
-    import json
-
-    from rich.table import Table
-    from rich.text import Text
-
-    from lorafuse_bench.cli._boards import console
     from lorafuse_bench.files import write_text
     from lorafuse_bench.leaderboards.builder import build as build_leaderboard
     from lorafuse_bench.leaderboards.claims import papers, report, verdicts
     from lorafuse_bench.leaderboards.collect import collect
+    from lorafuse_bench.tables import Table
 
     known = papers()
     found = verdicts.verdicts(collect(boards, allow_limit), build_leaderboard(boards, allow_limit), known)
@@ -111,19 +106,20 @@ def claims(
         write_text(markdown, report.markdown(known, found))
     if html is not None:
         write_text(html / "claims.html", report.page(known, found))
-    if as_json:
-        typer.echo(json.dumps(report.as_json(found), indent=1, allow_nan=False))
-        return
-    for paper in known:
-        table = Table(*report.HEADINGS, title=Text(paper.title, style="bold"), title_justify="left", box=None)
-        for verdict in found:
-            if verdict.paper == paper.name:
-                table.add_row(*(Text(cell) for cell in report.cells(verdict)))
-        console().print(table)
-        console().print()
+    tables = [
+        Table(
+            report.HEADINGS,
+            [report.cells(verdict) for verdict in found if verdict.paper == paper.name],
+            title=paper.title,
+            words=(0, 1),
+        )
+        for paper in known
+    ]
+    return Answer(report.as_json(found), tables)
 
 
 @app.command()
+@answers
 def pack(
     results: Annotated[list[Path], typer.Argument(help="Folders of `lorafuse run`, or of lm_eval.")],
     out: Annotated[Path, typer.Option(help="The new folder.")],
@@ -131,34 +127,38 @@ def pack(
     allow_limit: Annotated[
         bool, typer.Option("--allow-limit", help="Take results of limited runs; the board then says so.")
     ] = False,
-) -> None:
+) -> Answer:
     """Pack results and their board into a folder that others can check: scores and hashes, no documents."""
     from lorafuse_bench.leaderboards.publish import pack as pack_folder
 
-    print_boards(pack_folder(results, out, caption, allow_limit))
-    typer.echo(f"packed: {out}. Check it with: lorafuse leaderboard verify {out}")
+    packed = pack_folder(results, out, caption, allow_limit)
+    return _boards(packed, f"packed: {out}. Check it with: lorafuse leaderboard verify {out}")
 
 
 @app.command()
+@answers
 def publish(
     folder: Annotated[Path, typer.Argument(help="A folder with leaderboard.json and its results/.")],
     repo: Annotated[str, typer.Option(help="Data set on the hub, such as somebody/lora-fuse-boards.")],
     yes: Annotated[bool, typer.Option("--yes", help="Upload; without it only say what would be.")] = False,
     message: Annotated[str, typer.Option(help="Message of the commit.")] = "Leaderboard",
-) -> None:
+) -> Answer:
     """Upload a published board to the Hugging Face hub, after verifying it.
 
     The token is that of HF_TOKEN or `hf auth login`.
     """
     from lorafuse_bench.leaderboards import publish as publishing
+    from lorafuse_bench.tables import Table
 
     uploads = publishing.plan(folder)
-    for upload in uploads:
-        typer.echo(f"{upload.size:>10,} {upload.name}")
-    if not yes:
-        typer.echo(f"dry run: {len(uploads)} files for {repo}. Add --yes to upload them.")
-        return
-    typer.echo(f"published: {publishing.publish(folder, repo, message)}")
+    files = [{"file": upload.name, "bytes": upload.size} for upload in uploads]
+    address = publishing.publish(folder, repo, message) if yes else None
+    done = (
+        f"published: {address}"
+        if yes
+        else f"dry run: {len(files)} files for {repo}. Add --yes to upload them."
+    )
+    return Answer({"repo": repo, "files": files, "published": address}, [Table.of(files), done])
 
 
 @app.command()
@@ -170,3 +170,12 @@ def schema(
 
     for path in write(out):
         typer.echo(str(path))
+
+
+def _boards(leaderboard: Leaderboard, *lines: str) -> Answer:
+    """Boards as tables with their captions, and as the content of leaderboard.json."""
+    from lorafuse_bench.leaderboards.board import content
+    from lorafuse_bench.leaderboards.tables import tables_of
+    from lorafuse_bench.tables import console
+
+    return Answer(content(leaderboard), [*tables_of(leaderboard, console().width), *lines])

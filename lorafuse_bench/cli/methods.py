@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorafuse_bench.cli._answers import Answer, answers
 
+if TYPE_CHECKING:
+    from dataclasses import Field
+
+
+@answers
 def command(
     name: Annotated[str | None, typer.Argument(help="A method, to see its formula and options.")] = None,
-) -> None:
+) -> Answer:
     """List the fusion methods, or describe one."""
+    from lorafuse_bench.api import methods
+
+    if name is not None:
+        return _described(name)
+    table = methods()
+    return Answer(table.records, [table])
+
+
+def _described(name: str) -> Answer:
     import dataclasses
     import inspect
 
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from lorafuse_bench.fusion import registry
+    from lorafuse_bench.tables import Table
 
-    known = registry.methods()
-    console = Console(highlight=False)
-    if name is None:
-        table = Table("method", "family", "needs", box=None)
-        table.add_column("what it is, costs, and comes from", overflow="fold")
-        for key, cls in known.items():
-            about = f"{cls.summary()}\nCost: {cls.cost()}.\n{cls.paper}"
-            table.add_row(key, cls.family, ", ".join(sorted(cls.needs)) or "-", escape(about))
-        console.print(table)
-        return
     cls = registry.METHODS.named(name)
-    needs = f", needs {', '.join(sorted(cls.needs))}" if cls.needs else ""
-    about = f"{name} ({cls.family}{needs})\n\n{inspect.getdoc(cls)}\n\nPaper: {cls.paper}"
-    console.print(about, markup=False, soft_wrap=True)
-    options = Table("option", "default", "meaning", box=None)
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        options.add_row(field.name, str(field.default).lower(), field.metadata["help"])
-    console.print(options if options.row_count else "No options.")
-    for law, why in cls().laws_broken.items():
-        console.print(f"Does not hold: {law}, as {why}.", markup=False, soft_wrap=True)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    options = [{"option": f.name, "default": _default(f), "meaning": f.metadata["help"]} for f in fields]
+    shown = [{**line, "default": str(line["default"]).lower()} for line in options]
+    needs, about, broken = sorted(cls.needs), inspect.getdoc(cls), cls().laws_broken
+    head = {"method": name, "family": cls.family, "needs": needs, "paper": cls.paper, "about": about}
+    what = f"{cls.family}, needs {', '.join(needs)}" if needs else cls.family
+    return Answer(
+        {**head, "options": options, "laws_broken": broken},
+        [
+            f"{name} ({what})\n\n{about}\n\nPaper: {cls.paper}",
+            Table.of(shown, words=range(3)) if options else "No options.",
+            *(f"Does not hold: {law}, as {why}." for law, why in broken.items()),
+        ],
+    )
+
+
+def _default(field: Field[Any]) -> Any:
+    """An option's default, None where it must be given."""
+    from dataclasses import MISSING
+
+    return None if field.default is MISSING else field.default

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorafuse_bench.cli._answers import Answer, answers
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
@@ -14,28 +16,30 @@ if TYPE_CHECKING:
     from lorafuse_bench.leaderboards.samples import Item
 
 
+@answers
 def command(
     results: Annotated[Path, typer.Argument(help="Results of one suite on one zoo: a folder of cells.")],
     task: Annotated[str, typer.Option(help="Task key, such as squad.")],
     methods: Annotated[str | None, typer.Option(help="Labels, separated by commas; default: all.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Documents to print.")] = 10,
-) -> None:
+) -> Answer:
     """Print prompts, targets and every method's outputs, the documents they disagree on first."""
-    from rich.console import Console
-    from rich.text import Text
+    from dataclasses import asdict
 
     from lorafuse_bench.leaderboards.samples import samples_in, side_by_side
 
     cells = samples_in(results, task, methods.split(",") if methods else None)
     items = side_by_side(cells, task)
-    console = Console(highlight=False)
-    for item in items[:limit]:
-        console.print(_panel(item))
-    shown = min(limit, len(items))
+    shown = items[:limit]
     differ = sum(item.disagreement > (0.0, 1) for item in items)
-    console.print(
-        Text(f"{shown} of {len(items)} documents of {task}; the {len(cells)} methods differ on {differ}.")
-    )
+    told = f"{len(shown)} of {len(items)} documents of {task}; the {len(cells)} methods differ on {differ}."
+    data = {
+        "task": task,
+        "documents": len(items),
+        "differ": differ,
+        "items": [asdict(item) for item in shown],
+    }
+    return Answer(data, [*map(_panel, shown), told])
 
 
 def _panel(item: Item) -> RenderableType:

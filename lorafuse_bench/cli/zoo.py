@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lorafuse_bench.cli._answers import Answer, answers
 from lorafuse_bench.cli._numbers import MAX_SEED
 from lorafuse_bench.cli._trust import TrustRemoteCode
 
@@ -61,41 +62,28 @@ def base(
 
 
 @app.command()
-def show(zoo: Annotated[str, typer.Argument(help="A zoo directory, or 'mini'.")] = "mini") -> None:
+@answers
+def show(zoo: Annotated[str, typer.Argument(help="A zoo directory, or 'mini'.")] = "mini") -> Answer:
     """Print what a zoo holds."""
-    from rich.console import Console
-    from rich.table import Table
-
     from lorafuse_bench.zoo.manifest import Zoo
 
     opened = Zoo.open(zoo)
-    manifest = opened.manifest
-    console = Console(highlight=False, markup=False)
-    console.print(
-        f"zoo {manifest.name}, seed {manifest.seed}: base {opened.base_name} ({manifest.base.sha256[:12]}),"
-        f" data {manifest.data}, {manifest.init} initialisation"
-    )
-    table = Table("kind", "name", "task", "sha256", "accuracy", "parameters", box=None)
-    for expert in manifest.experts:
-        table.add_row("expert", expert.name, "/".join(expert.tasks), expert.sha256[:12], "", "")
-    for router in manifest.routers:
-        accuracy = router.settings.get("accuracy")
-        shown = f"{accuracy:.3f}" if isinstance(accuracy, float) else ""
-        table.add_row("router", router.name, "/".join(router.experts), router.sha256[:12], shown, "")
-    for adapter in manifest.adapters:
-        tasks = "/".join(adapter.tasks)
-        table.add_row("adapter", adapter.name, tasks, adapter.sha256[:12], "", f"{adapter.parameters:,}")
-    console.print(table)
+    table = opened.table()
     opened.check_whole()
+    return Answer(opened.manifest.model_dump(by_alias=True, mode="json"), [table])
 
 
 @app.command("list")
-def list_() -> None:
+@answers
+def list_() -> Answer:
     """Print the zoos that are installed: the embedded one, and those of other packages."""
+    from lorafuse_bench.tables import Table
     from lorafuse_bench.zoo.installed import installed_root, installed_zoos
 
-    for name in installed_zoos():
-        typer.echo(f"{name}  {installed_root(name)}")
+    table = Table.of(
+        [{"zoo": name, "folder": str(installed_root(name))} for name in installed_zoos()], words=(0, 1)
+    )
+    return Answer(table.records, [table])
 
 
 @app.command()

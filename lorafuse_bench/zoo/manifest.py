@@ -12,6 +12,7 @@ from typing import Any
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
 from lorafuse_bench.locks import LOCK, held
+from lorafuse_bench.tables import Table, cell
 from lorafuse_bench.zoo.entries import (
     AdapterEntry,
     BaseEntry,
@@ -207,3 +208,35 @@ class Zoo:
         yield from self.manifest.experts
         for router in self.manifest.routers:
             yield from router.adapters
+
+    def table(self) -> Table:
+        """Its experts, routers and adapters, one a line."""
+        manifest = self.manifest
+        parts: list[tuple[object, ...]] = [
+            ("expert", e.name, e.tasks, e.sha256, "", "") for e in manifest.experts
+        ]
+        for router in manifest.routers:
+            accuracy = router.settings.get("accuracy")
+            shown = accuracy if isinstance(accuracy, float) else ""
+            parts.append(("router", router.name, router.experts, router.sha256, shown, ""))
+        parts += [
+            ("adapter", adapter.name, adapter.tasks, adapter.sha256, "", adapter.parameters)
+            for adapter in manifest.adapters
+        ]
+        return Table(
+            headings=("kind", "name", "task", "sha256", "accuracy", "parameters"),
+            rows=[
+                [cell(value)[:12] if i == 3 else cell(value) for i, value in enumerate(part)]
+                for part in parts
+            ],
+            title=f"zoo {manifest.name}, seed {manifest.seed}: base {self.base_name}"
+            f" ({manifest.base.sha256[:12]}), data {manifest.data}, {manifest.init} initialisation",
+            words=range(4),
+        )
+
+    def __repr__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.table()._repr_html_()

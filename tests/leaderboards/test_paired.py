@@ -83,7 +83,7 @@ def test_methods_are_found_by_name(tmp_path: Path) -> None:
 
 
 def test_the_table_is_whole_at_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorafuse_bench.cli._boards.WIDE", 80)
+    monkeypatch.setattr("lorafuse_bench.tables.WIDE", 80)
     monkeypatch.setenv("COLUMNS", "80")
     paths = [str(write(tmp_path, name, {"cnn_dailymail": A * 50})) for name in "ab"]
     found = CliRunner().invoke(cli.app, ["compare", *paths]).output

@@ -129,7 +129,9 @@ def test_the_embedded_zoo_is_read_only(
 
 
 def test_list_names_the_installed_zoos() -> None:
-    assert call("zoo", "list").stdout.startswith(f"mini  {embedded_root()}")
+    assert ["mini", str(embedded_root())] in [
+        line.split() for line in call("zoo", "list").stdout.splitlines()
+    ]
 
 
 def test_index_keeps_what_it_does_not_describe(tmp_path: Path) -> None:
