@@ -26,11 +26,7 @@ def answers(command: Callable[..., Answer]) -> Callable[..., None]:
 
     @wraps(command)
     def answering(*arguments: Any, as_json: bool = False, **options: Any) -> None:
-        answer = command(*arguments, **options)
-        if as_json:
-            _print_json(answer.data)
-        else:
-            _print(answer.shown)
+        tell(command(*arguments, **options), as_json)
 
     signature = inspect.signature(command, eval_str=True)
     option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_AS_JSON)
@@ -39,18 +35,18 @@ def answers(command: Callable[..., Answer]) -> Callable[..., None]:
     return answering
 
 
-def _print(shown: Iterable[Any]) -> None:
+def tell(answer: Answer, as_json: bool) -> None:
+    """Print an answer on standard output."""
+    import json
+
     from lorafuse_bench.tables import console
 
+    if as_json:
+        typer.echo(json.dumps(answer.data, indent=1, allow_nan=False))
+        return
     screen = console()
-    for part in shown:
+    for part in answer.shown:
         if isinstance(part, str):
             typer.echo(part)
         else:
             screen.print(part)
-
-
-def _print_json(data: Any) -> None:
-    import json
-
-    typer.echo(data if isinstance(data, str) else json.dumps(data, indent=1, allow_nan=False))

@@ -35,30 +35,30 @@ app = typer.Typer(
 )
 
 
-def _list(asked: bool) -> None:
-    if not asked:
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from lorafuse_bench.analysis import registry
-
-    table = Table("analysis", box=None)
-    table.add_column("what it tells, and comes from", overflow="fold")
-    for name, cls in registry.analyses().items():
-        table.add_row(name, escape(f"{cls.summary()}\n{cls.paper}"))
-    Console(highlight=False).print(table)
-    raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
-    list_all: Annotated[
-        bool, typer.Option("--list", callback=_list, is_eager=True, help="List them with their papers.")
-    ] = False,
+    context: typer.Context,
+    list_all: Annotated[bool, typer.Option("--list", help="List them with their papers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --list: print JSON.")] = False,
 ) -> None:
     """Look inside a zoo or its results: numbers and a picture."""
+    from lorafuse_bench.analysis import registry
+    from lorafuse_bench.cli._answers import Answer, tell
+    from lorafuse_bench.tables import Table
+
+    if list_all:
+        records = [
+            {"analysis": name, "about": cls.summary(), "paper": cls.paper}
+            for name, cls in registry.analyses().items()
+        ]
+        rows = [(r["analysis"], f"{r['about']}\n{r['paper']}") for r in records]
+        tell(
+            Answer(records, [Table(("analysis", "what it tells, and comes from"), rows, words=(0, 1))]),
+            as_json,
+        )
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.BadParameter("name an analysis, or --list them.")
 
 
 def _command(cls: type[Analysis[Any]]) -> Any:

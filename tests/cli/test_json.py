@@ -39,6 +39,7 @@ def test_methods_and_zoos() -> None:
         "space",
     ]
     assert len(as_json("zoo", "show", "mini")["experts"]) == 7
+    assert {"analysis", "about", "paper"} == set(as_json("analyze", "--list")[0])
     assert as_json("zoo", "list")[0]["zoo"] == "mini"
 
 
