@@ -51,6 +51,8 @@ class Table:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 
+        if self.title:
+            yield Text(printable(self.title), style="bold")
         yield self._rich()
         yield from (Text(printable(note), style="dim") for note in self.notes)
 
@@ -74,8 +76,7 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        title = Text(printable(self.title), style="bold") if self.title else None
-        table = RichTable(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=0)
+        table = RichTable(box=box.SIMPLE_HEAD, padding=0)
         for i, heading in enumerate(self.headings):
             if i in self.words:
                 longest = max((len(row[i]) for row in self.rows), default=0)
