@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import wraps
 from typing import Annotated, Any
 
 import typer
+
+from lorafuse_bench.cli._signatures import keyword, with_options
 
 _AS_JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -24,15 +24,10 @@ class Answer:
 def answers(command: Callable[..., Answer]) -> Callable[..., None]:
     """Decorator of a command that returns its answer instead of printing it: gives it the option --json."""
 
-    @wraps(command)
-    def answering(*arguments: Any, as_json: bool = False, **options: Any) -> None:
-        tell(command(*arguments, **options), as_json)
+    def answering(*, as_json: bool = False, **options: Any) -> None:
+        tell(command(**options), as_json)
 
-    signature = inspect.signature(command, eval_str=True)
-    option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_AS_JSON)
-    parameters = [*signature.parameters.values(), option]
-    answering.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
-    return answering
+    return with_options(command, answering, keyword("as_json", _AS_JSON, False))
 
 
 def tell(answer: Answer, as_json: bool) -> None:

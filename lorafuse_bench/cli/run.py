@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorafuse_bench.cli._config import configurable
 from lorafuse_bench.cli._trust import TrustRemoteCode
 
 IncludePath = Annotated[
@@ -24,6 +25,7 @@ RunCode = Annotated[
 ]
 
 
+@configurable
 def command(
     methods: Annotated[
         str,
