@@ -16,7 +16,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.measures import fitting
 from lorafuse_bench.leaderboards.schema import Items, Result, SuiteRecord, TaskItems
 from lorafuse_bench.leaderboards.stats import statistic
-from lorafuse_bench.tasks.suites import Suite, SuiteTask
+from lorafuse_bench.tasks.facts import Suite, SuiteTask
 
 AGAIN = "Run lm_eval again with --output_path and --log_samples."
 # A result's name of a seed -> lm-eval's.

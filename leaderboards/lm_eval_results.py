@@ -20,7 +20,8 @@ from lorafuse_bench.leaderboards.item_checks import check_items
 from lorafuse_bench.leaderboards.plausible import check_plausible
 from lorafuse_bench.leaderboards.reading import parsed, read_json, read_text
 from lorafuse_bench.leaderboards.schema import Items, Result, invalid
-from lorafuse_bench.tasks.suites import Suite, suite_of_leaves
+from lorafuse_bench.tasks.facts import Suite
+from lorafuse_bench.tasks.suites import suite_of_leaves
 
 
 def is_lm_eval(head: Any) -> bool:

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.difference import NOTHING
 from lorafuse_bench.leaderboards.layout import cell_path
-from lorafuse_bench.tasks.suites import Suite
+from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from lorafuse_bench.leaderboards.made_of import (
 )
 
 if TYPE_CHECKING:
-    from lorafuse_bench.tasks.suites import Suite
+    from lorafuse_bench.tasks.facts import Suite
 
 RESULT_SCHEMA: Final = "lorafuse.result/3"
 MOST_ITEMS = 10_000_000

@@ -17,8 +17,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from lorafuse_bench.tasks.docs import Doc
+from lorafuse_bench.tasks.facts import FACTS
 from lorafuse_bench.tasks.shots import WithShots
-from lorafuse_bench.tasks.suites import FACTS
 
 THEIRS = Path(str(files("lm_eval.tasks"))).resolve()
 PART = "part"

@@ -63,6 +63,19 @@ def find(name: str) -> File | None:
     return _scan(str(lm_eval_folder())).get(name)
 
 
+@cache
+def tagged(name: str) -> tuple[File, ...]:
+    """The tasks that bear a tag of lm-eval's, by name; it reads every file there is, which takes a second."""
+    word, found = name.encode(), dict[str, File]()
+    for place in () if not name else (*places(), str(lm_eval_folder())):
+        for file in _scan(place).values():
+            if not file.group and word in (content := file.path.read_bytes()) and b"tag" in content:
+                said = read(file.path).get("tag") or ()
+                if name in ([said] if isinstance(said, str) else said):
+                    found.setdefault(file.name, file)
+    return tuple(found[each] for each in sorted(found))
+
+
 def ours() -> dict[str, File]:
     """All files by name but lm-eval's."""
     return {name: file for place in reversed(places()) for name, file in _scan(place).items()}

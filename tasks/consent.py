@@ -12,7 +12,8 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks import catalogue
-from lorafuse_bench.tasks.suites import Suite, suite
+from lorafuse_bench.tasks.facts import Suite
+from lorafuse_bench.tasks.suites import suite
 
 VARIABLE = "HF_ALLOW_CODE_EVAL"
 FLAG = "--confirm_run_unsafe_code"

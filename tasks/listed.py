@@ -9,6 +9,10 @@ from typing import Any, Literal
 from lorafuse_bench.tasks import catalogue
 
 _MEANS = ("mean", "bits_per_byte")
+FOREIGN = frozenset(
+    "bleu brier_score bypass chrf chrf++ f1 matthews_corrcoef median perplexity ter weighted_perplexity".split()
+)
+"""lm-eval's own aggregations that make a value of items as no statistic of ours does."""
 _OURS = "!function lorafuse_bench."
 _DERIVED = frozenset({"score", "byte_perplexity"})
 """Metrics of ours that repeat another one."""
@@ -86,7 +90,8 @@ def _registered(name: str) -> dict[str, Any]:
     from lm_eval.api import registry
 
     made = registry.METRIC_AGGREGATION_REGISTRY.get(name)
+    names = {function: name for name, function in registry.AGGREGATION_REGISTRY.items()}
     return {
         "up": registry.HIGHER_IS_BETTER_REGISTRY.get(name),
-        "aggregation": getattr(made, "__name__", None),
+        "aggregation": names.get(made),
     }

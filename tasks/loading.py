@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
 import lm_eval.api.task
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import TaskIndex
+from lm_eval.tasks._index import Entry, TaskIndex
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from lorafuse_bench import plugin
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.tasks.suites import Suite
+from lorafuse_bench.tasks.facts import Suite
+from lorafuse_bench.tasks.members import INSIDE
 
 plugin.serve_rows(lm_eval.api.task)  # also where the plugin is switched off
 
@@ -31,7 +34,12 @@ def load_tasks(suite: Suite, source: str) -> dict[str, Any]:
         if entry is None:
             raise LorafuseError(f"{path}: no task or group of lm-eval's. Correct the file.")
         manager.task_index[name] = replace(entry, name=name)
-    wanted = [suite.name] if suite.name in suite.files else list(suite.leaves)
+    wanted = [suite.name]
+    if suite.name not in suite.files:  # tasks by name; those that a group defines come of that group alone
+        families = {leaf.rpartition(INSIDE)[0] for leaf in suite.leaves} - {""}
+        for name in families:
+            manager.task_index[name] = _narrowed(manager.task_index[name], suite.tasks.keys())
+        wanted = [*families, *(leaf for leaf in suite.leaves if INSIDE not in leaf)]
     try:
         found = _load(manager, wanted)
     except Exception as error:
@@ -39,6 +47,14 @@ def load_tasks(suite: Suite, source: str) -> dict[str, Any]:
     for key, definition in suite.tasks.items():
         _check(key, definition.metric, definition.direction, found[definition.task])
     return found
+
+
+def _narrowed(entry: Entry, keys: AbstractSet[str]) -> Entry:
+    """A group of lm-eval's with only these of the tasks that it defines."""
+    assert entry.yaml_path is not None
+    config = load_yaml(entry.yaml_path)
+    kept = [task for task in config["task"] if isinstance(task, dict) and task.get("task") in keys]
+    return replace(entry, yaml_path=None, cfg={**config, "task": kept})
 
 
 def _load(manager: TaskManager, names: Sequence[str]) -> dict[str, Any]:

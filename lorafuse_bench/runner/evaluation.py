@@ -24,8 +24,8 @@ from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner.plan import Cell, Plan
 from lorafuse_bench.runner.provenance import SEEDS
+from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.loading import load_tasks
-from lorafuse_bench.tasks.suites import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import Zoo
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
 from lorafuse_bench.tasks import catalogue
-from lorafuse_bench.tasks.suites import SuiteFacts, TaskFacts
+from lorafuse_bench.tasks.facts import SuiteFacts, TaskFacts
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending" / "task.md").read_text()
 

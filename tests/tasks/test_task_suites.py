@@ -12,8 +12,10 @@ from lm_eval.tasks import TaskManager
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks import catalogue
+from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.loading import load_tasks
-from lorafuse_bench.tasks.suites import RULE, Suite, suite, suite_names, suites, task_key
+from lorafuse_bench.tasks.suites import RULE, suite, suite_names, suite_of_leaves, suites, task_key
+from lorafuse_bench.tasks.suites import task as task_of
 
 TASKS = Path(str(files("lorafuse_bench.tasks")))
 
@@ -77,8 +79,9 @@ def test_task_key(name: str, key: str) -> None:
 
 
 def test_tasks_by_name_are_a_suite_too() -> None:
-    assert tuple(suite("piqa/boolq").tasks) == ("piqa", "boolq")
-    assert suite("piqa/boolq").leaves[:2] == ("lorafuse_piqa", "lorafuse_piqa_options")
+    found = suite("piqa/boolq")
+    assert (found.name, tuple(found.tasks)) == ("boolq/piqa", ("boolq", "piqa")), "lm-eval sorts them too"
+    assert found.leaves[2:] == ("lorafuse_piqa", "lorafuse_piqa_options")
 
 
 @pytest.mark.parametrize(
@@ -285,3 +288,77 @@ def test_every_leaf_pins_its_data_set() -> None:
             revision = config["dataset_kwargs"]["dataset"].get("revision")
             assert (revision is None) is (key in unpinned), key
             assert revision is None or re.fullmatch("[0-9a-f]{40}", revision), key
+
+
+FAMILY = """
+group: family
+task:
+  - {task: one, dataset_kwargs: {data_files: {test: ONE}}}
+  - {task: two, dataset_kwargs: {data_files: {test: TWO}}, doc_to_text: "Two: {{question}}"}
+dataset_path: csv
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{question}}?"
+doc_to_choice: ["no", "yes"]
+doc_to_target: label
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1, lorafuse: {each: {chance: 1/2}, tasks: {family::two: {chance: 1/4}}}}
+"""
+
+
+def test_tasks_that_differ_in_one_parameter_are_one_file(folder: Path) -> None:
+    """Together and alone, as stock lm-eval names and loads them."""
+    text = FAMILY
+    for name in ("one", "two"):
+        (folder / f"{name}.csv").write_text(f"question,label\n{name},1\n")
+        text = text.replace(name.upper(), str(folder / f"{name}.csv"))
+    write(folder / "family.yaml", text)
+    found = suite("family")
+    assert found.leaves == ("family::one", "family::two")
+    assert {key: task.chance for key, task in found.tasks.items()} == {"one": 0.5, "two": 0.25}
+    theirs = TaskManager(include_defaults=False, include_path=str(folder)).load(["family"])["tasks"]
+    ours = load_tasks(found, "mini")
+    assert list(ours) == list(theirs) == list(found.leaves)
+    assert [task.doc_to_text(task.eval_docs[0]) for task in ours.values()] == ["one?", "Two: two"]
+    for key in ("two", "family::two"):
+        alone = suite(key)
+        assert (alone.name, alone.leaves) == ("two", ("family::two",))
+        assert list(load_tasks(alone, "mini")) == ["family::two"]
+    assert task_of("two").task == "family::two"
+    assert suite_of_leaves(["family::one", "family::two"], ["family"]).name == "family"
+    assert suite_of_leaves(["family::two"], []).leaves == ("family::two",)
+
+
+def test_a_tag_stands_for_its_tasks(folder: Path) -> None:
+    for name in ("a", "b"):
+        write(
+            folder / f"{name}.yaml", f"task: {name}_tagged\ntag: [mine_tag]\noutput_type: multiple_choice\n"
+        )
+    write(folder / "group.yaml", "group: held\ntask: [mine_tag]\nmetadata: {version: 1}\n")
+    assert suite("mine_tag").name == "a_tagged/b_tagged"
+    assert suite("mine_tag/arc_easy").leaves == ("a_tagged", "arc_easy", "b_tagged")
+    assert suite("held").leaves == ("a_tagged", "b_tagged")
+
+
+@pytest.mark.parametrize(
+    ("metric", "made", "message"),
+    [
+        ("f1", "f1", "f1 is made by lm-eval's aggregation 'f1', which no statistic here makes of items"),
+        ("mcc", "matthews_corrcoef", "mcc is made by lm-eval's aggregation 'matthews_corrcoef'"),
+        ("bleu", "bleu", "bleu is made by lm-eval's aggregation 'bleu'.* or give the task one whose"),
+        ("perplexity", "perplexity", "perplexity is made by lm-eval's aggregation"),
+    ],
+)
+def test_a_main_metric_that_no_statistic_makes_is_refused_before_anything_runs(
+    folder: Path, metric: str, made: str, message: str
+) -> None:
+    for listed in (f"{{metric: {metric}, aggregation: {made}}}", f"{{metric: {metric}}}"):
+        write(
+            folder / "theirs.yaml",
+            f"task: theirs\noutput_type: multiple_choice\nmetric_list: [{listed}]\n"
+            f"metadata: {{lorafuse: {{metric: {metric}}}}}\n",
+        )
+        suite.__globals__["_named"].cache_clear()
+        with pytest.raises(LorafuseError, match=message) as found:
+            suite("theirs")
+        assert "\n" not in str(found.value)
