@@ -24,7 +24,7 @@ def check_definition(kind: str, cls: type, parent: type) -> None:
 
 def _problems(cls: type, parent: type) -> Iterator[str]:
     """Each reads on from the class's name."""
-    if not issubclass(cls, parent):
+    if not (isinstance(cls, type) and issubclass(cls, parent)):
         yield f"is no {parent.__name__}: derive it from that"
         return
     yield from _descriptions(cls, parent.between_words)  # type: ignore[attr-defined]

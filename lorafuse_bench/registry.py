@@ -117,7 +117,11 @@ class Registry(Generic[T]):
 
     def create(self, name: str, options: Mapping[str, Any] | None = None) -> T:
         """The one called `name` with `options` (text or typed values); LorafuseError lists what is possible."""
-        cls, values = self.named(name), {}
+        return self.make(self.named(name), options)
+
+    def make(self, cls: type[T], options: Mapping[str, Any] | None = None) -> T:
+        """One of a class, registered or not, with `options`; LorafuseError as for `create`."""
+        values, name = {}, cls.name
         fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         hints = typing.get_type_hints(cls, include_extras=True)
         for key, value in (options or {}).items():
@@ -135,11 +139,7 @@ class Registry(Generic[T]):
     def parse(self, spec: str) -> T:
         """One from `name` or `name:option=value+option=value`; a bare option means true."""
         name, _, tail = spec.partition(":")
-        options: dict[str, Any] = {}
-        for part in tail.split("+") if tail else ():
-            key, has_value, value = part.partition("=")
-            options[key] = value if has_value else True
-        return self.create(name, options)
+        return self.create(name, split_options(tail))
 
     def _convert(self, name: str, key: str, value: Any, hint: Any) -> Any:
         if isinstance(value, str) and value.lower() in ("none", "null"):
@@ -149,6 +149,15 @@ class Registry(Generic[T]):
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise LorafuseError(f"{self.kind} '{name}': option {key}={value!r}: {reason}.") from error
+
+
+def split_options(text: str) -> dict[str, Any]:
+    """The options of `option=value+option=value`; a bare option means true."""
+    options: dict[str, Any] = {}
+    for part in text.split("+") if text else ():
+        key, has_value, value = part.partition("=")
+        options[key] = value if has_value else True
+    return options
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

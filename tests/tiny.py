@@ -8,60 +8,19 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lorafuse_bench.base_model import Base
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, initialise
 from lorafuse_bench.layers import Selection
+from lorafuse_bench.testing.toys import TARGETS, byte_tokenizer, tiny_model
 from lorafuse_bench.training.adapter_records import CONFIG, adapter_name, enter, save_tensors, trained_options
 from lorafuse_bench.zoo.manifest import BaseEntry, ExpertEntry, Manifest, RouterEntry, Zoo, weights_sha256
 
 TASKS = ("sst2", "mnli", "squad", "piqa", "paws", "wmt14_en_de", "cnn_dailymail")
-
-_SHAPES = {
-    "qwen2": {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_key_value_heads": 2,
-        "tie_word_embeddings": True,
-    },
-    "llama": {"hidden_size": 32, "intermediate_size": 48, "num_key_value_heads": 2},
-    "gpt2": {"n_embd": 32},
-}
-ATTENTION = {
-    "qwen2": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "llama": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "gpt2": ("c_attn", "c_proj"),
-}
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, plus <eos>: any text round-trips."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {symbol: i for i, symbol in enumerate([*alphabet, "<eos>"])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")
-
-
-def tiny_model(architecture: str = "qwen2", layers: int = 3, seed: int = 0) -> PreTrainedModel:
-    """A random model in fp32 with weights large enough that outputs differ between inputs."""
-    common = {"vocab_size": 257, "num_hidden_layers": layers, "num_attention_heads": 4, "eos_token_id": 256}
-    config = AutoConfig.for_model(
-        architecture, **common, **_SHAPES[architecture], max_position_embeddings=512
-    )
-    config.bos_token_id = None
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.15)
-    return model.eval()
+ATTENTION = TARGETS
 
 
 def write_adapter(

@@ -28,6 +28,8 @@ SUBCOMMANDS: tuple[str, ...] = (
     "train",
     "zoo",
     "methods",
+    "check",
+    "new-method",
     "export",
     "bench",
     "analyze",
@@ -100,7 +102,7 @@ def _options(
 
 
 def _add(name: str) -> None:
-    module = import_module(f"{__name__}.{name}")
+    module = import_module(f"{__name__}.{name.replace('-', '_')}")
     if hasattr(module, "app"):
         app.add_typer(module.app, name=name)
     else:

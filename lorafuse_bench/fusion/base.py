@@ -26,8 +26,11 @@ Law = Literal[
     "gauge (A, B) -> (RA, BR⁻¹)",
     "order of the experts",
     "unequal ranks",
-    "determinism",
-    "inputs unchanged",
+    "alphas and rsLoRA",
+    "copies of one expert are it",
+    "scale of the updates",
+    "sign of the updates",
+    "gates are shares",
 ]
 
 
@@ -112,6 +115,8 @@ class FusionMethod(Named, ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     fuses_experts: ClassVar[bool] = True
     """Whether it needs experts; without any, such a method is refused."""
+    absent_experts: ClassVar[Literal["zero updates", "no candidates"]] = "zero updates"
+    """What experts that do not adapt a module are there."""
 
     @abstractmethod
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:

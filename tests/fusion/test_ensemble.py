@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -73,22 +72,6 @@ def test_rolling_equals_dense(lm: LorafuseLM, space: str) -> None:
     got = lm.loglikelihood_rolling([request], disable_tqdm=True)[0]
     expected = log_probability(reference(lm, space), [lm.prefix_token_id], lm.tok_encode(text))
     assert got == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("space", SPACES)
-def test_one_expert_is_itself(lm: LorafuseLM, space: str) -> None:
-    alone = LorafuseLM("oracle", zoo=lm.zoo.root, experts="mnli", batch_size=2, device="cpu")
-    requests = [r for r in instances("loglikelihood") if r.task_name == "lorafuse_mnli"]
-    expected = [score for score, _ in alone.loglikelihood(requests, disable_tqdm=True)]
-    texts = alone.generate_until(
-        [r for r in instances("generate_until") if "mnli" in r.task_name], disable_tqdm=True
-    )
-    alone.use(registry.parse(f"ensemble:space={space}"))
-    got = [score for score, _ in alone.loglikelihood(instances("loglikelihood"), disable_tqdm=True)]
-    mnli = [i for i, r in enumerate(instances("loglikelihood")) if r.task_name == "lorafuse_mnli"]
-    assert [got[i] for i in mnli] == pytest.approx(expected, rel=1e-6)
-    written = alone.generate_until(instances("generate_until"), disable_tqdm=True)
-    assert [written[i] for i in mnli] == texts
 
 
 def test_the_spaces_differ(qwen2: LorafuseLM) -> None:
@@ -169,12 +152,3 @@ def test_options_out_of_range() -> None:
         registry.parse("ensemble:chunk=0")
     with pytest.raises(LorafuseError, match="space='mean'"):
         registry.parse("ensemble:space=mean")
-
-
-def test_experts_are_not_written_to(tmp_path: Path) -> None:
-    lm = LorafuseLM("ensemble", zoo=tiny_zoo(tmp_path).root, device="cpu")
-    before = {m: (s.A.clone(), s.B.clone()) for m, s in lm.fused.pool.modules.items()}
-    lm.loglikelihood(instances("loglikelihood"), disable_tqdm=True)
-    for module, stack in lm.fused.pool.modules.items():
-        assert torch.equal(before[module][0], stack.A)
-        assert torch.equal(before[module][1], stack.B)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from agreement import ARCHITECTURES, adapters, check, constant
 from dense import Deltas, expert_delta, load_base, raw_factors, total, with_delta
-from test_laws import MODULE, expert
+from one_map import MODULE, expert
 from tiny import tiny_zoo
 from torch import Tensor
 

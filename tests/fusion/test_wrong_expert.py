@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from agreement import check
 from dense import expert_delta, load_base, with_delta
-from test_laws import random_experts
+from one_map import random_experts
 from tiny import tiny_zoo
 
 from lorafuse_bench.errors import LorafuseError

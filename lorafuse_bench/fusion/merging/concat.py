@@ -27,7 +27,11 @@ class Concat(Merge):
 
     @property
     def laws_broken(self) -> dict[Law, str]:
-        return {} if self.scaling else {"one expert is itself": "its scaling alpha/r is dropped"}
+        broken: dict[Law, str] = {"copies of one expert are it": "weights are 1, not 1/N"}
+        if not self.scaling:
+            dropped = "its scaling alpha/r is dropped"
+            broken |= {"one expert is itself": dropped, "alphas and rsLoRA": dropped}
+        return broken
 
     def fuse(self, pool: ExpertPool) -> Adapter:
         factors = {}

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.fusion.base import option
+from lorafuse_bench.fusion.base import Law, option
 from lorafuse_bench.fusion.merging.elementwise import Dropping, weighted_sum
 from lorafuse_bench.fusion.papers import DARE
 from lorafuse_bench.fusion.registry import register
@@ -40,6 +40,13 @@ class Dare(Dropping):
             raise LorafuseError(
                 "method 'dare': combine=sum and weights exclude each other. Give one of them."
             )
+
+    @property
+    def laws_broken(self) -> dict[Law, str]:
+        broken = super().laws_broken
+        if self.combine == "sum":
+            broken["copies of one expert are it"] = "weights are 1, not 1/N"
+        return broken
 
     def default_weight(self, experts: int) -> float:
         return 1 / experts if self.combine == "mean" else 1.0

@@ -55,10 +55,14 @@ def drop_and_rescale(tensor: Tensor, density: float, seed: int, expert: str, key
     """
     if density == 0:
         return torch.zeros_like(tensor)
+    return torch.where(uniform_draw(tensor, seed, expert, key) < density, tensor / density, 0)
+
+
+def uniform_draw(tensor: Tensor, seed: int, expert: str, key: str) -> Tensor:
+    """Uniform numbers in [0, 1) of a tensor's shape, that hang on `(seed, expert, key)` alone."""
     digest = hashlib.sha256(f"{seed}\n{expert}\n{key}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    kept = torch.rand(tensor.shape, generator=generator).to(tensor.device) < density
-    return torch.where(kept, tensor / density, 0)
+    return torch.rand(tensor.shape, generator=generator).to(tensor.device)
 
 
 def weighted_sum(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
@@ -167,7 +171,7 @@ class Elementwise(Weighted):
     def laws_broken(self) -> dict[Law, str]:
         broken = super().laws_broken
         if self.density < 1:
-            broken["one expert is itself"] = self.thinned
+            broken |= {"one expert is itself": self.thinned, "copies of one expert are it": self.thinned}
             if self.space == "factors":
                 broken["unequal ranks"] = self.rank_matters
         return broken

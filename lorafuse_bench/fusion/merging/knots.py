@@ -57,7 +57,8 @@ class Knots(Weighted):
     def laws_broken(self) -> dict[Law, str]:
         broken = super().laws_broken
         if self.merge == "ties" and self.density < 1:
-            broken["one expert is itself"] = "its coordinates are trimmed to the largest"
+            trimmed = "its coordinates are trimmed to the largest"
+            broken |= {"one expert is itself": trimmed, "copies of one expert are it": trimmed}
         return broken
 
     def default_weight(self, experts: int) -> float:

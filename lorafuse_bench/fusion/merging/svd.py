@@ -38,7 +38,10 @@ class SvdMerge(Merge):
 
     @property
     def laws_broken(self) -> dict[Law, str]:
-        return {} if self.rank is None else {"one expert is itself": "its rank may exceed the one asked for"}
+        if self.rank is None:
+            return {}
+        cut = "its rank may exceed the one asked for"
+        return {"one expert is itself": cut, "copies of one expert are it": cut}
 
     def check(self, pool: ExpertPool) -> None:
         super().check(pool)

@@ -8,7 +8,7 @@ import torch
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, option
+from lorafuse_bench.fusion.base import Adapter, Law, option
 from lorafuse_bench.fusion.merging.elementwise import Weighted
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
@@ -43,6 +43,13 @@ class WeightSum(Weighted):
     @property
     def merge_before(self) -> bool:
         return True
+
+    @property
+    def laws_broken(self) -> dict[Law, str]:
+        broken = super().laws_broken
+        if not self.average:
+            broken["copies of one expert are it"] = "weights are 1, not 1/N"
+        return broken
 
     def default_weight(self, experts: int) -> float:
         return 1 / experts if self.average else 1.0

@@ -37,6 +37,7 @@ class Arrow(FusionMethod):
 
     name = "arrow"
     family = "routing"
+    absent_experts = "no candidates"
     paper = f"{ARROW}; {SPECTR}, eq 2-5"
 
     def __post_init__(self) -> None:

@@ -41,6 +41,7 @@ class Spectr(FusionMethod):
 
     name = "spectr"
     family = "routing"
+    absent_experts = "no candidates"
     paper = f"{SPECTR}, section 3"
 
     def check(self, pool: ExpertPool) -> None:

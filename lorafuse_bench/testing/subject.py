@@ -1,0 +1,234 @@
+"""A method under check, fused into a toy base: its distributions, its updates, what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest import SkipTest
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool, LoraExpert
+from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, initialise, tensors_of
+from lorafuse_bench.fusion.base import (
+    AdapterArtefact,
+    Ensembling,
+    FusionMethod,
+    Need,
+    Prompts,
+    RouterArtefact,
+)
+from lorafuse_bench.layers import FusedModule, Selection
+from lorafuse_bench.testing.toys import TASKS, pool_of, toy_base, toy_experts
+from lorafuse_bench.zoo.manifest import BaseEntry, Manifest, Zoo
+
+
+class DoesNotApplyError(SkipTest):
+    """A check that says nothing of this method, and why."""
+
+
+class ToyModel(FusedModel):
+    """A toy base under a method; what is learned is random, and `asked` keeps what the method asked for."""
+
+    def __init__(self, pool: ExpertPool, architecture: str, dtype: torch.dtype) -> None:
+        super().__init__(toy_base(architecture, dtype), _zoo(), pool)
+        self.asked: set[Need] = set()
+
+    def router(self, method: str, **settings: Any) -> RouterArtefact:
+        self.asked.add("router")
+        if method not in ROUTERS:
+            raise DoesNotApplyError(f"it needs a router, and the kit has none for '{method}'")
+        return ROUTERS[method](self, {key: value for key, value in settings.items() if value is not None})
+
+    def adapter(self, method: FusionMethod) -> AdapterArtefact:
+        self.asked.add("adapter")
+        if not isinstance(method, TrainedAdapter):
+            raise DoesNotApplyError(
+                "it needs a trained adapter and is no TrainedAdapter that the kit could make"
+            )
+        updates = method.attach(self.base, len(TASKS), Selection())
+        initialise(updates, 0)
+        tensors = tensors_of(updates)
+        if not self.untrained:
+            generator = torch.Generator().manual_seed(0)
+            for tensor in tensors.values():
+                tensor += torch.randn(tensor.shape, generator=generator) * 0.3 * tensor.shape[-1] ** -0.5
+        return AdapterArtefact("toy", tensors, TASKS)
+
+    untrained = False
+    """Whether adapters are left as they start."""
+
+
+def _zoo() -> Zoo:
+    manifest = Manifest(
+        schema="lorafuse.zoo/1",
+        name="toy",
+        seed=0,
+        base=BaseEntry(path="base", sha256="0" * 64),
+        init="shared",
+        data="hub",
+    )
+    return Zoo(Path("toy"), manifest)
+
+
+def moa_router(model: ToyModel, settings: dict[str, Any]) -> RouterArtefact:
+    """Random MLPs, steep enough that prompts go to different experts."""
+    generator = torch.Generator().manual_seed(0)
+    blocks, width, experts = model.base.blocks, model.base.config.hidden_size, len(TASKS)
+    tensors = {
+        "w1": torch.randn(blocks, 16, width, generator=generator) * 4,
+        "b1": torch.zeros(blocks, 16),
+        "w2": torch.randn(blocks, experts, 16, generator=generator),
+        "b2": torch.zeros(blocks, experts),
+    }
+    made = {"pool": "mean", "training": "post_hoc", "informative_blocks": list(range(blocks))} | settings
+    return RouterArtefact("toy", tensors, made, TASKS)
+
+
+ROUTERS: dict[str, Callable[[ToyModel, dict[str, Any]], RouterArtefact]] = {"moa": moa_router}
+"""Routers for the methods that need one, by the method's name."""
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What checks ask of a method. Every answer comes from a base and a pool of its own."""
+
+    method: FusionMethod
+
+    @contextmanager
+    def fused(
+        self,
+        experts: Sequence[LoraExpert] | None = None,
+        architecture: str = "qwen2",
+        dtype: torch.dtype = torch.float32,
+        untrained: bool = False,
+    ) -> Iterator[ToyModel]:
+        """The method at work on experts; DoesNotApplyError where it refuses them, or the base."""
+        pool = pool_of(toy_experts(architecture) if experts is None else experts)
+        model = ToyModel(pool, architecture, dtype)
+        model.untrained = untrained
+        try:
+            model.use(self.method)
+        except LorafuseError as error:
+            raise DoesNotApplyError(f"it refuses this: {error}") from error
+        yield model
+
+    def distribution(
+        self,
+        experts: Sequence[LoraExpert] | None = None,
+        architecture: str = "qwen2",
+        dtype: torch.dtype = torch.float32,
+        untrained: bool = False,
+    ) -> Tensor:
+        """Log-probabilities `(rows, tokens, V)` of what follows each token of the toy prompts, one row a task."""
+        with self.fused(experts, architecture, dtype, untrained) as model:
+            return distribution(model, *prompts())
+
+    def outputs(self, experts: Sequence[LoraExpert] | None = None, **where: Any) -> dict[str, Tensor]:
+        """What each update adds `(rows, tokens, out)` to its map's output, for one random input.
+
+        Where rows have experts of their own, row i has expert i. DoesNotApplyError for ensembles, which combine
+        distributions.
+        """
+        if isinstance(self.method, Ensembling):
+            raise DoesNotApplyError("it combines distributions, not updates")
+        with self.fused(experts, **where) as model, torch.no_grad():
+            choose_in_turn(model)
+            return {name: added(layer) for name, layer in layers(model).items()}
+
+
+def prompts(rows: int = 3, tokens: int = 8) -> tuple[Tensor, tuple[str, ...]]:
+    """Token ids `(rows, tokens)` without padding, and each row's task."""
+    ids = torch.randint(0, 256, (rows, tokens), generator=torch.Generator().manual_seed(5))
+    return ids, tuple(TASKS[i % len(TASKS)] for i in range(rows))
+
+
+def batch(rows: Sequence[Sequence[int]], tasks: Sequence[str], padding: int = 0) -> Prompts:
+    """Prompts of several lengths as a method's `select` gets them."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = pad_sequence([torch.tensor(row) for row in rows], True, padding)
+    return Prompts(ids, lengths, tuple(tasks))
+
+
+def select(model: ToyModel, ids: Tensor, tasks: Sequence[str]) -> Tensor | None:
+    """The method's choice for unpadded rows."""
+    return model.select(batch(ids.tolist(), tasks))
+
+
+def distribution(model: ToyModel, ids: Tensor, tasks: Sequence[str]) -> Tensor:
+    """Log-probabilities `(rows, tokens, V)` in fp32, each row routed by all of its tokens."""
+    return distribution_under(model, ids, select(model, ids, tasks))
+
+
+@torch.no_grad()
+def distribution_under(model: ToyModel, ids: Tensor, choice: Tensor | None) -> Tensor:
+    """The same with the rows' experts `choice (rows, blocks)` given; of whatever family the method is."""
+    method = model.method
+    if not isinstance(method, Ensembling):
+        model.selection.set(choice)
+        return model.model(input_ids=ids).logits.float().log_softmax(-1)
+    members, total = method.members(model), None
+    for i, weight in enumerate(members.weights):
+        model.selection.set(members.index[i].repeat(len(ids), 1))
+        logits = model.model(input_ids=ids).logits.float()
+        total = method.add(total, logits[None], weight[None])
+    assert total is not None
+    return method.log_probabilities(total)
+
+
+def layers(model: ToyModel) -> dict[str, FusedModule]:
+    """The fused modules, by name."""
+    return {name: m for name, m in model.model.named_modules() if isinstance(m, FusedModule)}
+
+
+def choose_in_turn(model: ToyModel, rows: int = 3) -> None:
+    """Give row i expert (or task) i in every block, whatever the method would choose."""
+    model.selection.set(torch.arange(rows)[:, None].repeat(1, model.base.blocks))
+
+
+def added(layer: FusedModule, rows: int = 3, tokens: int = 6) -> Tensor:
+    """What an update adds to its map's output for a random input."""
+    x = inputs(layer.base, rows, tokens)
+    return layer.update.output(layer.base, x) - layer.base(x)
+
+
+def inputs(base: nn.Module, rows: int = 3, tokens: int = 6) -> Tensor:
+    """A random input `(rows, tokens, in)` in the type of the base's weights; token ids for an embedding."""
+    generator = torch.Generator().manual_seed(6)
+    if isinstance(base, nn.Embedding):
+        return torch.randint(0, base.num_embeddings, (rows, tokens), generator=generator)
+    weight = next(base.parameters())
+    into = weight.shape[0] if type(base).__name__ == "Conv1D" else weight.shape[-1]
+    return torch.randn(rows, tokens, into, generator=generator).to(weight.dtype)
+
+
+def require_experts(method: FusionMethod) -> None:
+    """DoesNotApplyError for methods that use no experts."""
+    if not method.fuses_experts:
+        raise DoesNotApplyError("it fuses no experts")
+
+
+def gap(got: Tensor, expected: Tensor) -> float:
+    """The largest difference, in nats where both are log-probabilities; infinite where one is not finite."""
+    difference = (got.double() - expected.double()).abs().max().item() if got.numel() else 0.0
+    return difference if difference == difference else float("inf")
+
+
+def apart(got: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """The largest distance of two updates' outputs, relative to the second's length."""
+    if got.keys() != expected.keys():
+        return float("inf")
+    norms = [
+        ((got[m] - expected[m]).double().norm() / expected[m].double().norm().clamp(min=1e-30)).item()
+        for m in expected
+    ]
+    return max((n if n == n else float("inf") for n in norms), default=0.0)

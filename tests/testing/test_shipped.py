@@ -1,0 +1,50 @@
+"""Every shipped method, in every variant that computes something else, passes every check."""
+
+from __future__ import annotations
+
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.base import FusionMethod
+from lorafuse_bench.testing import parametrize_with_checks
+from lorafuse_bench.testing.check import Check
+
+SHIPPED = tuple(
+    name
+    for name, cls in registry.methods().items()
+    if cls.__module__.startswith("lorafuse_bench.") and name != "moore"
+)
+VARIANTS = (
+    "oracle:wrong",
+    "concat:scaling=false",
+    "weight_sum:average",
+    "merge_uniform:space=full",
+    "svd:rank=2",
+    "ties:density=1",
+    "ties:space=factors",
+    "dare:density=1",
+    "dare:combine=sum",
+    "dare_ties:space=factors",
+    "knots:density=1",
+    "knots:merge=linear",
+    "tsv:rank=2",
+    "iso_cts:common=0.3",
+    "core_space:merge=linear",
+    "sce:density=1",
+    "moa:decision=per_block+pool=last",
+    "arrow:k=1",
+    "arrow:merge=before",
+    "spectr:k=2+score=subspace",
+    "spectr:merge=two_step",
+    "ensemble:space=logit",
+)
+
+
+@parametrize_with_checks([*SHIPPED, *VARIANTS])
+def test_method(method: FusionMethod, check: Check) -> None:
+    check(method)
+
+
+@parametrize_with_checks(
+    ["moore"], {"runs_in_bf16": "it weighs singular vectors of W, and those of W rounded to bf16 are others"}
+)
+def test_moore(method: FusionMethod, check: Check) -> None:
+    check(method)
