@@ -18,3 +18,12 @@ HYDRALORA = (
 )
 MTL_LORA = "Yang et al. 2025, MTL-LoRA: Low-Rank Adaptation for Multi-Task Learning, arXiv 2410.09437"
 OMOE = "Feng et al. 2025, OMoE: Diversifying Mixture of Low-Rank Adaptation by Orthogonal Finetuning, arXiv 2501.10062"
+TSV = "Gargiulo et al. 2025, Task Singular Vectors: Reducing Task Interference in Model Merging, arXiv 2412.00081"
+ISO = "Marczak et al. 2025, No Task Left Behind: Isotropic Model Merging, arXiv 2502.04959"
+CORE_SPACE = (
+    "Panariello et al. 2025, Accurate and Efficient Low-Rank Model Merging in Core Space, arXiv 2509.17786"
+)
+BREADCRUMBS = "Davari and Belilovsky 2024, Model Breadcrumbs, arXiv 2312.06795"
+DELLA = "Deep et al. 2024, DELLA-Merging: Reducing Interference through Magnitude-Based Sampling, arXiv 2406.11617"
+SCE = "Wan et al. 2024, FuseChat: Knowledge Fusion of Chat Models, arXiv 2408.07990"
+PEFT = "Mangrulkar et al. 2022, PEFT, its merge methods"

@@ -1,0 +1,59 @@
+"""TSV-Merge: the experts' singular vectors, moved apart until they are orthogonal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool, ModuleStack
+from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
+from lorafuse_bench.fusion.merging.elementwise import check_options
+from lorafuse_bench.fusion.merging.spectra import nearest_orthogonal
+from lorafuse_bench.fusion.papers import TSV
+from lorafuse_bench.fusion.registry import register
+from lorafuse_bench.fusion.routing.gates import expert_svd
+
+
+@register
+@dataclass(frozen=True)
+class Tsv(Merge):
+    """The sum of the experts' leading singular triplets after their vectors were made orthogonal.
+
+    `s_i B_i A_i = U_i S_i V_iᵀ`, of which the first k triplets stay; `U = [U_1, ..., U_N] (out, Nk)`, V alike;
+    `ΔW = scale · U⊥ diag(S_1, ..., S_N) V⊥ᵀ`, with `X⊥ = P Qᵀ` of the SVD `X = P D Qᵀ`, the nearest matrix with
+    orthonormal columns. `k = ⌊min(out, in) / N⌋`, at least 1, so that all fit beside each other; a LoRA of lower
+    rank keeps all of its triplets. Of experts whose vectors coincide, `X⊥` shares the one direction out.
+    Source: Gargiulo et al. 2025, section 3.3 and algorithm 1 (TSV-Merge). Cost: one LoRA of rank `Σ min(k, r_i)`.
+    """
+
+    rank: int | None = option(None, "triplets k kept of each expert; by default as many as fit")
+    scale: float = option(1.0, "multiplies the merged update (the paper's α)")
+
+    name = "tsv"
+    paper = f"{TSV}, section 3.3"
+
+    def __post_init__(self) -> None:
+        check_options(self.name, 1, self.scale)
+        if self.rank is not None and self.rank < 1:
+            raise LorafuseError(f"method 'tsv': rank={self.rank} must be at least 1.")
+
+    @property
+    def laws_broken(self) -> dict[Law, str]:
+        if self.rank is None and self.scale == 1:
+            return {}
+        changed = "its rank may exceed the one asked for" if self.rank else "it is multiplied by scale"
+        return {"one expert is itself": changed, "copies of one expert are it": changed}
+
+    def fuse(self, pool: ExpertPool) -> Adapter:
+        factors = {}
+        for module, stack in pool.modules.items():
+            u, s, vt = expert_svd(stack)
+            k = self.rank or self._share(stack, len(pool))
+            left = nearest_orthogonal(u[:, :, :k].double().transpose(0, 1).flatten(1))
+            right = nearest_orthogonal(vt[:, :k].double().flatten(0, 1).T)
+            b = self.scale * left * s[:, :k].double().flatten()
+            factors[module] = (right.T.to(stack.A.dtype), b.to(stack.B.dtype))
+        return Adapter(factors)
+
+    def _share(self, stack: ModuleStack, experts: int) -> int:
+        return max(1, min(stack.shape) // experts)
