@@ -217,17 +217,24 @@ class GatedUpdate(AddedUpdate):
         self._all_present = not any(absent)
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        hidden, scores = self._scored(x)
+        gates = self.weigh(scores).to(x.dtype)[..., None, :]
+        if self.merge == "before":
+            hidden = (hidden * gates).sum(-1, keepdim=True)
+        return add_product(y, (hidden * gates).flatten(-2), self.B)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """`(..., N)` in fp32: what the gates of `x (..., in)` are made of; -inf for experts not in this module."""
+        return self._scored(x)[1]
+
+    def _scored(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`A x` as `(..., r, N)`, and the scores."""
         projected = project(x, self.A)
         width = self.experts * self.rank
         hidden = projected[..., :width].unflatten(-1, (self.rank, self.experts))
         # Gates in fp32: in bf16 close scores would tie and change the choice.
         scores = self.score(hidden.float(), projected[..., width:].float())
-        if not self._all_present:
-            scores = scores.masked_fill(self.absent, float("-inf"))
-        gates = self.weigh(scores).to(x.dtype)[..., None, :]
-        if self.merge == "before":
-            hidden = (hidden * gates).sum(-1, keepdim=True)
-        return add_product(y, (hidden * gates).flatten(-2), self.B)
+        return hidden, scores if self._all_present else scores.masked_fill(self.absent, float("-inf"))
 
     @property
     def size(self) -> int:

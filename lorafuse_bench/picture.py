@@ -23,9 +23,16 @@ def new_figure(width: float = 7, height: float = 4) -> tuple[Figure, Axes]:
 
 def new_panels(count: int, width: float = 10, height: float = 4) -> tuple[Figure, list[Axes]]:
     """A figure of so many inches with sets of axes side by side."""
+    figure = new_grid(1, count, width, height)
+    return figure, figure.axes
+
+
+def new_grid(rows: int, columns: int, width: float, height: float) -> Figure:
+    """A figure of so many inches whose `axes` lie in rows and columns, row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(1, count, place) for place in range(1, count + 1)]
+    figure.subplots(rows, columns)
+    return figure
 
 
 def write_figure(figure: Figure, path: Path) -> None:

@@ -9,15 +9,14 @@ from typing import Any, TypeVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from lorafuse_bench.analysis.base import Count, option
 from lorafuse_bench.analysis.of_zoo import OfZoo, PromptAnalysis, compute_of
+from lorafuse_bench.analysis.prompts import read_in_batches
 from lorafuse_bench.analysis.study import adapter_methods
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.adapters.trained import TrainedUpdate
-from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.layers import FusedModule
 
 
@@ -103,14 +102,7 @@ def _of_task(
     fused: FusedModel, task: str, rows: Sequence[Sequence[int]], held: list[Tensor], batch: int
 ) -> Tensor:
     means = []
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        ids = [torch.tensor(row) for row in part]
-        lengths = torch.tensor([len(row) for row in part], device=fused.model.device)
-        padded = pad_sequence(ids, batch_first=True).to(fused.model.device)
-        inputs = Prompts(padded, lengths, (task,) * len(part))
-        fused.selection.set(fused.select(inputs))
-        fused.model.base_model(input_ids=padded, attention_mask=inputs.mask.long(), use_cache=False)
+    for inputs in read_in_batches(fused, task, rows, batch):
         gates, mask = held.pop(), inputs.mask[..., None]
         means.append((gates * mask).sum(1) / mask.sum(1))
     return torch.cat(means).cpu()

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from pydantic import Field
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
 
 from lorafuse_bench.analysis.base import Count, Say, option
 from lorafuse_bench.analysis.of_zoo import OfZoo, PromptAnalysis, compute_of
+from lorafuse_bench.analysis.prompts import padded
 from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.analysis.study import adapter_methods
 from lorafuse_bench.bench.adapters import compare, twin
@@ -70,7 +69,8 @@ class Latency(PromptAnalysis[LatencyResult]):
         fused = self.fused(())
         prompts = self.prompts(fused, self.batch_size)
         turns = zip(*([(key, row) for row in rows] for key, rows in prompts.items()), strict=False)
-        batch = _padded(fused, list(islice(chain.from_iterable(turns), self.batch_size)))
+        rows = list(islice(chain.from_iterable(turns), self.batch_size))
+        batch = padded(fused, [row for _, row in rows], [key for key, _ in rows])
         methods = trained if self.methods == "all" else adapter_methods(self.methods)
         return LatencyResult(
             **self.facts(compute_of(fused)),
@@ -91,13 +91,6 @@ class Latency(PromptAnalysis[LatencyResult]):
         axes.set_xlabel("milliseconds per batch")
         axes.legend()
         return figure
-
-
-def _padded(fused: FusedModel, rows: Sequence[tuple[str, Sequence[int]]]) -> Prompts:
-    """One batch of (task key, token ids)."""
-    ids = pad_sequence([torch.tensor(row) for _, row in rows], batch_first=True).to(fused.model.device)
-    lengths = torch.tensor([len(row) for _, row in rows], device=fused.model.device)
-    return Prompts(ids, lengths, tuple(task for task, _ in rows))
 
 
 def _timed(

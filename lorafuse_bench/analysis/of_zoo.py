@@ -30,15 +30,10 @@ R = TypeVar("R", bound=OfZoo)
 
 @dataclass(frozen=True, kw_only=True)
 class ZooAnalysis(Analysis[R]):
-    """An analysis of a zoo's files or of its model."""
+    """An analysis of a zoo."""
 
     zoo: str = option(EMBEDDED, "a zoo: its folder, or its name where it is installed")
     device: str = option(AUTO, "auto, cpu, cuda, cuda:1, ...: auto is a GPU where there is one")
-    dtype: str = option(AUTO, "auto, float32, bfloat16 or float16: auto is the base's own where it is fast")
-
-    def fused(self, names: tuple[str, ...] | None = None) -> FusedModel:
-        """The zoo's base with its experts, or with those named; `()` is none."""
-        return with_experts(Zoo.open(self.zoo), self.device, self.dtype, names)
 
     def facts(self, compute: Compute) -> dict[str, Any]:
         """The fields of `OfZoo`."""
@@ -47,7 +42,18 @@ class ZooAnalysis(Analysis[R]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptAnalysis(ZooAnalysis[R]):
+class ModelAnalysis(ZooAnalysis[R]):
+    """An analysis of a zoo's model."""
+
+    dtype: str = option(AUTO, "auto, float32, bfloat16 or float16: auto is the base's own where it is fast")
+
+    def fused(self, names: tuple[str, ...] | None = None) -> FusedModel:
+        """The zoo's base with its experts, or with those named; `()` is none."""
+        return with_experts(Zoo.open(self.zoo), self.device, self.dtype, names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptAnalysis(ModelAnalysis[R]):
     """An analysis of what a zoo's model does with the prompts of tasks."""
 
     suites: str | None = option(

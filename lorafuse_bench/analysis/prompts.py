@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from lm_eval.defaults import DEFAULT_OTHER_SEED
+from torch.nn.utils.rnn import pad_sequence
 
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.loading import load_tokenizer
 from lorafuse_bench.tasks.borrowed import PART
 from lorafuse_bench.tasks.rows import load_task
@@ -34,6 +37,25 @@ def evaluation_prompts(
         ]
         for key in keys
     }
+
+
+def padded(fused: FusedModel, rows: Sequence[Sequence[int]], tasks: Sequence[str]) -> Prompts:
+    """One batch of token ids on the model's device, padded at the right; a task key for every row."""
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(fused.model.device)
+    lengths = torch.tensor([len(row) for row in rows], device=fused.model.device)
+    return Prompts(ids, lengths, tuple(tasks))
+
+
+def read_in_batches(
+    fused: FusedModel, task: str, rows: Sequence[Sequence[int]], batch: int
+) -> Iterator[Prompts]:
+    """Have the model read prompts of one task under the method in use, and yield each batch after it was read."""
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        inputs = padded(fused, part, [task] * len(part))
+        fused.selection.set(fused.select(inputs))
+        fused.model.base_model(input_ids=inputs.input_ids, attention_mask=inputs.mask.long(), use_cache=False)
+        yield inputs
 
 
 def contexts(task: Any, samples: int) -> list[str]:

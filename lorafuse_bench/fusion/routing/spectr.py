@@ -66,5 +66,5 @@ class Spectr(FusionMethod):
 
 
 def _length(hidden: Tensor, probed: Tensor) -> Tensor:
-    """`‖A*_i x‖²` of each expert, which orders them as the length does."""
-    return hidden.square().sum(-2)
+    """`‖A*_i x‖` of each expert."""
+    return hidden.square().sum(-2).sqrt()
