@@ -34,7 +34,12 @@ def build(paths: Iterable[str | Path], allow_limit: bool = False, note: str = ""
     Pure but for reading: the same cells give the same leaderboard. LorafuseError, naming file and field,
     for cells that must not be compared (see collect.py).
     """
-    return Leaderboard(boards=tuple(_board(group, note) for group in collect(paths, allow_limit)))
+    return of_groups(collect(paths, allow_limit), note)
+
+
+def of_groups(groups: Iterable[Group], note: str = "") -> Leaderboard:
+    """The leaderboard of cells that were collected already, with their statistics."""
+    return Leaderboard(boards=tuple(_board(group, note) for group in groups))
 
 
 def _board(group: Group, note: str) -> Board:

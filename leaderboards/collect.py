@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
 from lorafuse_bench.leaderboards.cell_files import read_cell
 from lorafuse_bench.leaderboards.item_checks import measure_of
 from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
+from lorafuse_bench.leaderboards.measures import Array
 from lorafuse_bench.leaderboards.reading import parsed, read_bytes
 from lorafuse_bench.leaderboards.schema import Items, Result
-from lorafuse_bench.leaderboards.stats import Statistic, statistics
+from lorafuse_bench.leaderboards.stats import Statistic, draws_of, statistics
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.tasks.suites import of_oblivion
 from lorafuse_bench.tasks.suites import suite as suite_of
@@ -56,6 +57,19 @@ class Group:
     zoo: str
     tasks: tuple[str, ...]
     cells: dict[int, dict[str, Cell]]
+    _drawn: dict[tuple[int, str], dict[str, Array]] = field(default_factory=dict, compare=False, repr=False)
+
+    def draws(self, seed: int, key: str) -> dict[str, Array]:
+        """Label to `(draws,)`: a task's main metric over resampled items, the same for all methods.
+
+        Made once, for all who ask; those of a corpus metric are what its standard error came from.
+        """
+        if (seed, key) not in self._drawn:
+            having = {label: cell for label, cell in self.cells[seed].items() if key in cell.result.tasks}
+            documents = next(iter(having.values())).result.tasks[key].docs_sha256
+            drawn = draws_of([cell.representative(key) for cell in having.values()], documents)
+            self._drawn[seed, key] = dict(zip(having, drawn, strict=True))
+        return self._drawn[seed, key]
 
     @property
     def oblivion(self) -> bool:

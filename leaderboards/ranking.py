@@ -10,7 +10,6 @@ from lorafuse_bench.leaderboards import rank_intervals, stats
 from lorafuse_bench.leaderboards.board import Pair, Ranking, Row
 from lorafuse_bench.leaderboards.collect import ORACLE, Group
 from lorafuse_bench.leaderboards.measures import Array
-from lorafuse_bench.leaderboards.stats import Statistic
 
 
 def ranked(group: Group, rows: Sequence[Row], counted: Collection[str]) -> tuple[list[Row], Ranking | None]:
@@ -56,23 +55,14 @@ def ability_draws(group: Group, labels: Sequence[str], counted: Collection[str])
     """
     draws = np.zeros((len(labels), stats.BOOTSTRAP_DRAWS))
     terms = 0
-    for members in group.cells.values():
+    for seed, members in group.cells.items():
         for key, task in members[ORACLE].result.tasks.items():
             if key not in counted or task.metrics[task.representative].direction == "down":
                 continue
-            scores = draws_of(
-                [members[label].representative(key) for label in (ORACLE, *labels)], task.docs_sha256
-            )
-            draws += scores[1:] / scores[0]
+            scores = group.draws(seed, key)
+            draws += np.stack([scores[label] for label in labels]) / scores[ORACLE]
             terms += 1
     return draws / terms
-
-
-def draws_of(statistics: Sequence[Statistic], stratum: str) -> Array:
-    """(methods, draws) of one task; a corpus metric keeps those that its standard error came from."""
-    if statistics[0].kind == "bootstrap":
-        return np.stack([statistic.deviations for statistic in statistics])
-    return stats.resampled([statistic.items for statistic in statistics], stratum, statistics[0].measure)
 
 
 def _ranking(methods: Sequence[Row], values: Array, found: rank_intervals.Ranks) -> Ranking:

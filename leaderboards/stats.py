@@ -102,6 +102,13 @@ def resampled(arrays: Sequence[Array], stratum: str, measure: Measure = MEAN) ->
     return np.stack([measure.of_sums(sums[:, i]) for i in range(len(arrays))])
 
 
+def draws_of(statistics: Sequence[Statistic], stratum: str) -> Array:
+    """(methods, draws) of one task; a corpus metric keeps those that its standard error came from."""
+    if statistics[0].kind == "bootstrap":
+        return np.stack([statistic.deviations for statistic in statistics])
+    return resampled([statistic.items for statistic in statistics], stratum, statistics[0].measure)
+
+
 def resampled_sums(table: Array, stratum: str) -> Array:
     """(draws, columns): sums of `table` (n, columns) over the items of each draw, repeats counted."""
     # Single precision holds whole numbers below 2^24 exactly, and multiplies twice as fast.

@@ -19,7 +19,6 @@ from lorafuse_bench.leaderboards.board import Board, Leaderboard
 from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
 from lorafuse_bench.leaderboards.collect import ORACLE, Cell, Group
 from lorafuse_bench.leaderboards.measures import Array
-from lorafuse_bench.leaderboards.ranking import draws_of
 
 Ruling = Literal["holds", "does not hold", "cannot be told", "not measured"]
 
@@ -165,15 +164,15 @@ class _Boards:
         at = (group.suite, group.zoo, cell.seed, cell.label, key)
         if at not in self._drawn:
             task = cell.result.tasks[key]
-            own = cell.representative(key)
+            drawn, value = group.draws(cell.seed, key), cell.representative(key).value
+            own = drawn[cell.label]
             if task.metrics[task.representative].direction == "down":
-                self._drawn[at] = _Scored(-own.value, -draws_of([own], task.docs_sha256)[0])
+                self._drawn[at] = _Scored(-value, -own)
             elif group.oblivion:
-                self._drawn[at] = _Scored(own.value, draws_of([own], task.docs_sha256)[0])
+                self._drawn[at] = _Scored(value, own)
             else:
                 oracle = group.cells[cell.seed][ORACLE].representative(key)
-                draws = draws_of([own, oracle], task.docs_sha256)
-                self._drawn[at] = _Scored(own.value / oracle.value, draws[0] / draws[1])
+                self._drawn[at] = _Scored(value / oracle.value, own / drawn[ORACLE])
         return self._drawn[at]
 
 

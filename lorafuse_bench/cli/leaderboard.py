@@ -32,16 +32,17 @@ def build(
     limited runs beside full ones. The same results give the same file, byte for byte.
     """
     from lorafuse_bench.leaderboards.board import read_leaderboard, write_leaderboard
-    from lorafuse_bench.leaderboards.builder import build as build_leaderboard
+    from lorafuse_bench.leaderboards.builder import of_groups
     from lorafuse_bench.leaderboards.collect import collect
     from lorafuse_bench.leaderboards.evidence import evidence_of
     from lorafuse_bench.leaderboards.page import write_page
 
-    leaderboard = build_leaderboard(results, allow_limit=allow_limit, note=note)
+    groups = collect(results, allow_limit)
+    leaderboard = of_groups(groups, note)
     write_leaderboard(out, leaderboard)
     page = None
     if html is not None:
-        page = write_page(html, leaderboard, evidence_of(collect(results, allow_limit), leaderboard))
+        page = write_page(html, leaderboard, evidence_of(groups, leaderboard))
     files = [f"leaderboard: {out}", *([f"page: {page}"] if page else [])]
     return _boards(read_leaderboard(out), *files)  # as it was written, to ten digits
 
@@ -95,13 +96,14 @@ def claims(
     difference; p values are corrected by Holm over one paper's findings.
     """
     from lorafuse_bench.files import write_text
-    from lorafuse_bench.leaderboards.builder import build as build_leaderboard
+    from lorafuse_bench.leaderboards.builder import of_groups
     from lorafuse_bench.leaderboards.claims import papers, report, verdicts
     from lorafuse_bench.leaderboards.collect import collect
     from lorafuse_bench.tables import Table
 
     known = papers()
-    found = verdicts.verdicts(collect(boards, allow_limit), build_leaderboard(boards, allow_limit), known)
+    groups = collect(boards, allow_limit)
+    found = verdicts.verdicts(groups, of_groups(groups), known)
     if markdown is not None:
         write_text(markdown, report.markdown(known, found))
     if html is not None:
