@@ -14,7 +14,16 @@ PACKAGE = "lorafuse_bench"
 TABLE: tuple[tuple[str, ...], ...] = (
     ("errors", "locks", "limits", "memory", "truncation", "remote_code"),
     ("files", "definition", "progress", "peft_tensors"),
-    ("uncaught", "registry", "picture", "device", "peft_settings", "leaderboards.measures"),
+    (
+        "uncaught",
+        "registry",
+        "picture",
+        "device",
+        "peft_settings",
+        "leaderboards.measures",
+        "leaderboards.text",
+    ),
+    ("tables",),
     ("zoo", "leaderboards.stats"),
     ("loading", "experts"),
     ("layers", "heads"),
@@ -26,7 +35,7 @@ TABLE: tuple[tuple[str, ...], ...] = (
     ("serving", "training"),
     ("model_wrappers", "mini_world.settings"),
     ("runner", "bench", "mini_world.pretrain", "mini_world.choose", "mini_world.moa_routers"),
-    ("analysis", "testing", "mini_world.build"),
+    ("analysis", "api", "testing", "mini_world.build"),
     ("cli",),
 )
 """Rows import rows above them, and themselves; parts of one row do not import each other. The longest name counts."""
