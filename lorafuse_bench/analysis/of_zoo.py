@@ -42,6 +42,18 @@ class ZooAnalysis(Analysis[R]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OfExperts:
+    """An analysis that compares experts."""
+
+    experts: str | None = option(None, "experts by name, separated by commas; by default all")
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The experts chosen; None for all."""
+        return None if self.experts is None else tuple(name.strip() for name in self.experts.split(","))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelAnalysis(ZooAnalysis[R]):
     """An analysis of a zoo's model."""
 
@@ -64,7 +76,11 @@ class PromptAnalysis(ModelAnalysis[R]):
     def tasks(self) -> list[str]:
         """The tasks of all suites, each once."""
         if self.suites is None:
-            return list(dict.fromkeys(t for e in Zoo.open(self.zoo).manifest.experts for t in e.tasks))
+            names = self.names if isinstance(self, OfExperts) else None
+            entries = Zoo.open(self.zoo).manifest.experts
+            return list(
+                dict.fromkeys(t for e in entries if names is None or e.name in names for t in e.tasks)
+            )
         return list(
             dict.fromkeys(key for name in self.suites.split(",") for key in suite_of(name.strip()).tasks)
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lorafuse_bench.analysis.base import Count, Part, Say, option
 from lorafuse_bench.analysis.expert_scores import ROWS, gated_modules, mean_over_tokens
-from lorafuse_bench.analysis.of_zoo import OfZoo, PromptAnalysis, compute_of
+from lorafuse_bench.analysis.of_zoo import OfExperts, OfZoo, PromptAnalysis, compute_of
 from lorafuse_bench.analysis.prompts import read_in_batches
 from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.errors import LorafuseError
@@ -57,7 +57,7 @@ class RoutingAccuracyResult(OfZoo):
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class RoutingAccuracy(PromptAnalysis[RoutingAccuracyResult]):
+class RoutingAccuracy(OfExperts, PromptAnalysis[RoutingAccuracyResult]):
     """The share of tokens whose task's own expert comes first, and among the first k, over all layers.
 
     Per LoRA layer over all tokens of a task's prompts, then the mean over layers; the first k are those the method
@@ -77,7 +77,7 @@ class RoutingAccuracy(PromptAnalysis[RoutingAccuracyResult]):
     def run(self, say: Say) -> RoutingAccuracyResult:
         tasks = self.tasks()
         chosen = registry.parse_all(self.methods) if self.methods else None
-        fused = self.fused()
+        fused = self.fused(self.names)
         fused.pool.required_by("analysis 'routing-accuracy'")
         n, prompts = len(fused.pool), self.prompts(fused, self.samples)
         k = min(self.k, n)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lorafuse_bench.analysis.base import Count, Counts, Part, Say, option
 from lorafuse_bench.analysis.expert_scores import mean_over_tokens
-from lorafuse_bench.analysis.of_zoo import OfZoo, PromptAnalysis, compute_of
+from lorafuse_bench.analysis.of_zoo import OfExperts, OfZoo, PromptAnalysis, compute_of
 from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
@@ -39,7 +39,7 @@ class ScoreRatioResult(OfZoo):
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class ScoreRatio(PromptAnalysis[ScoreRatioResult]):
+class ScoreRatio(OfExperts, PromptAnalysis[ScoreRatioResult]):
     """The own expert's score over the largest, `s_own / max_j s_j`, of experts truncated to several ranks.
 
     The mean over all tokens of a task's prompts, over layers, then over tasks; 1 is perfect routing. Truncated is
@@ -58,7 +58,7 @@ class ScoreRatio(PromptAnalysis[ScoreRatioResult]):
     def run(self, say: Say) -> ScoreRatioResult:
         self.tasks()  # an unknown suite is told before anything is loaded
         methods = registry.parse_all(self.methods)
-        fused = self.fused()
+        fused = self.fused(self.names)
         whole = fused.pool.required_by("analysis 'score-ratio'")
         full = max(max(stack.ranks) for stack in whole.modules.values())
         ranks = [rank for rank in self.ranks if rank <= full]

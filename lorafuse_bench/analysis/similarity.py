@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lorafuse_bench.analysis.base import Part, Say, option
-from lorafuse_bench.analysis.of_zoo import OfZoo, ZooAnalysis
+from lorafuse_bench.analysis.of_zoo import OfExperts, OfZoo, ZooAnalysis
 from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.device import Compute, device_of
 from lorafuse_bench.errors import LorafuseError
@@ -54,7 +54,7 @@ class SimilarityResult(OfZoo):
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Similarity(ZooAnalysis[SimilarityResult]):
+class Similarity(OfExperts, ZooAnalysis[SimilarityResult]):
     """Cosines of every two experts, of A, of B and of the updates, per layer and averaged.
 
     `cos(X_i, X_j) = ⟨X_i, X_j⟩ / (‖X_i‖ ‖X_j‖)`, in fp64; of updates from the factors,
@@ -71,7 +71,7 @@ class Similarity(ZooAnalysis[SimilarityResult]):
 
     def run(self, say: Say) -> SimilarityResult:
         zoo = Zoo.open(self.zoo)
-        pool = ExpertPool.from_zoo(zoo).required_by("analysis 'similarity'")
+        pool = ExpertPool.from_zoo(zoo, self.names).required_by("analysis 'similarity'")
         device = device_of(self.device)
         tables: dict[str, dict[str, Tensor]] = {kind: {} for kind in KINDS}
         for module, stack in pool.modules.items():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lorafuse_bench.analysis.base import Say, option
 from lorafuse_bench.analysis.expert_scores import scores_of
-from lorafuse_bench.analysis.of_zoo import ModelAnalysis, OfZoo, compute_of
+from lorafuse_bench.analysis.of_zoo import ModelAnalysis, OfExperts, OfZoo, compute_of
 from lorafuse_bench.analysis.prompts import evaluation_prompts
 from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.errors import LorafuseError
@@ -42,7 +42,7 @@ class TokenRoutingResult(OfZoo):
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class TokenRouting(ModelAnalysis[TokenRoutingResult]):
+class TokenRouting(OfExperts, ModelAnalysis[TokenRoutingResult]):
     """One prompt, its tokens shaded by every expert's score, averaged over layers.
 
     At each token and layer the scores are divided by their sum, so that a layer with long inputs counts no more than
@@ -59,7 +59,7 @@ class TokenRouting(ModelAnalysis[TokenRoutingResult]):
 
     def run(self, say: Say) -> TokenRoutingResult:
         method = registry.parse(self.method)
-        fused = self.fused()
+        fused = self.fused(self.names)
         pool = fused.pool.required_by("analysis 'token-routing'")
         task = self.task or pool.experts[0].task
         pool.index_of_task(task)
