@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lorafuse_bench import artefacts
 from lorafuse_bench.base_model import check_fit
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
@@ -60,7 +61,7 @@ def export_merge(
         skeleton = _skeleton(zoo, pool)
         method.check(pool)
         with torch.no_grad():
-            adapter = method.fuse(pool)
+            adapter = method.collapse(pool, lambda one: artefacts.of(zoo, one, pool))
         whole = whole or bool(adapter.dense) or _adapts_tied_weights(skeleton, adapter.factors)
         if whole:
             parameters = 0

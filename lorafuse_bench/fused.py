@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lorafuse_bench import artefacts
 from lorafuse_bench.base_model import Base
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
@@ -23,13 +24,13 @@ from lorafuse_bench.fusion.base import (
     AdapterArtefact,
     BlockVisitor,
     FusionMethod,
+    Learned,
     Prompts,
-    RouterArtefact,
+    RowRouting,
 )
 from lorafuse_bench.layers import FusedModule, Selection, install
-from lorafuse_bench.zoo.manifest import AdapterEntry, RouterEntry, Zoo, embedded_root
+from lorafuse_bench.zoo.manifest import AdapterEntry, ArtefactEntry, Zoo, embedded_root
 
-ROUTER_WEIGHTS = "router.safetensors"
 ADAPTER_WEIGHTS = "adapter.safetensors"
 
 
@@ -49,9 +50,9 @@ class FusedModel:
         self.fuse_seconds = 0.0
         self.extra_parameters = 0
         self.base = Base(model)
-        self._routers: dict[str, RouterArtefact] = {}
+        self._learned: dict[str, Learned] = {}
         self._adapters: dict[str, AdapterArtefact] = {}
-        self._in_use: dict[str, RouterEntry | AdapterEntry] = {}
+        self._in_use: dict[str, ArtefactEntry | AdapterEntry] = {}
         self.base.check(pool)
 
     @classmethod
@@ -74,13 +75,14 @@ class FusedModel:
         install(self.model, self.base.modules, updates)
         self.method = method
         self.fuse_seconds = time.perf_counter() - start
-        routers = [self._routers[name] for name in self._in_use if name in self._routers]
+        # A merge or gates hold what was learned; routers of whole sequences lie beside their updates.
+        routers = [self._learned[name] for name in self._in_use if isinstance(method, RowRouting)]
         beside = sum(tensor.numel() for router in routers for tensor in router.tensors.values())
         self.extra_parameters = sum(update.size for update in updates.values()) + beside
 
     @property
-    def in_use(self) -> tuple[RouterEntry | AdapterEntry, ...]:
-        """The zoo's routers and adapters that the current method asked for, by name."""
+    def in_use(self) -> tuple[ArtefactEntry | AdapterEntry, ...]:
+        """The zoo's fits and adapters that the current method asked for, by name."""
         return tuple(self._in_use[name] for name in sorted(self._in_use))
 
     def clear(self) -> None:
@@ -99,20 +101,13 @@ class FusedModel:
         self.selection.set(None)
         return index
 
-    def router(self, method: str, **settings: Any) -> RouterArtefact:
-        """The zoo's first router for `method` whose settings match those given (None matches all)."""
-        wanted = {key: value for key, value in settings.items() if value is not None}
-        entries = [entry for entry in self.zoo.manifest.routers if entry.method == method]
-        for entry in entries:
-            if all(entry.settings.get(key) == value for key, value in wanted.items()):
-                self._in_use[entry.name] = entry
-                return self._load_router(entry)
-        have = ", ".join(entry.name for entry in entries) or "none"
-        text = " and ".join(f"{key}={value}" for key, value in wanted.items())
-        raise LorafuseError(
-            f"zoo '{self.zoo.name}' has no router for method '{method}' with {text} (it has: {have})."
-            f" Train one with `lorafuse train router --out {self.zoo.root}`."
-        )
+    def artefact(self, method: FusionMethod) -> Learned:
+        """The zoo's fit of this method on the pool's experts; LorafuseError where there is none, or a stale one."""
+        entry = artefacts.entry_of(self.zoo, method, self.pool)
+        self._in_use[entry.name] = entry
+        if entry.name not in self._learned:
+            self._learned[entry.name] = artefacts.load(self.zoo, entry, self.model.device)
+        return self._learned[entry.name]
 
     def adapter(self, method: FusionMethod) -> AdapterArtefact:
         """The zoo's first adapter trained with this method's options, on the suite it names if it names one."""
@@ -129,20 +124,6 @@ class FusedModel:
                 input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), use_cache=False
             )
 
-    def _load_router(self, entry: RouterEntry) -> RouterArtefact:
-        if entry.name not in self._routers:
-            tensors = self._tensors("router", entry, ROUTER_WEIGHTS)
-            joint = {adapter.name: adapter for adapter in entry.adapters}
-            pool = (
-                ExpertPool.from_entries(self.zoo, [joint[name] for name in self.pool.names])
-                if joint
-                else None
-            )
-            self._routers[entry.name] = RouterArtefact(
-                entry.name, tensors, entry.settings, entry.experts, pool
-            )
-        return self._routers[entry.name]
-
     def _load_adapter(self, entry: AdapterEntry) -> AdapterArtefact:
         if entry.name not in self._adapters:
             if entry.base_sha256 != self.zoo.manifest.base.sha256:
@@ -150,19 +131,15 @@ class FusedModel:
                     f"adapter '{entry.name}' was trained on another base than the one of zoo"
                     f" '{self.zoo.name}'. Train it again with `lorafuse train adapter --out {self.zoo.root}`."
                 )
-            tensors = self._tensors("adapter", entry, ADAPTER_WEIGHTS)
+            path = self.zoo.root / entry.path / ADAPTER_WEIGHTS
+            if not path.is_file() or sha256_file(path) != entry.sha256:
+                raise LorafuseError(
+                    f"adapter '{entry.name}': {path} is missing or not the file the manifest describes."
+                    f" Train it again with `lorafuse train adapter --out {self.zoo.root}`."
+                )
+            tensors = {key: value.to(self.model.device) for key, value in load_file(path).items()}
             self._adapters[entry.name] = AdapterArtefact(entry.name, tensors, entry.tasks)
         return self._adapters[entry.name]
-
-    def _tensors(self, kind: str, entry: RouterEntry | AdapterEntry, file: str) -> dict[str, Tensor]:
-        """A trained part's tensors on the model's device; the file must be the one the manifest describes."""
-        path = self.zoo.root / entry.path / file
-        if not path.is_file() or sha256_file(path) != entry.sha256:
-            raise LorafuseError(
-                f"{kind} '{entry.name}': {path} is missing or not the file the manifest describes."
-                f" Train it again with `lorafuse train {kind} --out {self.zoo.root}`."
-            )
-        return {key: value.to(self.model.device) for key, value in load_file(path).items()}
 
 
 def adapter_entry(zoo: Zoo, method: FusionMethod) -> AdapterEntry:

@@ -41,6 +41,8 @@ class Named:
     paper: ClassVar[str]
     between_words: ClassVar[str] = "_"
     """What names of its kind have between words."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Names that options had before, which are still taken, to their names now."""
 
     @classmethod
     def summary(cls) -> str:
@@ -124,7 +126,8 @@ class Registry(Generic[T]):
         values, name = {}, cls.name
         fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         hints = typing.get_type_hints(cls, include_extras=True)
-        for key, value in (options or {}).items():
+        for given, value in (options or {}).items():
+            key = cls.renamed.get(given, given)
             if key not in fields:
                 raise unknown(f"option of {self.kind} '{name}'", key, fields)
             values[key] = self._convert(name, key, value, hints[key])

@@ -54,7 +54,7 @@ def split_options(
     name, colon, _ = method.partition(":")
     if name not in known:
         raise unknown("method", method, known)
-    own = frozenset() if colon else frozenset(known[name].option_names())
+    own = frozenset() if colon else frozenset([*known[name].option_names(), *known[name].renamed])
     strange = options.keys() - own - model
     for key in sorted(strange and strange - more()):
         named = own | ours | {"zoo", "experts", "data", "max_length"}

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.fusion.base import FusionMethod
+from lorafuse_bench.fusion.base import FusionMethod, RowRouting
 from lorafuse_bench.heads import VLLM_CPU_SIZES
 from lorafuse_bench.identity import identity
 from lorafuse_bench.loading import skeleton
@@ -73,7 +73,7 @@ class LorafuseVLLM(LorafuseLM):
         chosen, engine_arguments = split_options(
             method, options, {"max_lora_rank", "keep"}, engine_options(), "vLLM's engine"
         )
-        self._routes = "router" in chosen.needs
+        self._routes = _reads_prompts(chosen)
         self._max_rank = max_lora_rank
         self._engine_arguments = engine_arguments
         self._keep = None if keep is None else Path(keep)
@@ -99,7 +99,7 @@ class LorafuseVLLM(LorafuseLM):
     def use(self, method: FusionMethod) -> None:
         """Serve another method: the engine is started anew."""
         how_served(method)
-        if "router" in method.needs and not self._routes:
+        if _reads_prompts(method) and not self._routes:
             raise LorafuseError(
                 f"method '{method.label()}' needs the base's weights. Make a new model for it."
             )
@@ -290,6 +290,11 @@ def _only(column: Tensor, method: FusionMethod | None) -> int:
             f"method '{name}' gave one sequence several experts, which vLLM cannot serve. Use --model lorafuse."
         )
     return int(values.pop())
+
+
+def _reads_prompts(method: FusionMethod) -> bool:
+    """Whether its choice of experts takes a pass of the base over each prompt."""
+    return isinstance(method, RowRouting) and "fit" in method.needed
 
 
 def _vllm_version() -> str:

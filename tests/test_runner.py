@@ -77,7 +77,7 @@ def test_a_routed_cell_names_its_router(zoo: Zoo, tmp_path: Path) -> None:
     (path,) = runner.run(plan(zoo, tmp_path, "moa", limit=1))
     result = cell_files.read_result(path)
     assert [(r.name, r.sha256) for r in result.artefacts] == [
-        (entry.name, entry.sha256) for entry in zoo.manifest.routers
+        (entry.name, entry.sha256) for entry in zoo.manifest.artefacts
     ]
 
 
@@ -191,7 +191,7 @@ def test_a_cell_of_other_inputs_is_refused_before_anything_runs(
 def test_all_methods_leaves_out_what_the_zoo_cannot_do(zoo: Zoo) -> None:
     names = [method.name for method in runner.all_methods(zoo)]
     assert {"base", "oracle", "moa", "concat", "weight_sum", "svd"} <= set(names)
-    bare = Zoo(zoo.root, zoo.manifest.model_copy(update={"routers": ()}))
+    bare = Zoo(zoo.root, zoo.manifest.model_copy(update={"artefacts": ()}))
     assert "moa" not in [method.name for method in runner.all_methods(bare)]
 
 
@@ -231,7 +231,7 @@ def test_a_suite_without_experts_is_refused(tmp_path: Path, handmade_data: Path)
         (["--zoo", "nowhere"], "zoo 'nowhere' not found"),
         (["--experts", "sst3"], "Did you mean 'sst2'?"),
         (["--data", "nowhere"], "data source 'nowhere' is not a directory"),
-        (["--methods", "moa:pool=last"], "no router for method 'moa' with pool=last"),
+        (["--methods", "moa:pool=mean"], "no fit of method 'moa:pooling=mean'"),
         (["--out", "/proc/nowhere"], "cannot write"),
         (["--suites", "sst2/humaneval"], "humaneval: code that the model writes would run on this machine"),
     ],

@@ -17,7 +17,7 @@ from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate
 from lorafuse_bench.layers import Selection
 from lorafuse_bench.testing.toys import TARGETS, byte_tokenizer, tiny_model
 from lorafuse_bench.training.adapter_records import CONFIG, adapter_name, enter, save_tensors, trained_options
-from lorafuse_bench.zoo.manifest import BaseEntry, ExpertEntry, Manifest, RouterEntry, Zoo, weights_sha256
+from lorafuse_bench.zoo.manifest import ArtefactEntry, BaseEntry, ExpertEntry, Manifest, Zoo, weights_sha256
 
 TASKS = ("sst2", "mnli", "squad", "piqa", "paws", "wmt14_en_de", "cnn_dailymail")
 ATTENTION = TARGETS
@@ -92,9 +92,10 @@ def tiny_zoo(
 
 
 def add_router(
-    zoo: Zoo, name: str = "moa-mean", pool: str = "mean", seed: int = 0, **settings: object
+    zoo: Zoo, name: str | None = None, pool: str = "last", seed: int = 0, **settings: object
 ) -> Zoo:
     """The zoo with a random MoA router: which expert it picks depends on the prompt alone."""
+    name = name or f"moa-{pool}"
     generator = torch.Generator().manual_seed(seed)
     model = json.loads((zoo.root / "base" / "config.json").read_text())
     blocks = model.get("num_hidden_layers") or model["n_layer"]
@@ -109,7 +110,7 @@ def add_router(
     folder = zoo.root / "routers" / name
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "router.safetensors")
-    entry = RouterEntry(
+    entry = ArtefactEntry(
         name=name,
         method="moa",
         path=f"routers/{name}",
@@ -122,8 +123,8 @@ def add_router(
             **settings,
         },
     )
-    routers = (*zoo.manifest.routers, entry)
-    zoo = Zoo(zoo.root, zoo.manifest.model_copy(update={"routers": routers}))
+    routers = (*zoo.manifest.artefacts, entry)
+    zoo = Zoo(zoo.root, zoo.manifest.model_copy(update={"artefacts": routers}))
     zoo.save()
     return zoo
 

@@ -202,7 +202,7 @@ def router(
 ) -> None:
     """Train MoA's routers for all experts of a zoo and write them into it."""
     from lorafuse_bench.cli import _next
-    from lorafuse_bench.fusion.routing.moa import Moa
+    from lorafuse_bench.fusion import registry
     from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.training.joint import JointSettings, train_joint
@@ -236,10 +236,10 @@ def router(
             steps=steps or RouterSettings.steps,
         )
         zoo = train_router(zoo, settings, name, data, device, dtype)
-    entry = zoo.manifest.routers[-1]
+    entry = zoo.manifest.artefacts[-1]
     accuracy = ", ".join(f"{value:.3f}" for value in entry.settings["accuracy_per_block"])
     typer.echo(f"router {entry.name}: accuracy {entry.settings['accuracy']:.3f} (per block: {accuracy})")
-    method = Moa(pool=entry.settings["pool"], training=entry.settings["training"]).label()
+    method = registry.create("moa", entry.options).label()
     typer.echo(_next.evaluation(zoo, f"base,oracle,{method}"))
 
 

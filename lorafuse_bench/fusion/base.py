@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -19,7 +19,7 @@ from lorafuse_bench.registry import Named
 from lorafuse_bench.registry import option as option
 
 Family = Literal["floor", "reference", "merging", "routing", "ensembling", "adapters"]
-Need = Literal["task_id", "router", "adapter", "train_data"]
+Need = Literal["task_id", "fit", "adapter", "train_data"]
 Law = Literal[
     "one expert is itself",
     "zero updates give the base",
@@ -61,14 +61,15 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class RouterArtefact:
-    """A trained router: its tensors, its own settings, the experts its outputs stand for.
+class Learned:
+    """What was learned on frozen experts: tensors, with which options and settings, the experts in their order.
 
     `pool` holds experts that were trained jointly with it; None when it serves the zoo's own.
     """
 
     name: str
     tensors: Mapping[str, Tensor]
+    options: Mapping[str, Any]
     settings: Mapping[str, Any]
     experts: tuple[str, ...]
     pool: ExpertPool | None = None
@@ -100,8 +101,8 @@ class Runtime(Protocol):
     def adapter(self, method: FusionMethod) -> AdapterArtefact:
         """The zoo's adapter that was trained with this method's options."""
 
-    def router(self, method: str, **settings: Any) -> RouterArtefact:
-        """The zoo's first router for `method` whose settings match those given (None matches all)."""
+    def artefact(self, method: FusionMethod) -> Learned:
+        """The zoo's fit of this method on the pool's experts; LorafuseError where there is none, or a stale one."""
 
     def visit_blocks(self, prompts: Prompts, visitor: BlockVisitor) -> None:
         """Run the blocks over the prompts, calling `visitor` before each."""
@@ -113,6 +114,7 @@ class FusionMethod(Named, ABC):
     family: ClassVar[Family]
     version: ClassVar[str] = "1"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    """What it needs, with some of its options at least."""
     fuses_experts: ClassVar[bool] = True
     """Whether it needs experts; without any, such a method is refused."""
     absent_experts: ClassVar[Literal["zero updates", "no candidates"]] = "zero updates"
@@ -126,6 +128,11 @@ class FusionMethod(Named, ABC):
         """LorafuseError when these options do not fit the pool. Called before anything runs, so keep it quick."""
         if self.fuses_experts:
             pool.required_by(f"method '{self.name}'")
+
+    @property
+    def needed(self) -> frozenset[Need]:
+        """What it needs with these options."""
+        return self.needs
 
     @property
     def merge_before(self) -> bool:
@@ -181,7 +188,7 @@ class FusionMethod(Named, ABC):
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def label(self) -> str:
-        """Canonical name: `moa`, or `moa:decision=vote+pool=mean` with the options that differ from default."""
+        """Canonical name: `moa`, or `moa:decision=vote+pooling=mean` with the options that differ from default."""
         changed = [
             f"{f.name}={_text(getattr(self, f.name))}"
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -199,10 +206,18 @@ class Merge(FusionMethod):
     def fuse(self, pool: ExpertPool) -> Adapter:
         """The one adapter, of any rank. Must not write to the pool's tensors."""
 
+    def collapse(self, pool: ExpertPool, learned: Callable[[FusionMethod], Learned]) -> Adapter:
+        """`fuse`, for methods that must ask `learned` for their fit too."""
+        return self.fuse(pool)
+
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        adapter = self.fuse(runtime.pool)
-        low: dict[str, Update] = {m: StaticUpdate(a, b) for m, (a, b) in adapter.factors.items()}
-        return low | {m: DenseUpdate(delta) for m, delta in adapter.dense.items()}
+        return static_updates(self.collapse(runtime.pool, runtime.artefact))
+
+
+def static_updates(adapter: Adapter) -> dict[str, Update]:
+    """The update of each module that one adapter changes."""
+    low: dict[str, Update] = {m: StaticUpdate(a, b) for m, (a, b) in adapter.factors.items()}
+    return low | {m: DenseUpdate(delta) for m, delta in adapter.dense.items()}
 
 
 class RowRouting(FusionMethod):

@@ -34,7 +34,7 @@ def train_mini_routers(zoo: Zoo, experts: ExpertSettings, seed: int, report: Cal
         "moa-joint": lambda zoo: train_joint(zoo, joint, "moa-joint", report=report),
     }
     for name, train in stages.items():
-        if name in {router.name for router in zoo.manifest.routers}:
+        if name in {router.name for router in zoo.manifest.artefacts}:
             report(f"router {name}: already trained, kept")
             continue
         report(f"router {name}: training")

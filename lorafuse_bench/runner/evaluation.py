@@ -33,7 +33,7 @@ from lorafuse_bench.zoo.manifest import Zoo
 class Evaluation:
     """One loaded base and the tasks of a plan's cells; `run` evaluates one of them and writes its result.
 
-    Making it loads and checks all that the cells need: data, base, chat template, shapes of the experts, routers.
+    Making it loads and checks all that the cells need: data, base, chat template, shapes of the experts, fits.
     What does not fit is a LorafuseError before anything was evaluated.
     """
 
@@ -56,7 +56,7 @@ class Evaluation:
         for pool in {id(cell.pool): cell.pool for cell in cells}.values():
             self._use(pool)
         for cell in cells:
-            if "router" in cell.method.needs:
+            if "fit" in cell.method.needed:
                 self._try(cell)
 
     def run(self, cell: Cell, watcher: Watcher) -> Path:
@@ -77,7 +77,7 @@ class Evaluation:
         return cell_files.write_cell(self.plan.out, result, items)
 
     def _try(self, cell: Cell) -> None:
-        """Route one token: the router must be there and know the experts."""
+        """Fuse, and route one token: the fit must be there and of these experts."""
         self._use(cell.pool)
         self.lm.use(cell.method)
         token = torch.tensor([[self.lm.eot_token_id]], device=self.lm.device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorafuse_bench import artefacts
 from lorafuse_bench.device import AUTO
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
@@ -93,15 +94,19 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
 
 
 def all_methods(zoo: Zoo) -> list[FusionMethod]:
-    """Every registered method with its default options whose needs the zoo meets, and its trained adapters."""
-    trained = {router.method for router in zoo.manifest.routers}
-    ready = [
+    """Every registered method with its default options that needs nothing learned, then what the zoo has learned."""
+    ready: list[FusionMethod] = [
         registry.create(name)
         for name, cls in registry.methods().items()
-        if "adapter" not in cls.needs
-        and ("router" not in cls.needs or name in trained)
+        if not {"adapter", "fit"} & registry.create(name).needed
         and (zoo.manifest.experts or not cls.fuses_experts)
     ]
+    fits = [
+        registry.create(entry.method, entry.options)
+        for entry in zoo.manifest.artefacts
+        if entry.method in registry.methods()
+    ]
+    ready += {method.label(): method for method in fits if zoo.manifest.experts}.values()
     adapters: dict[str, FusionMethod] = {}
     for entry in zoo.manifest.adapters:
         method = registry.create(entry.method, entry.options)
@@ -115,8 +120,10 @@ def _misfit(zoo: Zoo, cell: Cell) -> str | None:
     """Why a method cannot run with its experts, None where it can."""
     try:
         cell.method.check(cell.pool)
-        if "adapter" in cell.method.needs:
+        if "adapter" in cell.method.needed:
             adapter_entry(zoo, cell.method)
+        if "fit" in cell.method.needed:
+            artefacts.entry_of(zoo, cell.method, cell.pool)
     except LorafuseError as error:
         return str(error)
     return None

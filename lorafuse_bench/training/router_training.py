@@ -20,7 +20,7 @@ from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.files import sha256_file, write_bytes
-from lorafuse_bench.fused import ROUTER_WEIGHTS, FusedModel
+from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
@@ -33,7 +33,9 @@ from lorafuse_bench.training.examples import prompt_of, tokenize
 from lorafuse_bench.training.records import with_length
 from lorafuse_bench.training.settings import Limited
 from lorafuse_bench.zoo.installed import writable
-from lorafuse_bench.zoo.manifest import Manifest, RouterEntry, Zoo, local_model, weights_sha256
+from lorafuse_bench.zoo.manifest import ArtefactEntry, Manifest, Zoo, local_model, weights_sha256
+
+ROUTER_WEIGHTS = "router.safetensors"
 
 LONGEST = 2048
 """Tokens read where neither zoo nor base sets a bound, as lm-eval does."""
@@ -158,7 +160,7 @@ def save_router(
     """Write a router's tensors and enter it into the manifest, in place of one of the same name."""
     path = zoo.root / "routers" / name / ROUTER_WEIGHTS
     write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}))
-    router = RouterEntry(
+    router = ArtefactEntry(
         name=name,
         method="moa",
         path=f"routers/{name}",
@@ -170,8 +172,8 @@ def save_router(
 
     def entered(there: Manifest | None) -> Manifest:
         manifest = with_length(there or zoo.manifest, zoo.manifest.max_length)
-        routers = {old.name: old for old in manifest.routers if old.name != name} | {name: router}
-        return manifest.model_copy(update={"routers": tuple(routers.values())})
+        routers = {old.name: old for old in manifest.artefacts if old.name != name} | {name: router}
+        return manifest.model_copy(update={"artefacts": tuple(routers.values())})
 
     return Zoo.update(zoo.root, entered)
 

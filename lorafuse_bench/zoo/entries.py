@@ -96,19 +96,53 @@ class ExpertEntry(_Strict):
         return self.tasks[0]
 
 
-class RouterEntry(_Strict):
-    """One trained router with its own settings."""
+class FittedOn(_Strict):
+    """What an artefact was learned on; any of it differing at use makes it stale."""
 
-    name: Name = Field(description="Unique name; also the folder under routers/.")
+    suite: Line = Field(description="Name of the suite, or its tasks joined by /.")
+    tasks: tuple[Name, ...] = Field(description="Keys of the suite's tasks, in order.")
+    experts: tuple[Sha256, ...] = Field(description="sha256 of the experts, in order.")
+    base_sha256: Sha256 = Field(description="The base's weights.")
+    rows_sha256: Sha256 = Field(description="The rows read, as the model reads them: fit and dev.")
+    rows: int | None = Field(default=None, ge=1, description="Rows per task to fit on at most; null for all.")
+    dev: int = Field(ge=0, description="Last training rows per task kept for choosing, at most a fifth.")
+
+
+class ArtefactEntry(_Strict):
+    """One thing learned on frozen experts: routers, weights, coefficients, gates, a loss matrix."""
+
+    name: Name = Field(description="Unique name; also the folder under fits/, or routers/.")
     method: Name = Field(description="The fusion method it belongs to, such as moa.")
+    options: dict[str, Any] = Field(
+        default={}, description="The method's options that shape what is learned."
+    )
     path: Inside = Field(description="Folder relative to the zoo.")
-    sha256: Sha256 = Field(description="sha256 of router.safetensors.")
-    experts: tuple[Name, ...] = Field(description="Expert names in the order of the router's outputs.")
-    settings: dict[str, Any] = Field(description="What it was trained with: pool, training, seed, ...")
+    file: Inside = Field(
+        default="router.safetensors", description="The file with its tensors, in that folder."
+    )
+    sha256: Sha256 = Field(description="sha256 of that file.")
+    experts: tuple[Name, ...] = Field(description="Expert names in the order of its tensors.")
+    settings: dict[str, Any] = Field(description="How it was learned: seed, steps, the rates tried, ...")
+    fitted_on: FittedOn | None = Field(
+        default=None, description="What it was learned on; null for routers of before 0.2, which do not say."
+    )
     adapters: tuple[ExpertEntry, ...] = Field(
         default=(),
-        description="Experts trained jointly with this router; empty when it serves the zoo's own.",
+        description="Experts trained jointly with it; empty when it serves the zoo's own.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _told_by_settings(cls, given: Any) -> Any:
+        """Routers of before 0.2 have their options among the settings."""
+        if isinstance(given, dict) and "options" not in given and isinstance(given.get("settings"), dict):
+            had = given["settings"]
+            options = {new: had[old] for old, new in _ROUTER_OPTIONS.items() if old in had}
+            return {**given, "options": options}
+        return given
+
+
+_ROUTER_OPTIONS = {"pool": "pooling", "training": "training"}
 
 
 class AdapterEntry(_Strict):
@@ -148,7 +182,7 @@ class Manifest(_Strict):
         description="Whether the experts started from one LoRA initialisation: merge-before needs shared."
     )
     experts: tuple[ExpertEntry, ...] = ()
-    routers: tuple[RouterEntry, ...] = ()
+    artefacts: tuple[ArtefactEntry, ...] = ()
     adapters: tuple[AdapterEntry, ...] = ()
     clusters: Clusters | None = Field(default=None, description="Which private experts are alike.")
     data: Line = Field(description="Data source of training: hub, mini, or a folder relative to the zoo.")
@@ -160,7 +194,16 @@ class Manifest(_Strict):
     )
     training: dict[str, Any] = Field(default_factory=dict, description="Settings the zoo was trained with.")
 
-    @field_validator("experts", "routers", "adapters")
+    @model_validator(mode="before")
+    @classmethod
+    def _routers(cls, given: Any) -> Any:
+        """Manifests of before 0.2 know routers alone."""
+        if isinstance(given, dict) and "routers" in given and "artefacts" not in given:
+            rest = {key: value for key, value in given.items() if key != "routers"}
+            return {**rest, "artefacts": given["routers"]}
+        return given
+
+    @field_validator("experts", "artefacts", "adapters")
     @classmethod
     def _distinct(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
         name, times = next(iter(Counter(entry.name for entry in entries).most_common(1)), ("", 0))

@@ -1,4 +1,4 @@
-"""A zoo on disk: one base model, its LoRA experts and routers, where its data comes from."""
+"""A zoo on disk: one base model, its LoRA experts and what was learned on them, where its data comes from."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lorafuse_bench.locks import LOCK, held
 from lorafuse_bench.tables import Table, cell
 from lorafuse_bench.zoo.entries import (
     AdapterEntry,
+    ArtefactEntry,
     BaseEntry,
     ExpertEntry,
     Manifest,
-    RouterEntry,
     read_manifest,
 )
 from lorafuse_bench.zoo.hashes import (
@@ -35,10 +35,10 @@ from lorafuse_bench.zoo.locate import cached_base, download, is_hub_id, local_mo
 __all__ = [
     "EMBEDDED",
     "AdapterEntry",
+    "ArtefactEntry",
     "BaseEntry",
     "ExpertEntry",
     "Manifest",
-    "RouterEntry",
     "Zoo",
     "embedded_root",
     "local_model",
@@ -51,7 +51,7 @@ _BESIDE_THE_POINT: Any = {
     "training": True,
     "adapters": {"__all__": {"settings"}},
     "experts": {"__all__": {"files", "rows"}},
-    "routers": {"__all__": {"adapters": {"__all__": {"files", "rows"}}}},
+    "artefacts": {"__all__": {"options": True, "file": True, "adapters": {"__all__": {"files", "rows"}}}},
 }
 
 
@@ -148,7 +148,7 @@ class Zoo:
                 self.find_base()
             except LorafuseError as error:
                 lines.append(str(error))
-        parts = [("router", entry.name, entry.path, "router.safetensors") for entry in self.manifest.routers]
+        parts = [("artefact", entry.name, entry.path, entry.file) for entry in self.manifest.artefacts]
         parts += [
             ("adapter", entry.name, entry.path, "adapter.safetensors") for entry in self.manifest.adapters
         ]
@@ -194,11 +194,14 @@ class Zoo:
         """sha256 over everything that decides scores, wherever it lies.
 
         That is what the manifest says, without places and the records of training, and the hashes of the
-        files that are read beside the weights, recorded or not. Moving a zoo leaves it as it is.
+        files that are read beside the weights, recorded or not. Moving a zoo leaves it as it is, and so do
+        fits, which results name by their own hashes.
         """
         said = self.manifest.model_dump(
             by_alias=True, mode="json", exclude_defaults=True, exclude=_BESIDE_THE_POINT
         )
+        routers = [entry for entry in said.pop("artefacts", ()) if "fitted_on" not in entry]
+        said |= {"routers": routers} if routers else {}
         read = {"base": base_files(self.find_base())}
         read |= {entry.path: adapter_files(self.root / entry.path) for entry in self.adapters()}
         return hashlib.sha256(json.dumps([said, read], sort_keys=True).encode()).hexdigest()
@@ -206,8 +209,8 @@ class Zoo:
     def adapters(self) -> Iterator[ExpertEntry]:
         """Every LoRA adapter: the experts, and those trained jointly with routers."""
         yield from self.manifest.experts
-        for router in self.manifest.routers:
-            yield from router.adapters
+        for artefact in self.manifest.artefacts:
+            yield from artefact.adapters
 
     def table(self) -> Table:
         """Its experts, routers and adapters, one a line."""
@@ -215,10 +218,11 @@ class Zoo:
         parts: list[tuple[object, ...]] = [
             ("expert", e.name, e.tasks, e.sha256, "", "") for e in manifest.experts
         ]
-        for router in manifest.routers:
-            accuracy = router.settings.get("accuracy")
+        for entry in manifest.artefacts:
+            accuracy = entry.settings.get("accuracy")
             shown = accuracy if isinstance(accuracy, float) else ""
-            parts.append(("router", router.name, router.experts, router.sha256, shown, ""))
+            kind = "fit" if entry.fitted_on else "router"
+            parts.append((kind, entry.name, entry.experts, entry.sha256, shown, ""))
         parts += [
             ("adapter", adapter.name, adapter.tasks, adapter.sha256, "", adapter.parameters)
             for adapter in manifest.adapters

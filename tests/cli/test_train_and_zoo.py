@@ -51,7 +51,7 @@ def test_experts_and_routers_make_a_zoo_that_every_method_runs_on(trained: Path,
     zoo = Zoo.open(trained)
     assert {expert.task for expert in zoo.manifest.experts} == set(suite("mtl5").tasks)
     assert zoo.manifest.init == "shared"
-    assert zoo.manifest.routers[0].settings["pool"] == "last"
+    assert zoo.manifest.artefacts[0].settings["pool"] == "last"
     assert Path(zoo.data_source).resolve() == handmade_data.resolve()
     lm = LorafuseLM("moa", zoo=trained, device="cpu")
     assert lm.fused.extra_parameters > 0

@@ -61,7 +61,7 @@ class Work:
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
     def entry(self, part: str, **changes: Any) -> None:
-        """Change the manifest's first entry of experts, routers, ..., or its only one."""
+        """Change the manifest's first entry of experts, artefacts, ..., or its only one."""
         manifest = json.loads(self.manifest.read_text())
         entry = manifest[part][0] if isinstance(manifest[part], list) else manifest[part]
         entry.update(changes)

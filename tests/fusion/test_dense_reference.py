@@ -87,7 +87,7 @@ class MoaReference:
         self.decision = decision
         self.base = load_base(lm.zoo.root)
         self.deltas = [expert_delta(path) for path in adapters(lm.zoo)]
-        router = lm.zoo.root / lm.zoo.manifest.routers[0].path / "router.safetensors"
+        router = lm.zoo.root / lm.zoo.manifest.artefacts[0].path / "router.safetensors"
         self.router = {key: value.double() for key, value in load_file(router).items()}
 
     @torch.no_grad()

@@ -44,7 +44,9 @@ def test_a_method_shows_its_formula_and_options_with_defaults() -> None:
 
 
 def test_options_are_converted_from_text() -> None:
-    assert registry.create("moa", {"decision": "vote", "pool": "none"}) == Moa(decision="vote", pool=None)
+    assert registry.create("moa", {"decision": "vote", "pool": "mean"}) == Moa(
+        decision="vote", pooling="mean"
+    )
     assert registry.create("concat", {"scaling": "false"}).options() == {"scaling": False}
     assert registry.create("svd", {"rank": "4"}).options() == {"rank": 4}
 
@@ -54,7 +56,7 @@ def test_options_are_converted_from_text() -> None:
     [
         ("moa", "moa"),
         ("moa:decision=last", "moa"),
-        ("moa:pool=mean+decision=vote", "moa:decision=vote+pool=mean"),
+        ("moa:pool=mean+decision=vote", "moa:decision=vote+pooling=mean"),
         ("weight_sum:average", "weight_sum:average=true"),
     ],
 )
@@ -67,7 +69,7 @@ def test_labels_are_canonical(spec: str, label: str) -> None:
     ("spec", "message"),
     [
         ("mao", r"unknown method 'mao'\. Did you mean 'moa'\?"),
-        ("moa:poll=mean", r"unknown option of method 'moa' 'poll'\. Did you mean 'pool'\?"),
+        ("moa:polling=mean", r"unknown option of method 'moa' 'polling'\. Did you mean 'pooling'\?"),
         ("moa:decision=first", r"option decision='first': Input should be 'last', 'vote' or 'per_block'"),
         ("svd:rank=x", r"option rank='x'"),
     ],

@@ -56,7 +56,11 @@ def test_the_cuda_that_lm_eval_asks_for_falls_back_to_the_cpu(zoo: Zoo) -> None:
         ("moa", {"descision": "vote"}, "unknown option 'descision' .* Did you mean 'decision'"),
         ("concat", {"rank": 3}, "unknown option 'rank' .*method 'concat'"),
         ("moa", {"experts": "sst2/mnil"}, "unknown expert .*'mnil'.* Did you mean 'mnli'"),
-        ("moa", {"pool": "last"}, "no router for method 'moa' with pool=last .*lorafuse train router"),
+        (
+            "moa",
+            {"pool": "mean"},
+            "no fit of method 'moa:pooling=mean' .*lorafuse fit moa:pooling=mean --suite",
+        ),
         ("moa", {"training": "joint"}, "no router for method 'moa' with training=joint"),
         ("svd", {"rank": 1000}, "rank=1000 exceeds"),
     ],
@@ -215,11 +219,16 @@ def test_extra_parameters_count_experts_and_routers(zoo: Zoo) -> None:
 
 def test_provenance_is_in_the_model_info(zoo: Zoo) -> None:
     info = make(zoo, "moa", data="mini").get_model_info()["lorafuse"]
-    assert info["method"]["options"] == {"decision": "last", "pool": None, "training": "post_hoc"}
+    assert info["method"]["options"] == {
+        "fitted_on": None,
+        "decision": "last",
+        "pooling": "last",
+        "training": "post_hoc",
+    }
     assert info["zoo"]["sha256"] == zoo.sha256()
     assert info["data"] == {"source": "mini"}
     assert {expert["name"] for expert in info["experts"]} == {"sst2", "mnli", "squad"}
-    assert info["routers"][0]["sha256"] == zoo.manifest.routers[0].sha256
+    assert info["routers"][0]["sha256"] == zoo.manifest.artefacts[0].sha256
     assert str(zoo.root) not in json.dumps(info)
 
 

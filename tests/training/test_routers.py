@@ -18,7 +18,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import Prompts
-from lorafuse_bench.fusion.routing.moa import decide, pool_hidden
+from lorafuse_bench.fusion.routing.moa import Moa, decide, pool_hidden
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.training.joint import JointMoa, JointSettings, train_joint
 from lorafuse_bench.training.router_training import (
@@ -107,13 +107,13 @@ def test_teacher_forced_features_are_those_of_the_dense_experts(zoo: Zoo) -> Non
 def test_train_router_records_its_settings_and_routes(zoo: Zoo) -> None:
     saved = train_router(zoo, FAST)
     again = train_router(zoo, FAST)
-    entry = saved.manifest.routers[0]
+    entry = saved.manifest.artefacts[0]
     assert entry.name == "moa-mean"
     assert entry.settings["pool"] == "mean"
     assert entry.settings["training"] == "post_hoc"
     assert len(entry.settings["accuracy_per_block"]) == 3
     assert entry.settings["accuracy"] == pytest.approx(sum(entry.settings["accuracy_per_block"]) / 3)
-    assert again.manifest.routers[0].sha256 == entry.sha256, "the same seed gives the same bytes"
+    assert again.manifest.artefacts[0].sha256 == entry.sha256, "the same seed gives the same bytes"
     assert Zoo.open(zoo.root).manifest == again.manifest
     lm = LorafuseLM("moa", zoo=zoo.root, device="cpu")
     prompts = ["Premise:\na b.\nHypothesis:\nb c.\nRelationship:", "Great film\nSentiment:"]
@@ -125,17 +125,17 @@ def test_train_router_records_its_settings_and_routes(zoo: Zoo) -> None:
 def test_last_token_before_block_0_is_left_out(zoo: Zoo) -> None:
     """All structured prompts end in ':': that router cannot see the task, and must not decide."""
     entry = train_router(zoo, RouterSettings(pool="last", prompts_per_task=8, held_out=0.25, steps=100))
-    settings = entry.manifest.routers[0].settings
+    settings = entry.manifest.artefacts[0].settings
     assert 0 not in settings["informative_blocks"]
     assert settings["informative_blocks"]
 
 
 def test_routers_of_both_pools_live_side_by_side(zoo: Zoo) -> None:
     saved = train_router(train_router(zoo, FAST), RouterSettings(pool="last", prompts_per_task=8, steps=50))
-    assert [router.name for router in saved.manifest.routers] == ["moa-mean", "moa-last"]
+    assert [router.name for router in saved.manifest.artefacts] == ["moa-mean", "moa-last"]
     fused, _ = load_fused(saved)
-    assert fused.router("moa").name == "moa-mean"
-    assert fused.router("moa", pool="last").name == "moa-last"
+    assert fused.artefact(Moa(pooling="mean")).name == "moa-mean"
+    assert fused.artefact(Moa()).name == "moa-last"
 
 
 def test_joint_loss_is_language_plus_routing(zoo: Zoo) -> None:
@@ -170,7 +170,7 @@ def test_joint_loss_is_language_plus_routing(zoo: Zoo) -> None:
 
 def test_joint_training_resumes_and_is_used_by_its_method(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = JointSettings(steps=6, batch_size=4, checkpoints=3, learning_rate=1e-2)
-    straight = train_joint(zoo, settings, report=lambda text: None).manifest.routers[0]
+    straight = train_joint(zoo, settings, report=lambda text: None).manifest.artefacts[0]
     files = {e.name: load_file(zoo.root / e.path / "adapter_model.safetensors") for e in straight.adapters}
     interrupted = False
 
@@ -182,16 +182,16 @@ def test_joint_training_resumes_and_is_used_by_its_method(zoo: Zoo, monkeypatch:
 
     with pytest.raises(KeyboardInterrupt):
         train_joint(zoo, settings, report=stop)
-    resumed = train_joint(zoo, settings, report=lambda text: None).manifest.routers[0]
+    resumed = train_joint(zoo, settings, report=lambda text: None).manifest.artefacts[0]
     assert interrupted
     assert resumed.sha256 == straight.sha256
     for entry in resumed.adapters:
         for key, value in load_file(zoo.root / entry.path / "adapter_model.safetensors").items():
             assert torch.equal(value, files[entry.name][key])
     assert not (zoo.root / ".training").exists() or not list((zoo.root / ".training").iterdir())
-    lm = LorafuseLM("moa", zoo=zoo.root, device="cpu", training="joint")
+    lm = LorafuseLM("moa", zoo=zoo.root, device="cpu", training="joint", pooling="mean")
     own = ExpertPool.from_zoo(Zoo.open(zoo.root))
-    used = lm.fused.router("moa", training="joint").pool
+    used = lm.fused.artefact(lm.fused.method).pool
     assert used is not None
     module = next(iter(own.modules))
     assert not torch.equal(used.modules[module].A, own.modules[module].A)
@@ -216,9 +216,9 @@ def half(zoo: Zoo) -> Zoo:
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
 def test_routers_of_both_kinds_train_on_a_base_in_bf16(half: Zoo, dtype: str) -> None:
-    after = train_router(half, FAST, dtype=dtype).manifest.routers[0]
+    after = train_router(half, FAST, dtype=dtype).manifest.artefacts[0]
     joint = JointSettings(steps=2, batch_size=4)
-    together = train_joint(half, joint, report=lambda text: None, dtype=dtype).manifest.routers[-1]
+    together = train_joint(half, joint, report=lambda text: None, dtype=dtype).manifest.artefacts[-1]
     for entry in (after, together):
         assert entry.settings["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
         assert dtype in ("auto", entry.settings["dtype"])
@@ -231,11 +231,11 @@ def test_routers_of_both_kinds_train_on_a_base_in_bf16(half: Zoo, dtype: str) ->
 
 def test_routers_read_rows_as_long_as_evaluation_does(zoo: Zoo) -> None:
     """The zoo's own length; another one is refused, and one that is given is the zoo's from then on."""
-    assert train_router(zoo, FAST).manifest.routers[0].settings["cutoff"] == 512  # the base's
+    assert train_router(zoo, FAST).manifest.artefacts[0].settings["cutoff"] == 512  # the base's
     saved = train_router(zoo, replace(FAST, cutoff=64))
     assert saved.manifest.max_length == 64
     again = train_router(saved, FAST)
-    assert again.manifest.routers[0].settings["cutoff"] == 64
+    assert again.manifest.artefacts[0].settings["cutoff"] == 64
     with pytest.raises(LorafuseError, match="rows of at most 64 tokens, not 96"):
         train_router(saved, replace(FAST, cutoff=96))
     with pytest.raises(LorafuseError, match="rows of at most 64 tokens, not 128"):

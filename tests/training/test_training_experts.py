@@ -29,7 +29,7 @@ from lorafuse_bench.training.expert_training import new_expert, train_experts
 from lorafuse_bench.training.loop import Progress
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.index import index_adapters
-from lorafuse_bench.zoo.manifest import RouterEntry, Zoo, weights_sha256
+from lorafuse_bench.zoo.manifest import ArtefactEntry, Zoo, weights_sha256
 
 SETTINGS = ExpertSettings(
     learning_rate=1e-2, steps=8, batch_size=2, rank=2, alpha=4, cutoff=96, checkpoints=2
@@ -165,7 +165,7 @@ def test_what_is_entered_into_the_zoo_during_a_training_stays(
     base: str, handmade_data: Path, tmp_path: Path
 ) -> None:
     train(base, tmp_path, handmade_data, steps=1)
-    router = RouterEntry(name="r", method="moa", path="routers/r", sha256="0" * 64, experts=(), settings={})
+    router = ArtefactEntry(name="r", method="moa", path="routers/r", sha256="0" * 64, experts=(), settings={})
 
     def meanwhile(line: str) -> None:
         Zoo.update(tmp_path, lambda there: there.model_copy(update={"routers": (router,)}))  # type: ignore[union-attr]
@@ -173,7 +173,7 @@ def test_what_is_entered_into_the_zoo_during_a_training_stays(
     short = replace(SETTINGS, steps=1)
     train_experts(base, ["mnli"], tmp_path, str(handmade_data), short, report=meanwhile)
     manifest = Zoo.open(tmp_path).manifest
-    assert manifest.routers == (router,) and [expert.name for expert in manifest.experts] == ["mnli", "sst2"]
+    assert manifest.artefacts == (router,) and [expert.name for expert in manifest.experts] == ["mnli", "sst2"]
 
 
 def test_a_call_hashes_the_base_once(

@@ -34,7 +34,7 @@ def test_every_file_is_the_one_that_was_pinned() -> None:
     for expert in manifest.experts:
         assert sha256_file(ZOO.root / expert.path / "adapter_model.safetensors") == expert.sha256
         assert expert.base_sha256 == manifest.base.sha256
-    for router in manifest.routers:
+    for router in manifest.artefacts:
         assert sha256_file(ZOO.root / router.path / "router.safetensors") == router.sha256
 
 

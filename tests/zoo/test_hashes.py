@@ -80,10 +80,10 @@ def test_recording_hashes_leaves_the_identity_as_it_was(tmp_path: Path) -> None:
 
 def test_router_experts_are_covered_too(tmp_path: Path) -> None:
     zoo = add_router(tiny_zoo(tmp_path))
-    shutil.copytree(tmp_path / "experts" / "sst2", tmp_path / "routers" / "moa-mean" / "experts" / "sst2")
-    joint = zoo.manifest.experts[0].model_copy(update={"path": "routers/moa-mean/experts/sst2"})
-    router = zoo.manifest.routers[0].model_copy(update={"adapters": (joint,)})
-    zoo = Zoo(tmp_path, zoo.manifest.model_copy(update={"routers": (router,)}))
+    shutil.copytree(tmp_path / "experts" / "sst2", tmp_path / "routers" / "moa-last" / "experts" / "sst2")
+    joint = zoo.manifest.experts[0].model_copy(update={"path": "routers/moa-last/experts/sst2"})
+    router = zoo.manifest.artefacts[0].model_copy(update={"adapters": (joint,)})
+    zoo = Zoo(tmp_path, zoo.manifest.model_copy(update={"artefacts": (router,)}))
     before = zoo.sha256()
     edit(tmp_path / joint.path / "adapter_config.json", lora_alpha=1)
     assert zoo.sha256() != before

@@ -52,7 +52,7 @@ def test_a_moved_zoo_says_what_is_missing_and_the_repair_works(tmp_path: Path) -
     again = Zoo.open(moved)
     assert again.base_folder().resolve() == tmp_path / "a" / "base0"
     assert again.sha256() == before
-    assert again.manifest.routers == zoo.manifest.routers
+    assert again.manifest.artefacts == zoo.manifest.artefacts
     assert call("zoo", "show", moved).exit_code == 0
 
 
@@ -151,7 +151,7 @@ def test_index_keeps_what_it_does_not_describe(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = Zoo.open(tmp_path).manifest
     assert {key: getattr(found, key) for key in kept} == kept
-    assert found.routers == zoo.manifest.routers
+    assert found.artefacts == zoo.manifest.artefacts
     assert (found.base.name, found.base.make, found.base.path) == ("Tiny LM", "make it", "base")
     tasks = {"mnli": ("mnli", "qnli"), "squad": ("squad",), "sst2": ("arc_e",)}
     assert {entry.name: entry.tasks for entry in found.experts} == tasks

@@ -19,7 +19,7 @@ ZOO = Zoo.open(FOLDER)
 def test_an_expert_for_every_task_of_both_suites() -> None:
     tasks = {key for name in ("mtl5", "mtl7", "spectr9") for key in suite(name).tasks}
     assert {expert.task for expert in ZOO.manifest.experts} == tasks
-    assert {router.name for router in ZOO.manifest.routers} == {"moa-last", "moa-mean"}
+    assert {router.name for router in ZOO.manifest.artefacts} == {"moa-last", "moa-mean"}
 
 
 def test_its_adapters_load_as_they_are_described() -> None:

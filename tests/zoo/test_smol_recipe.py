@@ -47,7 +47,7 @@ def test_the_recipe_runs_and_is_kept(
     base, out = str(embedded_root() / "base"), tmp_path / "smol"
     zoo = recipe.build(recipe.QUICK, base, "mini", out, tmp_path / "grid", seed=1, workers=1)
     assert [expert.name for expert in zoo.manifest.experts] == ["cola", "sst2"]
-    assert [router.name for router in zoo.manifest.routers] == ["moa-last", "moa-mean"]
+    assert [router.name for router in zoo.manifest.artefacts] == ["moa-last", "moa-mean"]
     assert zoo.manifest.max_length == 512
     record = zoo.manifest.training["experts"]["sst2"]
     assert record["settings"]["held_out"] == 20

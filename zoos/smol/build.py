@@ -119,7 +119,7 @@ def build(recipe: Recipe, base: str, data: str, out: Path, grid: Path, seed: int
     print(f"experts: {time.monotonic() - start:.0f} s", flush=True)
     pools: tuple[Pool, ...] = ("last", "mean")
     for pool in pools:
-        if f"moa-{pool}" not in {router.name for router in zoo.manifest.routers}:
+        if f"moa-{pool}" not in {router.name for router in zoo.manifest.artefacts}:
             start = time.monotonic()
             zoo = train_router(
                 zoo, replace(recipe.routers, pool=pool, seed=seed), None, data, dtype="float32"

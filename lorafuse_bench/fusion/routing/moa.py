@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Prompts, RouterArtefact, RowRouting, Runtime, option
+from lorafuse_bench.fusion.base import Prompts, RowRouting, Runtime, option
+from lorafuse_bench.fusion.fitted import Fitted
 from lorafuse_bench.fusion.papers import MOA, RETHINKING
 from lorafuse_bench.fusion.registry import register
 from lorafuse_bench.layers import BASE
@@ -24,7 +24,7 @@ Training = Literal["post_hoc", "joint"]
 
 @register
 @dataclass(frozen=True)
-class Moa(RowRouting):
+class Moa(Fitted, RowRouting):
     """Mixture-of-LoRAs: routers pick one expert per sequence from the prompt alone.
 
     Router l: `logits_l = W2_l gelu(W1_l h_l + b1_l) + b2_l`, with `h_l (h,)` the input of block l at the
@@ -38,13 +38,14 @@ class Moa(RowRouting):
     """
 
     decision: Decision = option("last", "last, vote or per_block: which routers decide")
-    pool: Pool | None = option(None, "last or mean: what routers read; by default as the zoo's first router")
+    pooling: Pool = option("last", "what routers read: the last prompt token, or the prompt's mean")
     training: Training = option(
         "post_hoc", "post_hoc: routers on frozen experts; joint: trained with their experts"
     )
 
     name = "moa"
-    needs = frozenset({"router"})
+    at_use: ClassVar[frozenset[str]] = frozenset({"decision"})
+    renamed: ClassVar[Mapping[str, str]] = {"pool": "pooling"}
     paper = f"{MOA}; {RETHINKING}, section 3.3"
 
     @property
@@ -52,11 +53,18 @@ class Moa(RowRouting):
         return self.decision != "per_block"
 
     def experts(self, runtime: Runtime) -> ExpertPool:
-        return self._router(runtime).pool or runtime.pool
+        own = runtime.artefact(self).pool
+        if own is None:
+            return runtime.pool
+        return ExpertPool([own.experts[own.names.index(name)] for name in runtime.pool.names])
+
+    def serves(self, fitted: Sequence[str], used: Sequence[str]) -> bool:
+        """Outputs of experts that are not there are left out."""
+        return set(used) <= set(fitted)
 
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor:
-        router = self._router(runtime)
-        columns = _columns(router, runtime.pool)
+        router = runtime.artefact(self)
+        columns = [router.experts.index(name) for name in runtime.pool.names]
         blocks = router.settings["informative_blocks"]
         device = prompts.input_ids.device
         index = torch.full((len(prompts.tasks), runtime.base.blocks), BASE, device=device)
@@ -64,16 +72,13 @@ class Moa(RowRouting):
 
         def visit(block: int, hidden: Tensor) -> None:
             if block in blocks:
-                h = pool_hidden(hidden, prompts, router.settings["pool"])
+                h = pool_hidden(hidden, prompts, self.pooling)
                 logits[block] = router_logits(router.tensors, block, h)[:, columns]
                 runtime.selection.set_block(block, logits[block].argmax(-1))
 
         runtime.selection.set(index)
         runtime.visit_blocks(prompts, visit)
         return decide([logits[b] for b in blocks], blocks, runtime.base.blocks, self.decision)
-
-    def _router(self, runtime: Runtime) -> RouterArtefact:
-        return runtime.router(self.name, pool=self.pool, training=self.training)
 
 
 def router_logits(tensors: Mapping[str, Tensor], block: int, h: Tensor) -> Tensor:
@@ -108,14 +113,3 @@ def decide(logits: Sequence[Tensor], blocks: Sequence[int], n_blocks: int, decis
         probability = torch.stack([layer.softmax(-1) for layer in logits]).mean(0)
         choice = (votes + probability.clamp(max=0.999)).argmax(-1)
     return choice[:, None].expand(-1, n_blocks).clone()
-
-
-def _columns(router: RouterArtefact, pool: ExpertPool) -> list[int]:
-    """The router's output for each expert of the pool; outputs of absent experts are left out."""
-    missing = [name for name in pool.names if name not in router.experts]
-    if missing:
-        raise LorafuseError(
-            f"router '{router.name}' was not trained with expert {', '.join(missing)};"
-            f" it knows {', '.join(router.experts)}. Train a router on these experts or choose among its own."
-        )
-    return [router.experts.index(name) for name in pool.names]

@@ -1,0 +1,113 @@
+"""Finding what was learned on a zoo's experts, and refusing what was learned on others."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+from safetensors.torch import load_file
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.files import sha256_file
+from lorafuse_bench.fusion.base import FusionMethod, Learned
+from lorafuse_bench.fusion.fitted import Fitted
+from lorafuse_bench.zoo.manifest import ArtefactEntry, Zoo
+
+
+def entry_of(zoo: Zoo, method: FusionMethod, pool: ExpertPool) -> ArtefactEntry:
+    """The zoo's fit of `method` with these options on the experts of `pool`.
+
+    LorafuseError, with the command that fits, where there is none, where experts or base changed since, and
+    where fits on several suites serve and the method names none.
+    """
+    fitted = cast(Fitted, method)
+    ours = [entry for entry in zoo.manifest.artefacts if entry.method == method.name]
+    alike = [entry for entry in ours if _alike(entry, fitted)]
+    if not alike:
+        have = ", ".join(entry.name for entry in ours) or "none"
+        raise LorafuseError(
+            f"zoo '{zoo.name}' has no fit of method '{method.label()}' (of this method it has: {have})."
+            f" Fit it: {command(zoo, fitted, pool)}"
+        )
+    reasons = {entry.name: _stale(zoo, entry, fitted, pool) for entry in alike}
+    fresh = [entry for entry in alike if reasons[entry.name] is None]
+    if not fresh:
+        newest = alike[-1]
+        raise LorafuseError(
+            f"fit '{newest.name}' of zoo '{zoo.name}' is not of what is used now: {reasons[newest.name]}."
+            f" Fit again: {command(zoo, fitted, pool, _suite(newest))}"
+        )
+    suites = {_suite(entry) for entry in fresh}
+    if len(suites) > 1:
+        named = ", ".join(sorted(str(suite) for suite in suites))
+        raise LorafuseError(
+            f"zoo '{zoo.name}' has fits of '{method.label()}' on {named}. Choose one with fitted_on=SUITE."
+        )
+    return fresh[0]
+
+
+def of(zoo: Zoo, method: FusionMethod, pool: ExpertPool, device: torch.device | None = None) -> Learned:
+    """The zoo's fit of `method` on the experts of `pool`, loaded; LorafuseError as for `entry_of`."""
+    return load(zoo, entry_of(zoo, method, pool), device)
+
+
+def load(zoo: Zoo, entry: ArtefactEntry, device: torch.device | None = None) -> Learned:
+    """What an entry describes, its tensors on `device`; the file must be the one the manifest describes."""
+    path = zoo.root / entry.path / entry.file
+    if not path.is_file() or sha256_file(path) != entry.sha256:
+        raise LorafuseError(
+            f"fit '{entry.name}': {path} is missing or not the file the manifest describes."
+            " Restore it, or delete its entry and fit again."
+        )
+    joint = {adapter.name: adapter for adapter in entry.adapters}
+    pool = ExpertPool.from_entries(zoo, [joint[name] for name in entry.experts]) if joint else None
+    tensors = {key: value.to(device) for key, value in load_file(path).items()}
+    return Learned(entry.name, tensors, entry.options, entry.settings, entry.experts, pool)
+
+
+def command(zoo: Zoo, method: Fitted, pool: ExpertPool, suite: str | None = None) -> str:
+    """The command that fits `method` on the experts of `pool`."""
+    plain = replace(
+        method,
+        fitted_on=None,
+        **{key: type(method).__dataclass_fields__[key].default for key in method.at_use},
+    )
+    words = ["lorafuse", "fit", plain.label(), "--suite", suite or method.fitted_on or "SUITE"]
+    words += ["--zoo", str(zoo.root)]
+    if pool.names != tuple(entry.name for entry in zoo.manifest.experts):
+        words += ["--experts", "/".join(pool.names)]
+    return shlex.join(words)
+
+
+def _alike(entry: ArtefactEntry, method: Fitted) -> bool:
+    """Whether an entry was learned with the method's options; what it does not say had its default."""
+    wanted = method.fit_options()
+    defaults = type(method)().fit_options()
+    named = method.fitted_on
+    return {**defaults, **entry.options} == wanted and named in (None, _suite(entry))
+
+
+def _suite(entry: ArtefactEntry) -> str | None:
+    return entry.fitted_on.suite if entry.fitted_on else None
+
+
+def _stale(zoo: Zoo, entry: ArtefactEntry, method: Fitted, pool: ExpertPool) -> str | None:
+    """What differs between what an entry was learned on and what is used now; None where nothing does."""
+    if not method.serves(entry.experts, pool.names):
+        return f"it is of the experts {_named(entry.experts)}, in use are {_named(pool.names)}"
+    known = entry.fitted_on
+    if known is None:
+        return None
+    if known.base_sha256 != zoo.manifest.base.sha256:
+        return f"its base is {known.base_sha256[:12]}, the zoo's is {zoo.manifest.base.sha256[:12]}"
+    hashes = dict(zip(entry.experts, known.experts, strict=True))
+    changed = [e.name for e in pool.experts if e.name in hashes and hashes[e.name] != e.sha256]
+    return f"expert '{changed[0]}' changed" if changed else None
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:7])} and {len(names) - 7} more"
