@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError, unknown
@@ -130,6 +132,15 @@ class ExpertPool:
 
     def __len__(self) -> int:
         return len(self.experts)
+
+    def to(self, device: torch.device) -> ExpertPool:
+        """The same experts with their stacks on `device`."""
+        moved = copy.copy(self)
+        moved.modules = {
+            name: replace(stack, A=stack.A.to(device), B=stack.B.to(device), scaling=stack.scaling.to(device))
+            for name, stack in self.modules.items()
+        }
+        return moved
 
     def required_by(self, who: str) -> ExpertPool:
         """This pool; LorafuseError naming `who` needs experts when it is empty."""

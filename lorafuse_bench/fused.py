@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -28,7 +28,7 @@ from lorafuse_bench.fusion.base import (
     Prompts,
     RowRouting,
 )
-from lorafuse_bench.layers import FusedModule, Selection, install
+from lorafuse_bench.layers import FusedModule, Selection, Update, install
 from lorafuse_bench.zoo.manifest import AdapterEntry, ArtefactEntry, Zoo, embedded_root
 
 ADAPTER_WEIGHTS = "adapter.safetensors"
@@ -72,13 +72,24 @@ class FusedModel:
             updates = dict(method.updates(self))
         for name, update in updates.items():
             update.to(*self.base.place_of(name))
-        install(self.model, self.base.modules, updates)
+        self.put(updates)
         self.method = method
         self.fuse_seconds = time.perf_counter() - start
         # A merge or gates hold what was learned; routers of whole sequences lie beside their updates.
         routers = [self._learned[name] for name in self._in_use if isinstance(method, RowRouting)]
         beside = sum(tensor.numel() for router in routers for tensor in router.tensors.values())
         self.extra_parameters = sum(update.size for update in updates.values()) + beside
+
+    def put(self, updates: Mapping[str, Update]) -> None:
+        """Install updates as they are: in their own type, and differentiable where their tensors are."""
+        modules = {name: self.model.get_submodule(name) for name in updates}
+        fused = [module for module in self.model.modules() if isinstance(module, FusedModule)]
+        if len(fused) == len(updates) and all(isinstance(module, FusedModule) for module in modules.values()):
+            for name, module in modules.items():
+                module.update = updates[name]
+        else:
+            self.clear()
+            install(self.model, self.base.modules, updates)
 
     @property
     def in_use(self) -> tuple[ArtefactEntry | AdapterEntry, ...]:

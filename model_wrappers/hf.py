@@ -34,8 +34,9 @@ from lorafuse_bench.remote_code import trust, trusted
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.shots import refuse_cache
 from lorafuse_bench.tasks.suites import task_key
+from lorafuse_bench.training.fit_rows import check_rows
 from lorafuse_bench.truncation import LEAST, RULE, answer_room, truncate
-from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
+from lorafuse_bench.zoo.manifest import EMBEDDED, ArtefactEntry, Zoo
 from lorafuse_bench.zoo.pools import experts_for
 
 _AUTO_BATCH = 32
@@ -128,6 +129,9 @@ class LorafuseLM(HFLM):
         """Switch to another method in place; the base stays loaded."""
         self.shortened = {}
         self.fused.use(method)
+        for entry in self.fused.in_use:
+            if isinstance(entry, ArtefactEntry):
+                check_rows(self.zoo, entry, self.data_source)
 
     def meet(self, tasks: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
         """Be told the tasks about to be evaluated, and the arguments of lm-eval's `evaluate`.

@@ -26,6 +26,7 @@ SUBCOMMANDS: tuple[str, ...] = (
     "compare",
     "samples",
     "train",
+    "fit",
     "zoo",
     "methods",
     "check",

@@ -235,7 +235,7 @@ class RowRouting(FusionMethod):
         return runtime.pool
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        return _row_updates(self.experts(runtime), runtime)
+        return row_updates(self.experts(runtime), runtime)
 
 
 @dataclass(frozen=True)
@@ -269,10 +269,11 @@ class Ensembling(FusionMethod):
         """The combined distribution's logarithm `(..., V)` from the total over all members."""
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        return _row_updates(runtime.pool, runtime)
+        return row_updates(runtime.pool, runtime)
 
 
-def _row_updates(pool: ExpertPool, runtime: Runtime) -> dict[str, Update]:
+def row_updates(pool: ExpertPool, runtime: Runtime) -> dict[str, Update]:
+    """Updates that give each row the expert of `pool` that the runtime's selection names."""
     return {
         m: RowUpdate(stack, runtime.selection, runtime.base.block_of(m), scattered=".experts." in m)
         for m, stack in pool.modules.items()

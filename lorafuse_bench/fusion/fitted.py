@@ -2,11 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
-from lorafuse_bench.fusion.base import FusionMethod, Need, option
+from torch import Tensor
+
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fusion.base import Adapter, FusionMethod, Learned, Merge, Need, Runtime, option
+from lorafuse_bench.layers import Update
+
+MAP_RATES = (1e-3, 1e-4, 1e-5)
+"""Adam's rates tried for maps and gates, as in the trade-offs paper."""
+WEIGHT_RATES = (1e-1, 1e-2, *MAP_RATES)
+"""Rates tried for the logits of weights on the simplex, which hardly move at the paper's; ours."""
+
+Parameters = Mapping[str, Tensor]
+MakeUpdates = Callable[[Parameters], Mapping[str, Update]]
+
+
+Scope = Literal["global", "layer", "module"]
+"""What shares one vector of weights: all adapted linear maps, those of a transformer block, or none."""
+
+
+@dataclass(frozen=True)
+class LossMatrix:
+    """What each expert alone loses on each task: `nats (N, T)` summed over `tokens (T,)` targets, of dev rows.
+
+    `standard_errors (N, T)`: of nats/token, over the rows.
+    """
+
+    experts: tuple[str, ...]
+    tasks: tuple[str, ...]
+    nats: Tensor
+    tokens: Tensor
+    standard_errors: Tensor
+
+    @property
+    def losses(self) -> Tensor:
+        """`(N, T)`, nats per token."""
+        return self.nats / self.tokens
+
+
+class Fitting(Protocol):
+    """What a method may ask for while it is fitted: the experts on the model, rows, and a training loop.
+
+    Whatever is asked for is kept on its way, so that an interrupted fit goes on to the same result.
+    """
+
+    runtime: Runtime
+    tasks: tuple[str, ...]
+    seed: int
+
+    def descend(
+        self,
+        start: Parameters,
+        updates: MakeUpdates,
+        rates: Sequence[float] = MAP_RATES,
+        *,
+        tasks: Sequence[str] | None = None,
+        steps: int | None = None,
+        part: str = "",
+    ) -> dict[str, Tensor]:
+        """Parameters after Adam on the loss of the fit rows, from `start`; the rate that is best on dev rows.
+
+        `updates(parameters)` are the model's updates, differentiable. `tasks`: whose rows, all by default;
+        `part` tells several descents of one fit apart.
+        """
+
+    def distil(self, start: Parameters, updates: MakeUpdates, weights: Tensor) -> dict[str, Tensor]:
+        """As `descend`, on KL(teacher ‖ student) per target token; the teacher mixes the experts by `weights (N,)`."""
+
+    def mix(self, start: Parameters, loss: Callable[[Parameters, Tensor], Tensor]) -> dict[str, Tensor]:
+        """As `descend` at WEIGHT_RATES, without the model: `loss(parameters, log p (N, tokens))`, summed over targets.
+
+        `log p` is every expert's log-probability of the target tokens, computed once.
+        """
+
+    def routers(self, pooling: Literal["last", "mean"]) -> dict[str, Tensor]:
+        """MoA's routers of prompts to their tasks' experts, as `moa.router_logits` reads them."""
+
+    def loss(self, updates: Mapping[str, Update], task: str, rows: int) -> float:
+        """Nats per token of the task's first `rows` fit rows under these updates."""
+
+    def losses(self) -> LossMatrix:
+        """The experts' losses on the dev rows."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +102,10 @@ class Fitted(FusionMethod):
     at_use: ClassVar[frozenset[str]] = frozenset()
     """Options that do not shape what is learned: one fit serves all their values."""
 
+    @abstractmethod
+    def fit(self, fitting: Fitting) -> dict[str, Tensor]:
+        """The tensors that `updates` will find in the zoo. Where there is chance, it is of `fitting.seed`."""
+
     def fit_options(self) -> dict[str, Any]:
         """The options that shape what is learned."""
         return {
@@ -32,3 +117,32 @@ class Fitted(FusionMethod):
     def serves(self, fitted: Sequence[str], used: Sequence[str]) -> bool:
         """Whether what was learned on the experts `fitted`, in order, can be used with the experts `used`."""
         return tuple(fitted) == tuple(used)
+
+
+@dataclass(frozen=True)
+class FittedMerge(Fitted, Merge):
+    """A merge whose one adapter follows from what was learned."""
+
+    @abstractmethod
+    def merged(self, pool: ExpertPool, parameters: Parameters) -> Adapter:
+        """The one adapter under `parameters`, differentiable in them."""
+
+    def fuse(self, pool: ExpertPool) -> Adapter:
+        raise TypeError(f"{self.name} has no adapter without its fit: ask collapse")
+
+    def collapse(self, pool: ExpertPool, learned: Callable[[FusionMethod], Learned]) -> Adapter:
+        return self.merged(pool, learned(self).tensors)
+
+
+def groups(pool: ExpertPool, scope: Scope) -> dict[str, int]:
+    """Which vector of weights each adapted module uses, counted from 0.
+
+    A block is told by the first number in a module's name; modules outside of the blocks have a vector of their own.
+    """
+    if scope == "global":
+        return dict.fromkeys(pool.modules, 0)
+    shared = {module: module for module in pool.modules}
+    if scope == "layer":
+        shared = {m: next((part for part in m.split(".") if part.isdigit()), m) for m in pool.modules}
+    position = {group: i for i, group in enumerate(dict.fromkeys(shared.values()))}
+    return {module: position[group] for module, group in shared.items()}

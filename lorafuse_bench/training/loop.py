@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.training import checkpoints
-from lorafuse_bench.training.examples import IGNORED, Batches, Example, PadRight
+from lorafuse_bench.training.examples import IGNORED, Example
 from lorafuse_bench.training.settings import Schedule
 from lorafuse_bench.training.trackers import Trackers
 
@@ -25,6 +25,12 @@ MAX_GRADIENT_NORM = 1.0
 
 SAID, LOGGED = 10, 100
 """How often a run says how far it is, and enters it into trackers."""
+
+
+class Source(Protocol):
+    """The batches of a run by number, from 0."""
+
+    def __getitem__(self, index: int) -> list[Example]: ...
 
 
 class Progress:
@@ -62,6 +68,11 @@ class Progress:
             self.unlogged = []
         if step == steps and self.trackers is not None:
             self.trackers.finish()
+
+    def check(self, step: int) -> None:
+        """LorafuseError where a loss since the last line was no number: what is saved must be good."""
+        if self.unsaid:
+            _mean(self.unsaid, self.what, step)
 
 
 def _mean(losses: list[Tensor], what: str, step: int) -> float:
@@ -101,8 +112,8 @@ class Trained:
 
 def train(
     model: nn.Module,
-    batches: Batches,
-    collate: PadRight,
+    batches: Source,
+    collate: Callable[[list[Example]], dict[str, Tensor]],
     schedule: Schedule,
     work: Path,
     progress: Progress,
@@ -122,6 +133,7 @@ def train(
         loss, tokens = run.step(step, batches[step], collate)
         progress.step(step + 1, schedule.steps, loss, tokens, schedule.rate(step))
         if (step + 1) % every == 0 and step + 1 < schedule.steps:
+            progress.check(step + 1)
             checkpoints.save(work, step + 1, run.state(step + 1))
     model.eval()
     return Trained(float(run.loss) / schedule.steps, run.tokens)
@@ -142,7 +154,9 @@ class _Run:
         self.tokens = 0
         torch.manual_seed(schedule.seed)
 
-    def step(self, step: int, examples: list[Example], collate: PadRight) -> tuple[Tensor, int]:
+    def step(
+        self, step: int, examples: list[Example], collate: Callable[[list[Example]], dict[str, Tensor]]
+    ) -> tuple[Tensor, int]:
         """One step of the optimiser; its loss, and the tokens it read."""
         targets = sum(label != IGNORED for example in examples for label in example["labels"][1:])
         size = -(-len(examples) // self.schedule.accumulation)

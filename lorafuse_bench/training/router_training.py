@@ -94,8 +94,17 @@ def train_router(
     fused, tokenizer = load_fused(zoo, device, dtype)
     compute = Compute(fused.model.device, fused.model.dtype)
     settings = replace(settings, cutoff=settings.cutoff or length_of(zoo, fused.model))
-    fused.use(Oracle())
     prompts, labels = _prompts(zoo, tokenizer, settings, data or zoo.data_source)
+    tensors, learned = learn_routers(fused, prompts, labels, settings)
+    record = {**asdict(settings), **compute.record(), "training": "post_hoc", **learned}
+    return save_router(zoo, name or f"moa-{settings.pool}", tensors, record)
+
+
+def learn_routers(
+    fused: FusedModel, prompts: Sequence[Sequence[int]], labels: Sequence[int], settings: RouterSettings
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Routers of `prompts` to the experts `labels`, and what is known of their accuracy; see `train_router`."""
+    fused.use(Oracle())
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(settings.seed))
     held = order[: int(len(prompts) * settings.held_out)]
     kept = order[len(held) :]
@@ -104,7 +113,7 @@ def train_router(
     while True:
         features = block_features(fused, prompts, labels, settings.pool, settings.batch_size, unadapted)
         tensors = fit_routers(
-            features[:, kept], labels_tensor[kept], len(fused.pool), settings, compute.device
+            features[:, kept], labels_tensor[kept], len(fused.pool), settings, fused.model.device
         )
         accuracy = router_accuracy(tensors, features[:, held], labels_tensor[held])
         informative = informative_blocks(accuracy, len(fused.pool))
@@ -112,13 +121,7 @@ def train_router(
             break
         unadapted = tuple(block for block in range(fused.base.blocks) if block not in informative)
     _LOGGER.info("router accuracy per block: %s", ", ".join(f"{a:.3f}" for a in accuracy))
-    record = {
-        **asdict(settings),
-        **compute.record(),
-        "training": "post_hoc",
-        **accuracy_record(accuracy, len(fused.pool), unadapted),
-    }
-    return save_router(zoo, name or f"moa-{settings.pool}", tensors, record)
+    return tensors, accuracy_record(accuracy, len(fused.pool), unadapted)
 
 
 def check_zoo(zoo: Zoo, suite: str | None = None, base: str | None = None) -> None:

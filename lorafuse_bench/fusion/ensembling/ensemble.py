@@ -3,45 +3,73 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.fusion.base import Ensembling, Members, Runtime, option
+from lorafuse_bench.fusion.base import Ensembling, Members, Need, Runtime, option
+from lorafuse_bench.fusion.ensembling.minimax import minimax_weights
+from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.fusion.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class Ensemble(Ensembling):
+class Ensemble(Fitted, Ensembling):
     """The mean of the N experts' next-token distributions.
 
-    `space=prob`: `p = Σ_i w_i softmax(z_i)`; `space=logit`: `p = softmax(Σ_i w_i z_i)`, the normalised
-    geometric mean; `w_i = 1/N`, logits `z_i (vocab,)` of the base with expert i alone. Computed in
-    log-space: `log p = logsumexp_i(log w_i + log softmax(z_i))`. The experts are rows of one forward
-    pass, in step when generating. Source: the trade-offs of ensembling, merging and routing.
+    `space=prob`: `p = Σ_i λ_i softmax(z_i)`; `space=logit`: `p = softmax(Σ_i λ_i z_i)`, the normalised
+    geometric mean; logits `z_i (vocab,)` of the base with expert i alone. Computed in log-space:
+    `log p = logsumexp_i(log λ_i + log softmax(z_i))`. `weights=uniform`: `λ_i = 1/N`. `weights=sgd`: λ on the
+    simplex, softmax of logits that start at 0, by Adam on the cross-entropy of `Σ λ_i p_i` over the rows of all
+    tasks. `weights=lp`: `min_λ max_t Σ_i λ_i M_it`, with M the experts' losses on dev rows. Learned weights are of
+    the mixture of probabilities, in both spaces. The experts are rows of one forward pass, in step when generating.
+    Source: trade-offs, sections 3.2.1 and B.5.
     Cost: N forward passes; one LoRA a row. `chunk` and the batch size bound memory.
     """
 
     space: Literal["prob", "logit"] = option("prob", "what is averaged: probabilities or logits")
+    weights: Literal["uniform", "sgd", "lp"] = option(
+        "uniform",
+        "1/N, or fitted: by descent on the loss (sgd), or for the least largest loss of a task (lp)",
+    )
     chunk: int | None = option(
         None, "experts in one forward pass of scoring; by default as many as a batch has rows"
     )
 
     name = "ensemble"
-    paper = TRADEOFFS
+    paper = f"{TRADEOFFS}, sections 3.2.1 and B.5"
+    at_use: ClassVar[frozenset[str]] = frozenset({"space", "chunk"})
 
     def __post_init__(self) -> None:
         if self.chunk is not None and self.chunk < 1:
             raise LorafuseError(f"method 'ensemble': chunk={self.chunk} must be at least 1.")
 
+    @property
+    def needed(self) -> frozenset[Need]:
+        return frozenset() if self.weights == "uniform" else self.needs
+
+    def fit(self, fitting: Fitting) -> dict[str, Tensor]:
+        if self.weights == "uniform":
+            raise LorafuseError(
+                "method 'ensemble': uniform weights are 1/N, there is nothing to fit. Say weights=sgd or weights=lp."
+            )
+        if self.weights == "lp":
+            return {"weights": minimax_weights(fitting.losses().losses)}
+        found = fitting.mix({"logits": torch.zeros(len(fitting.runtime.pool))}, mixture_loss)
+        return {"weights": found["logits"].softmax(-1)}
+
     def members(self, runtime: Runtime) -> Members:
         experts = len(runtime.pool)
         index = torch.arange(experts)[:, None].expand(-1, runtime.base.blocks)
-        return Members(index, torch.full((experts,), 1 / experts))
+        if self.weights == "uniform":
+            return Members(index, torch.full((experts,), 1 / experts))
+        weights = runtime.artefact(self).tensors["weights"].cpu()
+        used = weights > 0
+        return Members(index[used], weights[used])
 
     def add(self, total: Tensor | None, logits: Tensor, weights: Tensor) -> Tensor:
         if self.space == "prob":
@@ -58,3 +86,8 @@ def mean_probability(logits: Tensor, weights: Tensor) -> Tensor:
     """`log Σ_i w_i softmax(z_i)`, `(..., V)`, of `logits (M, ..., V)` and `weights (M,)`."""
     scale = weights.log().view(-1, *[1] * (logits.ndim - 1))
     return (logits.log_softmax(-1) + scale).logsumexp(0)
+
+
+def mixture_loss(parameters: Parameters, scores: Tensor) -> Tensor:
+    """`−Σ_n log Σ_i λ_i p_i(target_n)` with `λ = softmax(logits)`, of `scores (N, n)`, the log p_i."""
+    return -(scores + parameters["logits"].log_softmax(-1)[:, None]).logsumexp(0).sum()

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Prompts, RowRouting, Runtime, option
-from lorafuse_bench.fusion.fitted import Fitted
+from lorafuse_bench.fusion.fitted import Fitted, Fitting
 from lorafuse_bench.fusion.papers import MOA, RETHINKING
 from lorafuse_bench.fusion.registry import register
 from lorafuse_bench.layers import BASE
@@ -57,6 +58,13 @@ class Moa(Fitted, RowRouting):
         if own is None:
             return runtime.pool
         return ExpertPool([own.experts[own.names.index(name)] for name in runtime.pool.names])
+
+    def fit(self, fitting: Fitting) -> dict[str, Tensor]:
+        if self.training == "joint":
+            raise LorafuseError(
+                "method 'moa': training=joint trains experts too. Use `lorafuse train router --training joint`."
+            )
+        return fitting.routers(self.pooling)
 
     def serves(self, fitted: Sequence[str], used: Sequence[str]) -> bool:
         """Outputs of experts that are not there are left out."""

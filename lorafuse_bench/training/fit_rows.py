@@ -1,0 +1,102 @@
+"""The rows of a fit: to learn on, and to choose by; told apart from what the experts were trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks.rows import Row, load_task, rendered, training_rows
+from lorafuse_bench.tasks.suites import task as task_of
+from lorafuse_bench.training.examples import Head, hold_out
+from lorafuse_bench.zoo.manifest import ArtefactEntry, Zoo
+
+DEV = 200
+"""Rows per task to choose by: of few training rows a fifth."""
+
+
+@dataclass(frozen=True)
+class FitRows:
+    """One task's rows. `fit` is learned on, `dev` chooses; `first_dev`: dev's place in the training split, if there."""
+
+    task: str
+    fit: Sequence[Row]
+    dev: Sequence[Row]
+    first_dev: int | None
+
+
+@lru_cache(8)
+def fit_rows(
+    tasks: tuple[str, ...], source: str, limit: int | None = None, dev: int = DEV
+) -> tuple[FitRows, ...]:
+    """The rows of each task; LorafuseError for a task that would have none to choose by.
+
+    A task that is evaluated on a third split has dev rows in its validation split; any other gives the last
+    `dev` of its training rows, at most a fifth.
+    """
+    return tuple(_of_task(task, source, limit, dev) for task in tasks)
+
+
+def rows_sha256(rows: Sequence[FitRows]) -> str:
+    """Hash over what the model reads of all rows."""
+    digest = hashlib.sha256()
+    for each in rows:
+        for split in (each.fit, each.dev):
+            for row in split[: len(split)]:
+                for text in (row.prompt, row.target):
+                    digest.update(len(text.encode()).to_bytes(8, "big") + text.encode())
+            digest.update(b"|")
+    return digest.hexdigest()
+
+
+def check_rows(zoo: Zoo, entry: ArtefactEntry, source: str) -> None:
+    """LorafuseError where the rows in `source` are not those that an artefact was learned on."""
+    known = entry.fitted_on
+    if known is None:
+        return
+    if _sha256(known.tasks, source, known.rows, known.dev) != known.rows_sha256:
+        raise LorafuseError(
+            f"fit '{entry.name}' of zoo '{zoo.name}' is not of what is used now: the rows of its suite in {source}"
+            f" changed. Fit again with `lorafuse fit`, or use the data it was fitted on."
+        )
+
+
+@lru_cache(32)
+def _sha256(tasks: tuple[str, ...], source: str, limit: int | None, dev: int) -> str:
+    return rows_sha256(fit_rows(tasks, source, limit, dev))
+
+
+def seen_by(zoo: Zoo, rows: Sequence[FitRows]) -> list[str]:
+    """Experts that were trained on dev rows of their task, as far as the zoo's records say."""
+    records = zoo.manifest.training.get("experts", {})
+    seen = []
+    for expert in zoo.manifest.experts:
+        settings = records.get(expert.name, {}).get("settings", {})
+        for each in rows:
+            if each.task not in expert.tasks or each.first_dev is None or not settings:
+                continue
+            count = min(
+                settings.get("rows") or each.first_dev + len(each.dev), each.first_dev + len(each.dev)
+            )
+            if count - min(settings.get("held_out", 0), count // 5) > each.first_dev:
+                seen.append(expert.name)
+    return sorted(set(seen))
+
+
+def _of_task(task: str, source: str, limit: int | None, dev: int) -> FitRows:
+    rows = training_rows(task, source)
+    found = load_task(task_of(task).task, source)
+    if found.config.test_split and found.config.validation_split:
+        chosen: Sequence[Row] = rendered(found, found.config.validation_split, dev) if dev else []
+        first, fit = None, rows
+    else:
+        fit, chosen = hold_out(rows, dev)
+        first = len(fit)
+    if not len(chosen):
+        raise LorafuseError(
+            f"task '{task}' has {len(rows)} training rows and {dev} are asked for to choose by: none are left."
+            " Use --dev 1 or more, and tasks of 5 rows or more."
+        )
+    return FitRows(task, fit if limit is None else Head(fit, min(limit, len(fit))), chosen, first)
