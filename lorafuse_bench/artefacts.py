@@ -71,6 +71,9 @@ def load(zoo: Zoo, entry: ArtefactEntry, device: torch.device | None = None) -> 
 
 def command(zoo: Zoo, method: Fitted, pool: ExpertPool, suite: str | None = None) -> str:
     """The command that fits `method` on the experts of `pool`."""
+    other = method.made_by(str(zoo.root))
+    if other is not None:
+        return other
     plain = replace(
         method,
         fitted_on=None,
@@ -79,7 +82,7 @@ def command(zoo: Zoo, method: Fitted, pool: ExpertPool, suite: str | None = None
     words = ["lorafuse", "fit", plain.label(), "--suite", suite or method.fitted_on or "SUITE"]
     words += ["--zoo", str(zoo.root)]
     if pool.names != tuple(entry.name for entry in zoo.manifest.experts):
-        words += ["--experts", "/".join(pool.names)]
+        words += ["--experts", ",".join(pool.names)]
     return shlex.join(words)
 
 

@@ -25,7 +25,7 @@ def command(
         str | None, typer.Option(help="hub, mini, or a data directory; by default the zoo's.")
     ] = None,
     experts: Annotated[
-        str | None, typer.Option(help="Experts joined by /; by default those of the suite's tasks.")
+        str | None, typer.Option(help="Experts separated by commas; by default those of the suite's tasks.")
     ] = None,
     epochs: Annotated[float, typer.Option(callback=above_zero, help="Passes over the rows.")] = 5.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps at most.")] = None,
@@ -81,7 +81,7 @@ def command(
         seed=seed,
     )
     opened = Zoo.open(zoo)
-    names = None if experts is None else experts.split("/")
+    names = None if experts is None else experts.split(",")
     source = resolve_source(data, str(zoo))
     entry = fit(chosen, suite, opened, source, settings, names, seen_dev, typer.echo, device, dtype)
     typer.echo(f"fit {entry.name} in {zoo}")

@@ -172,7 +172,10 @@ def router(
     data: Data = None,
     include_path: IncludePath = None,
     pool: Annotated[
-        Pool, typer.Option(help="What a router reads: the last prompt token or the prompt's mean.")
+        Pool,
+        typer.Option(
+            "--pooling", "--pool", help="What a router reads: the last prompt token or the prompt's mean."
+        ),
     ] = Pool.last,
     training: Annotated[
         Training, typer.Option(help="post_hoc: on the zoo's experts; joint: with new experts of its own.")

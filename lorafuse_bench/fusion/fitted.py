@@ -106,6 +106,10 @@ class Fitted(FusionMethod):
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         """The tensors that `updates` will find in the zoo. Where there is chance, it is of `fitting.seed`."""
 
+    def made_by(self, zoo: str) -> str | None:
+        """The command that learns it into the zoo at `zoo`, where that is not `lorafuse fit`."""
+        return None
+
     def fit_options(self) -> dict[str, Any]:
         """The options that shape what is learned."""
         return {

@@ -61,7 +61,11 @@ def test_the_cuda_that_lm_eval_asks_for_falls_back_to_the_cpu(zoo: Zoo) -> None:
             {"pool": "mean"},
             "no fit of method 'moa:pooling=mean' .*lorafuse fit moa:pooling=mean --suite",
         ),
-        ("moa", {"training": "joint"}, "no router for method 'moa' with training=joint"),
+        (
+            "moa",
+            {"training": "joint"},
+            "no fit of method 'moa:training=joint' .*lorafuse train router --training joint",
+        ),
         ("svd", {"rank": 1000}, "rank=1000 exceeds"),
     ],
 )

@@ -36,7 +36,7 @@ def test_an_expert_may_serve_several_tasks_and_two_experts_one(plain: dict[str, 
     first, second = plain["experts"][:2]
     experts = [{**first, "tasks": ["sst2", "mnli"], "bank": "mbc"}, {**second, "tasks": ["sst2"]}]
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({**plain, "experts": experts, "routers": []}))
+    path.write_text(json.dumps({**plain, "experts": experts, "artefacts": []}))
     assert [entry.tasks for entry in read_manifest(path).experts] == [("sst2", "mnli"), ("sst2",)]
 
 
@@ -138,3 +138,20 @@ def test_a_file_that_is_no_manifest_is_refused_in_one_line(tmp_path: Path, conte
 def test_a_name_too_long_for_the_file_system_is_refused() -> None:
     with pytest.raises(LorafuseError, match="File name too long"):
         Zoo.open("z" * 5000)
+
+
+def test_routers_of_older_manifests_are_artefacts_with_options(plain: dict[str, Any], tmp_path: Path) -> None:
+    old = {key: value for key, value in plain.items() if key != "artefacts"}
+    said = {
+        "name": "moa-mean",
+        "method": "moa",
+        "path": "routers/moa-mean",
+        "sha256": "0" * 64,
+        "experts": ["sst2"],
+    }
+    router = {**said, "settings": {"pool": "mean", "training": "joint", "seed": 0}}
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({**old, "routers": [router]}))
+    entry = read_manifest(path).artefacts[0]
+    assert entry.options == {"pooling": "mean", "training": "joint"}
+    assert (entry.file, entry.fitted_on) == ("router.safetensors", None)

@@ -59,10 +59,15 @@ class Moa(Fitted, RowRouting):
             return runtime.pool
         return ExpertPool([own.experts[own.names.index(name)] for name in runtime.pool.names])
 
+    def made_by(self, zoo: str) -> str | None:
+        if self.training == "post_hoc":
+            return None
+        return f"lorafuse train router --training joint --pooling {self.pooling} --out {zoo}"
+
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         if self.training == "joint":
             raise LorafuseError(
-                "method 'moa': training=joint trains experts too. Use `lorafuse train router --training joint`."
+                f"method 'moa': training=joint trains experts too. Use `{self.made_by('ZOO')}`."
             )
         return fitting.routers(self.pooling)
 

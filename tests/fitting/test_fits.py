@@ -1,0 +1,148 @@
+"""What `lorafuse fit` learns on toy experts: starts, gradients, resumption, staleness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_zoo, write_adapter
+from typer.testing import CliRunner
+
+from lorafuse_bench import artefacts
+from lorafuse_bench.cli import app
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.files import sha256_file
+from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.fitted import Fitted
+from lorafuse_bench.fusion.merging.merge_sgd import MergeSgd
+from lorafuse_bench.loading import load_model
+from lorafuse_bench.training import fit_rows as fit_rows_module
+from lorafuse_bench.training.fitting import FitSettings, fit
+from lorafuse_bench.training.loss_matrix import Losses, read_losses
+from lorafuse_bench.zoo.manifest import ArtefactEntry, Zoo
+
+TWO = "sst2/mnli"
+FAST = FitSettings(steps=4, batch_size=2, rates=(0.1,), rows=4, dev=2)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Zoo:
+    return tiny_zoo(tmp_path / "zoo", experts=2)
+
+
+def fitted(zoo: Zoo, spec: str, settings: FitSettings = FAST) -> ArtefactEntry:
+    method = registry.parse(spec)
+    assert isinstance(method, Fitted)
+    return fit(method, TWO, Zoo.open(zoo.root), "mini", settings, report=lambda line: None)
+
+
+def model_of(zoo: Zoo) -> FusedModel:
+    return FusedModel(load_model(zoo.base_folder()), zoo, ExpertPool.from_zoo(zoo))
+
+
+def test_a_fit_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    straight = tiny_zoo(tmp_path / "straight", experts=2)
+    entry = fitted(straight, "merge_sgd")
+    killed = tiny_zoo(tmp_path / "killed", experts=2)
+
+    def kill(line: str) -> None:
+        if "step 3/4" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(MergeSgd(), TWO, killed, "mini", FAST, report=kill)
+    assert list((killed.root / ".training").rglob("checkpoint-*.pt"))
+    assert fitted(killed, "merge_sgd").sha256 == entry.sha256
+    assert not list((killed.root / ".training").iterdir())
+    lines: list[str] = []
+    again = fit(MergeSgd(), TWO, Zoo.open(killed.root), "mini", FAST, report=lines.append)
+    assert lines == [f"fit {again.name}: already there, kept"]
+
+
+def test_what_is_learned_is_used_and_exported_and_differs_from_its_start(zoo: Zoo) -> None:
+    entry = fitted(zoo, "merge_sgd:scope=layer")
+    opened = Zoo.open(zoo.root)
+    tensors = load_file(zoo.root / entry.path / entry.file)
+    assert tensors["logits"].shape == (3, 2)
+    assert tensors["logits"].abs().max() > 0
+    fused = model_of(opened)
+    fused.use(registry.parse("merge_sgd:scope=layer"))
+    assert [one.name for one in fused.in_use] == [entry.name]
+    out = zoo.root.parent / "out"
+    done = CliRunner().invoke(
+        app, ["export", "--method", "merge_sgd:scope=layer", "--zoo", str(zoo.root), "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    assert (out / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "module"])
+def test_a_merge_starts_as_the_uniform_one(zoo: Zoo, scope: str) -> None:
+    pool = ExpertPool.from_zoo(zoo)
+    method = registry.parse(f"merge_sgd:scope={scope}")
+    assert isinstance(method, MergeSgd)
+    uniform = registry.parse("merge_uniform").fuse(pool)  # type: ignore[attr-defined]
+    start = method.merged(pool, method.start(pool))
+    for module, (a, b) in uniform.factors.items():
+        torch.testing.assert_close(start.factors[module], (a, b))
+
+
+def test_a_method_that_was_not_fitted_names_the_command(zoo: Zoo) -> None:
+    pool = ExpertPool.from_zoo(zoo, ["mnli"])
+    with pytest.raises(
+        LorafuseError, match=r"no fit of method 'merge_sgd' .*: lorafuse fit merge_sgd --suite"
+    ):
+        artefacts.entry_of(zoo, MergeSgd(), ExpertPool.from_zoo(zoo))
+    with pytest.raises(LorafuseError, match=r"--experts mnli"):
+        artefacts.entry_of(zoo, MergeSgd(), pool)
+
+
+def test_a_fit_of_other_experts_base_or_rows_is_stale(zoo: Zoo) -> None:
+    entry = fitted(zoo, "ensemble:weights=sgd")
+    opened = Zoo.open(zoo.root)
+    method = registry.parse("ensemble:weights=sgd")
+    assert artefacts.entry_of(opened, method, ExpertPool.from_zoo(opened)) == entry
+    with pytest.raises(
+        LorafuseError, match=r"of the experts sst2, mnli, in use are mnli, sst2\. Fit again: lorafuse"
+    ):
+        artefacts.entry_of(opened, method, ExpertPool.from_zoo(opened, ["mnli", "sst2"]))
+    fit_rows_module.check_rows(opened, entry, "mini")
+    changed = entry.model_copy(
+        update={"fitted_on": entry.fitted_on.model_copy(update={"rows_sha256": "0" * 64})}  # type: ignore[union-attr]
+    )
+    with pytest.raises(LorafuseError, match="the rows of its suite in mini changed"):
+        fit_rows_module.check_rows(opened, changed, "mini")
+    write_adapter(zoo.root / "experts" / "mnli", model_of(opened).model, ("q_proj",), seed=9)
+    digest = sha256_file(zoo.root / "experts" / "mnli" / "adapter_model.safetensors")
+    first, second = opened.manifest.experts
+    experts = (first, second.model_copy(update={"sha256": digest}))
+    other = Zoo(zoo.root, opened.manifest.model_copy(update={"experts": experts}))
+    with pytest.raises(LorafuseError, match="expert 'mnli' changed"):
+        artefacts.entry_of(other, method, ExpertPool.from_zoo(other))
+
+
+def test_fits_leave_the_zoo_what_it_was(zoo: Zoo) -> None:
+    before = zoo.sha256()
+    fit(Losses(), TWO, zoo, "mini", FAST, report=lambda line: None)
+    opened = Zoo.open(zoo.root)
+    assert opened.manifest.artefacts
+    assert opened.sha256() == before
+    matrix = read_losses(opened, ExpertPool.from_zoo(opened))
+    assert matrix.losses.shape == (2, 2)
+    assert matrix.tasks == ("sst2", "mnli")
+    assert (matrix.standard_errors > 0).all()
+
+
+def test_dev_rows_that_experts_saw_are_refused(zoo: Zoo) -> None:
+    record = {"sst2": {"settings": {"rows": None, "held_out": 0}}}
+    seen = Zoo(zoo.root, zoo.manifest.model_copy(update={"training": {"experts": record}}))
+    seen.save()
+    with pytest.raises(LorafuseError, match=r"sst2 were trained on the rows .* say --seen-dev"):
+        fitted(seen, "merge_sgd")
+    record["sst2"]["settings"]["held_out"] = 2
+    Zoo(zoo.root, zoo.manifest.model_copy(update={"training": {"experts": record}})).save()
+    assert fitted(zoo, "ensemble:weights=lp").settings["dev_seen_by"] == []
