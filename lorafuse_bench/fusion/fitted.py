@@ -102,6 +102,10 @@ class Fitted(FusionMethod):
     at_use: ClassVar[frozenset[str]] = frozenset()
     """Options that do not shape what is learned: one fit serves all their values."""
 
+    def start(self, runtime: Runtime) -> dict[str, Tensor] | None:
+        """What `fit` would return had it learned nothing, where that is something: the method in closed form."""
+        return None
+
     @abstractmethod
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         """The tensors that `updates` will find in the zoo. Where there is chance, it is of `fitting.seed`."""

@@ -52,12 +52,12 @@ def label_gives_the_method_back(subject: Subject) -> None:
 @check
 def needs_are_honoured(subject: Subject) -> None:
     """It asks for what it declares to need, for nothing else, and reads tasks only where it declares so."""
-    needs = subject.method.needs
+    needs = subject.method.needed
     with subject.fused() as model:
         ids, tasks = prompts()
         choices = [_choice(model, ids, order) for order in (tasks, tasks[1:] + tasks[:1])]
         asked = model.asked
-    declared = needs & {"router", "adapter"}
+    declared = needs & {"fit", "adapter"}
     assert asked <= declared, f"it asks for {', '.join(asked - declared)} and does not declare that need"
     assert asked >= declared, f"it declares a need for {', '.join(declared - asked)} and never asks for it"
     differ = choices[0] is not None and not torch.equal(choices[0], choices[1])  # type: ignore[arg-type]

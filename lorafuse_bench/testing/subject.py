@@ -21,10 +21,11 @@ from lorafuse_bench.fusion.base import (
     AdapterArtefact,
     Ensembling,
     FusionMethod,
+    Learned,
     Need,
     Prompts,
-    RouterArtefact,
 )
+from lorafuse_bench.fusion.fitted import Fitted
 from lorafuse_bench.layers import FusedModule, Selection
 from lorafuse_bench.testing.toys import TASKS, pool_of, toy_base, toy_experts
 from lorafuse_bench.zoo.manifest import BaseEntry, Manifest, Zoo
@@ -41,11 +42,14 @@ class ToyModel(FusedModel):
         super().__init__(toy_base(architecture, dtype), _zoo(), pool)
         self.asked: set[Need] = set()
 
-    def router(self, method: str, **settings: Any) -> RouterArtefact:
-        self.asked.add("router")
-        if method not in ROUTERS:
-            raise DoesNotApplyError(f"it needs a router, and the kit has none for '{method}'")
-        return ROUTERS[method](self, {key: value for key, value in settings.items() if value is not None})
+    def artefact(self, method: FusionMethod) -> Learned:
+        self.asked.add("fit")
+        if method.name in ROUTERS:
+            return ROUTERS[method.name](self)
+        start = method.start(self) if isinstance(method, Fitted) else None
+        if start is None:
+            raise DoesNotApplyError(f"it needs a fit, and the kit has none for '{method.name}'")
+        return Learned("toy", start, {}, {}, self.pool.names)
 
     def adapter(self, method: FusionMethod) -> AdapterArtefact:
         self.asked.add("adapter")
@@ -78,7 +82,7 @@ def _zoo() -> Zoo:
     return Zoo(Path("toy"), manifest)
 
 
-def moa_router(model: ToyModel, settings: dict[str, Any]) -> RouterArtefact:
+def moa_router(model: ToyModel) -> Learned:
     """Random MLPs, steep enough that prompts go to different experts."""
     generator = torch.Generator().manual_seed(0)
     blocks, width, experts = model.base.blocks, model.base.config.hidden_size, len(TASKS)
@@ -88,11 +92,10 @@ def moa_router(model: ToyModel, settings: dict[str, Any]) -> RouterArtefact:
         "w2": torch.randn(blocks, experts, 16, generator=generator),
         "b2": torch.zeros(blocks, experts),
     }
-    made = {"pool": "mean", "training": "post_hoc", "informative_blocks": list(range(blocks))} | settings
-    return RouterArtefact("toy", tensors, made, TASKS)
+    return Learned("toy", tensors, {}, {"informative_blocks": list(range(blocks))}, TASKS)
 
 
-ROUTERS: dict[str, Callable[[ToyModel, dict[str, Any]], RouterArtefact]] = {"moa": moa_router}
+ROUTERS: dict[str, Callable[[ToyModel], Learned]] = {"moa": moa_router}
 """Routers for the methods that need one, by the method's name."""
 
 R = TypeVar("R")

@@ -70,19 +70,17 @@ def _sha256(tasks: tuple[str, ...], source: str, limit: int | None, dev: int) ->
 
 def seen_by(zoo: Zoo, rows: Sequence[FitRows]) -> list[str]:
     """Experts that were trained on dev rows of their task, as far as the zoo's records say."""
-    records = zoo.manifest.training.get("experts", {})
     seen = []
     for expert in zoo.manifest.experts:
-        settings = records.get(expert.name, {}).get("settings", {})
+        told = zoo.manifest.training.get("experts", {}).get(expert.name, {}).get("rows")
+        learnt = expert.rows or dict.fromkeys(
+            expert.tasks[:1], told
+        )  # manifests of before 0.2 have records alone
         for each in rows:
-            if each.task not in expert.tasks or each.first_dev is None or not settings:
-                continue
-            count = min(
-                settings.get("rows") or each.first_dev + len(each.dev), each.first_dev + len(each.dev)
-            )
-            if count - min(settings.get("held_out", 0), count // 5) > each.first_dev:
+            count = learnt.get(each.task)
+            if count is not None and each.first_dev is not None and count > each.first_dev:
                 seen.append(expert.name)
-    return sorted(set(seen))
+    return seen
 
 
 def _of_task(task: str, source: str, limit: int | None, dev: int) -> FitRows:

@@ -29,6 +29,7 @@ from lorafuse_bench.fusion.fitted import (
 )
 from lorafuse_bench.fusion.routing.moa import Pool
 from lorafuse_bench.layers import Update
+from lorafuse_bench.limits import COUNT, POSITIVE, SEED, Limit
 from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.descent import (
@@ -44,7 +45,7 @@ from lorafuse_bench.training.fit_rows import DEV, FitRows, fit_rows, rows_sha256
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.records import work_folder
 from lorafuse_bench.training.router_training import RouterSettings, learn_routers, length_of
-from lorafuse_bench.training.settings import COUNT, POSITIVE, SEED, Limit, Limited, Schedule
+from lorafuse_bench.training.settings import Limited, Schedule
 from lorafuse_bench.training.token_scores import (
     TokenScores,
     kept_scores,
@@ -54,7 +55,7 @@ from lorafuse_bench.training.token_scores import (
 )
 from lorafuse_bench.zoo.entries import FittedOn
 from lorafuse_bench.zoo.installed import writable
-from lorafuse_bench.zoo.manifest import ArtefactEntry, Zoo
+from lorafuse_bench.zoo.manifest import ArtefactEntry, Manifest, Zoo
 from lorafuse_bench.zoo.pools import experts_for
 
 FILE = "learned.safetensors"
@@ -173,11 +174,13 @@ def fit(
 
 def enter(zoo: Zoo, entry: ArtefactEntry) -> Zoo:
     """The zoo as saved with `entry` in place of one of the same name."""
-    manifest = Zoo.open(zoo.root).manifest  # what came in while the fit ran stays
-    artefacts = {old.name: old for old in manifest.artefacts} | {entry.name: entry}
-    saved = Zoo(zoo.root, manifest.model_copy(update={"artefacts": tuple(artefacts.values())}))
-    saved.save()
-    return saved
+
+    def entered(there: Manifest | None) -> Manifest:
+        manifest = there or zoo.manifest
+        artefacts = {old.name: old for old in manifest.artefacts} | {entry.name: entry}
+        return manifest.model_copy(update={"artefacts": tuple(artefacts.values())})
+
+    return Zoo.update(zoo.root, entered)
 
 
 def _name(method: Fitted, suite: str, experts: Sequence[str]) -> str:

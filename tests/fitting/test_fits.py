@@ -86,7 +86,7 @@ def test_a_merge_starts_as_the_uniform_one(zoo: Zoo, scope: str) -> None:
     method = registry.parse(f"merge_sgd:scope={scope}")
     assert isinstance(method, MergeSgd)
     uniform = registry.parse("merge_uniform").fuse(pool)  # type: ignore[attr-defined]
-    start = method.merged(pool, method.start(pool))
+    start = method.merged(pool, method.start(model_of(zoo)))
     for module, (a, b) in uniform.factors.items():
         torch.testing.assert_close(start.factors[module], (a, b))
 
@@ -138,11 +138,14 @@ def test_fits_leave_the_zoo_what_it_was(zoo: Zoo) -> None:
 
 
 def test_dev_rows_that_experts_saw_are_refused(zoo: Zoo) -> None:
-    record = {"sst2": {"settings": {"rows": None, "held_out": 0}}}
-    seen = Zoo(zoo.root, zoo.manifest.model_copy(update={"training": {"experts": record}}))
-    seen.save()
+    def learnt(rows: int) -> Zoo:
+        first, *others = zoo.manifest.experts
+        experts = (first.model_copy(update={"rows": {"sst2": rows}}), *others)
+        changed = Zoo(zoo.root, zoo.manifest.model_copy(update={"experts": experts}))
+        changed.save()
+        return changed
+
+    seen = learnt(2999)
     with pytest.raises(LorafuseError, match=r"sst2 were trained on the rows .* say --seen-dev"):
         fitted(seen, "merge_sgd")
-    record["sst2"]["settings"]["held_out"] = 2
-    Zoo(zoo.root, zoo.manifest.model_copy(update={"training": {"experts": record}})).save()
-    assert fitted(zoo, "ensemble:weights=lp").settings["dev_seen_by"] == []
+    assert fitted(learnt(2998), "ensemble:weights=lp").settings["dev_seen_by"] == []

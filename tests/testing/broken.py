@@ -274,7 +274,7 @@ merged(
     {"k": option(1, "doubled")},
     __post_init__=lambda self: object.__setattr__(self, "k", 2 * self.k),
 )
-merged("declares a router and asks for none", "needs_are_honoured", mean, needs=frozenset({"router"}))
+merged("declares a router and asks for none", "needs_are_honoured", mean, needs=frozenset({"fit"}))
 
 
 def _asks(self: Any, runtime: Runtime) -> Mapping[str, Update]:

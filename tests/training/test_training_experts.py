@@ -173,7 +173,10 @@ def test_what_is_entered_into_the_zoo_during_a_training_stays(
     short = replace(SETTINGS, steps=1)
     train_experts(base, ["mnli"], tmp_path, str(handmade_data), short, report=meanwhile)
     manifest = Zoo.open(tmp_path).manifest
-    assert manifest.artefacts == (router,) and [expert.name for expert in manifest.experts] == ["mnli", "sst2"]
+    assert manifest.artefacts == (router,) and [expert.name for expert in manifest.experts] == [
+        "mnli",
+        "sst2",
+    ]
 
 
 def test_a_call_hashes_the_base_once(

@@ -52,6 +52,10 @@ class Ensemble(Fitted, Ensembling):
     def needed(self) -> frozenset[Need]:
         return frozenset() if self.weights == "uniform" else self.needs
 
+    def start(self, runtime: Runtime) -> dict[str, Tensor]:
+        """`weights (N,)`, equal."""
+        return {"weights": torch.full((len(runtime.pool),), 1 / len(runtime.pool))}
+
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         if self.weights == "uniform":
             raise LorafuseError(
@@ -66,7 +70,7 @@ class Ensemble(Fitted, Ensembling):
         experts = len(runtime.pool)
         index = torch.arange(experts)[:, None].expand(-1, runtime.base.blocks)
         if self.weights == "uniform":
-            return Members(index, torch.full((experts,), 1 / experts))
+            return Members(index, self.start(runtime)["weights"])
         weights = runtime.artefact(self).tensors["weights"].cpu()
         used = weights > 0
         return Members(index[used], weights[used])

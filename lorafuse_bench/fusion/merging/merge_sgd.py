@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, option, static_updates
+from lorafuse_bench.fusion.base import Adapter, Runtime, option, static_updates
 from lorafuse_bench.fusion.fitted import WEIGHT_RATES, FittedMerge, Fitting, Parameters, Scope, groups
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.fusion.registry import register
@@ -36,14 +36,15 @@ class MergeSgd(FittedMerge):
     def merge_before(self) -> bool:
         return True
 
-    def start(self, pool: ExpertPool) -> dict[str, Tensor]:
-        """θ of uniform weights, `(groups, N)`."""
+    def start(self, runtime: Runtime) -> dict[str, Tensor]:
+        """`logits`, θ of uniform weights, `(groups, N)`."""
+        pool = runtime.pool
         return {"logits": torch.zeros(max(groups(pool, self.scope).values()) + 1, len(pool))}
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool
         return fitting.descend(
-            self.start(pool), lambda found: static_updates(self.merged(pool, found)), WEIGHT_RATES
+            self.start(fitting.runtime), lambda found: static_updates(self.merged(pool, found)), WEIGHT_RATES
         )
 
     def merged(self, pool: ExpertPool, parameters: Parameters) -> Adapter:
