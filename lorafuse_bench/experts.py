@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lorafuse_bench.errors import LorafuseError, unknown
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.peft_settings import PeftSettings
 from lorafuse_bench.peft_tensors import WEIGHTS, BaseCopy, read_tensors
 from lorafuse_bench.zoo.hashes import adapter_files, check_alone, check_files
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
+from lorafuse_bench.zoo.pools import named
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LoraExpert:
     """
 
     name: str
-    task: str
+    tasks: tuple[str, ...]
     path: Path
     sha256: str
     base_sha256: str | None
@@ -40,14 +41,16 @@ class LoraExpert:
     copies: tuple[BaseCopy, ...] = ()
 
     @classmethod
-    def load(cls, path: Path, name: str, task: str, base_sha256: str | None = None) -> LoraExpert:
+    def load(
+        cls, path: Path, name: str, tasks: str | Sequence[str], base_sha256: str | None = None
+    ) -> LoraExpert:
         """Read a PEFT folder; LorafuseError names the adapter and what cannot be fused exactly."""
         settings = PeftSettings.load(path, name)
         factors, copies = read_tensors(path, name)
         ranks = {module: a.shape[0] for module, (a, _) in factors.items()}
         return cls(
             name=name,
-            task=task,
+            tasks=(tasks,) if isinstance(tasks, str) else tuple(tasks),
             path=path,
             sha256=sha256_file(path / WEIGHTS),
             base_sha256=base_sha256,
@@ -100,12 +103,8 @@ class ExpertPool:
 
     @classmethod
     def from_zoo(cls, zoo: Zoo, names: Sequence[str] | None = None) -> ExpertPool:
-        """The zoo's experts, or those named, each checked against the manifest's hashes."""
-        known = {entry.name: entry for entry in zoo.manifest.experts}
-        for name in names or ():
-            if name not in known:
-                raise unknown(f"expert of zoo '{zoo.name}'", name, known)
-        return cls.from_entries(zoo, [known[name] for name in (known if names is None else names)])
+        """The experts that `names` mean (zoo/pools.py), each checked against the manifest's hashes."""
+        return cls.from_entries(zoo, named(zoo, names))
 
     @classmethod
     def from_entries(cls, zoo: Zoo, entries: Sequence[ExpertEntry]) -> ExpertPool:
@@ -121,7 +120,7 @@ class ExpertPool:
             folder, owner = zoo.root / entry.path, f"adapter '{entry.name}'"
             check_files(folder, adapter_files(folder), entry.files, owner)
             check_alone(folder, owner)
-            expert = LoraExpert.load(folder, entry.name, entry.task, entry.base_sha256)
+            expert = LoraExpert.load(folder, entry.name, entry.tasks, entry.base_sha256)
             if expert.sha256 != entry.sha256:
                 raise LorafuseError(
                     f"adapter '{entry.name}' ({expert.path / WEIGHTS}) is not the file the manifest describes:"
@@ -156,7 +155,7 @@ class ExpertPool:
 
     def index_of_task(self, task: str) -> int:
         """Position of the expert trained on `task`; LorafuseError when there is none, or more than one."""
-        serving = [i for i, expert in enumerate(self.experts) if expert.task == task]
+        serving = [i for i, expert in enumerate(self.experts) if task in expert.tasks]
         if len(serving) > 1:
             named = " and ".join(f"'{self.names[i]}'" for i in serving)
             raise LorafuseError(
@@ -164,7 +163,7 @@ class ExpertPool:
             )
         if serving:
             return serving[0]
-        covered = ", ".join(expert.task for expert in self.experts)
+        covered = ", ".join(task for expert in self.experts for task in expert.tasks)
         raise LorafuseError(
             f"no expert for task '{task}': the pool covers {covered}. Add one, or drop the task."
         )

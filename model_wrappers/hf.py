@@ -37,7 +37,7 @@ from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.training.fit_rows import check_rows
 from lorafuse_bench.truncation import LEAST, RULE, answer_room, truncate
 from lorafuse_bench.zoo.manifest import EMBEDDED, ArtefactEntry, Zoo
-from lorafuse_bench.zoo.pools import experts_for
+from lorafuse_bench.zoo.pools import by_bank, experts_for
 
 _AUTO_BATCH = 32
 
@@ -46,8 +46,8 @@ class LorafuseLM(HFLM):
     """`lm_eval --model lorafuse --model_args method=NAME[,zoo=DIR][,experts=a/b][,data=...][,options]`.
 
     `method` and its options choose the fusion method, `zoo` a zoo directory (the embedded `mini` by
-    default), `experts` some of its experts (by default those of
-    the tasks asked for: zoo/pools.py), `data` the source of the tasks' rows (read by the tasks).
+    default), `experts` some of its experts, or a bank such as `@mbc` (by default those of the tasks asked for:
+    zoo/pools.py), `data` the source of the tasks' rows (read by the tasks).
     Prompts too long for `max_length` tokens (the zoo's own by default) lose their middle (truncation.py).
     Everything else goes to lm-eval's Hugging Face model. Methods that route by task or prompt choose
     an expert for each request before any batch is formed, so results do not depend on batch size,
@@ -81,7 +81,7 @@ class LorafuseLM(HFLM):
         self.data_source = resolve_source(data, str(zoo), method)
         names = experts.split("/") if isinstance(experts, str) else experts
         pool = ExpertPool.from_zoo(self.zoo, names)
-        self._default_pool = pool if names is None else None
+        self._named, self._whole_pool = names, pool
         plugin.tell_model(evaluator)
         trust(truth("trust_remote_code", model_options.pop("trust_remote_code", False)))
         self.longest = None if max_length is None else int(max_length)
@@ -136,20 +136,20 @@ class LorafuseLM(HFLM):
     def meet(self, tasks: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
         """Be told the tasks about to be evaluated, and the arguments of lm-eval's `evaluate`.
 
-        The tasks' experts are taken where the user named none. LorafuseError for lm-eval's request cache, whoever's
-        the tasks are, and for a chat template that there is not.
+        The tasks' experts are taken where the user named none or a bank. LorafuseError for lm-eval's request cache,
+        whoever's the tasks are, and for a chat template that there is not.
         """
         refuse_cache(bool(asked.get("cache_requests")))
         if asked.get("apply_chat_template"):
             self.chat_template(asked["apply_chat_template"])
         self.tasks, self.asked = tasks, asked
-        if self._default_pool is None:
+        if self._named is not None and not any(map(by_bank, self._named)):
             return
-        names = experts_for(self.zoo, map(task_key, tasks))
+        names = experts_for(self.zoo, map(task_key, tasks), self._named)
         if names != self.fused.pool.names:
             method = self.fused.method
             assert method is not None
-            pool = ExpertPool([expert for expert in self._default_pool.experts if expert.name in names])
+            pool = ExpertPool([expert for expert in self._whole_pool.experts if expert.name in names])
             self.fused = FusedModel.of(self.fused, pool)
             self.use(method)
 

@@ -26,7 +26,7 @@ def adapter(tmp_path: Path) -> Path:
 
 
 def load(path: Path, name: str = "a") -> LoraExpert:
-    return LoraExpert.load(path, name, task=name)
+    return LoraExpert.load(path, name, name)
 
 
 def edit_config(path: Path, **changes: object) -> None:

@@ -21,6 +21,7 @@ from lorafuse_bench.loading import load_model
 from lorafuse_bench.memory import peak_bytes, processes, reset_peak, tree_peak_bytes
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.zoo.manifest import Zoo
+from lorafuse_bench.zoo.pools import experts_for, named
 
 BACKENDS = ("vllm", "hf", "peft")
 
@@ -232,8 +233,9 @@ class Clock(StoppingCriteria):
 
 def start(backend: str, spec: str, zoo: str, tasks: Sequence[str], dtype: str) -> Backend:
     """A backend with the zoo's experts of these tasks; LorafuseError when there are none or it cannot start."""
-    experts = [entry.name for entry in Zoo.open(zoo).manifest.experts if entry.task in tasks]
-    if not experts:
+    opened = Zoo.open(zoo)
+    experts = experts_for(opened, tasks)
+    if not any(set(tasks) & set(entry.tasks) for entry in named(opened, experts)):
         raise LorafuseError(f"zoo '{zoo}' has no expert for the suite's tasks. Name another --suite.")
     classes: dict[str, type[Vllm | Hf | Peft]] = {"vllm": Vllm, "hf": Hf, "peft": Peft}
     return classes[backend](spec, zoo, experts, dtype)

@@ -69,7 +69,7 @@ def _expert(name: str, shape: tuple[int, int], rank: int, g: torch.Generator) ->
     b = torch.randn(shape[0], rank, generator=g) * 0.02
     return LoraExpert(
         name=name,
-        task=name,
+        tasks=(name,),
         path=Path(name),
         sha256="",
         base_sha256=None,

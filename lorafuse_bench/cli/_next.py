@@ -35,6 +35,16 @@ def compared(zoo: Zoo, method: str, suite: str) -> str:
     return evaluation(zoo, f"{references},{method}", suite)
 
 
+def clustered(zoo: Zoo) -> str:
+    """`lorafuse train experts` of a bank with an expert for each cluster, on all tasks that are clustered."""
+    clusters = zoo.manifest.clusters
+    names = {name for group in clusters.members for name in group} if clusters else set()
+    tasks = [task for entry in zoo.manifest.experts if entry.name in names for task in entry.tasks]
+    whole = (suite.name for suite in suites.suites() if set(suite.tasks) == set(tasks))
+    suite = next(whole, "/".join(dict.fromkeys(tasks)))
+    return command("lorafuse", "train", "experts", "--bank", "mbc", "--suite", suite, "--out", zoo.root)
+
+
 def board(out: Path, results: Iterable[Path], limited: bool) -> str:
     """`lorafuse leaderboard build`, or what must be run before, since scores are compared with it."""
     for folder in sorted({path.parent for path in results}):

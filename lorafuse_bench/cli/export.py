@@ -17,7 +17,8 @@ def command(
     ] = None,
     zoo: Annotated[str, typer.Option(help="A zoo directory, or 'mini', the embedded one.")] = "mini",
     experts: Annotated[
-        str | None, typer.Option(help="Experts separated by commas; by default all of the zoo's.")
+        str | None,
+        typer.Option(help="Experts separated by commas, or a bank such as @mbc; by default all private."),
     ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Instead of a merge, every expert as an adapter of its own.")
@@ -46,6 +47,7 @@ def command(
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.remote_code import trust
     from lorafuse_bench.zoo.manifest import Zoo
+    from lorafuse_bench.zoo.pools import named
 
     opened = Zoo.open(zoo)
     trust(trust_remote_code)
@@ -65,6 +67,6 @@ def command(
         kind = "a whole model in fp32" if whole else f"an adapter of {first.parameters} parameters"
         typer.echo(f"{method} as {kind} in {out}")
     model = str(first.path) if first.kind == "model" else f"{first.base},peft={first.path}"
-    fused = [entry for entry in opened.manifest.experts if names is None or entry.name in names]
+    fused = named(opened, names)
     tasks = (task for entry in (fused[:1] if method is None else fused) for task in entry.tasks)
     typer.echo(_next.harness(f"pretrained={model}", zoo, tasks))

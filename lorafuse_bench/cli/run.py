@@ -41,7 +41,10 @@ def command(
     ),
     zoo: Annotated[str, typer.Option(help="A zoo directory, or 'mini', the embedded one.")] = "mini",
     experts: Annotated[
-        str | None, typer.Option(help="Experts separated by commas; by default those of the suite's tasks.")
+        str | None,
+        typer.Option(
+            help="Experts separated by commas, or a bank such as @mbc; by default private ones of the suite's tasks."
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="hub, mini, or a data directory; by default the zoo's.")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorafuse_bench.cli._numbers import MAX_SEED, above_zero, share
 from lorafuse_bench.cli._trust import TrustRemoteCode
 from lorafuse_bench.cli.run import IncludePath
+
+if TYPE_CHECKING:
+    from lorafuse_bench.zoo.manifest import Zoo
 
 app = typer.Typer(
     help="Train LoRA experts, routers and multi-task adapters into a zoo.", no_args_is_help=True
@@ -54,6 +57,12 @@ class Pool(StrEnum):
     mean = "mean"
 
 
+class BankOf(StrEnum):
+    private = "private"
+    mbc = "mbc"
+    shared = "shared"
+
+
 class Training(StrEnum):
     post_hoc = "post_hoc"
     joint = "joint"
@@ -62,10 +71,19 @@ class Training(StrEnum):
 @app.command()
 def experts(
     suite: Annotated[
-        str, typer.Option(help="One expert is trained for each task of this suite; a name or a YAML file.")
+        str, typer.Option(help="The suite whose tasks experts are trained for; a name or a YAML file.")
     ],
-    base: Annotated[str, typer.Option(help="A model folder or a hub id, such as Qwen/Qwen2-0.5B.")],
     out: Out,
+    base: Annotated[
+        str | None,
+        typer.Option(help="A model folder or a hub id, such as Qwen/Qwen2-0.5B; by default the zoo's."),
+    ] = None,
+    bank: Annotated[
+        BankOf,
+        typer.Option(
+            help="One expert for each task, for each cluster of `lorafuse zoo cluster`, or for all."
+        ),
+    ] = BankOf.private,
     data: Data = None,
     include_path: IncludePath = None,
     learning_rate: Annotated[
@@ -109,7 +127,7 @@ def experts(
     ] = "",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Train one LoRA expert per task of a suite.
+    """Train LoRA experts for the tasks of a suite, one per task or as --bank says.
 
     Completion-only loss on the same prompts as in evaluation. Running the command again continues
     an interrupted expert from its last checkpoint.
@@ -119,6 +137,7 @@ def experts(
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.tasks.data import resolve_source
     from lorafuse_bench.tasks.suites import suite as suite_of
+    from lorafuse_bench.training.banks import experts_of
     from lorafuse_bench.training.expert_training import train_experts
     from lorafuse_bench.training.settings import ExpertSettings
 
@@ -145,11 +164,12 @@ def experts(
         init=init.value,
         saved_as=saved_as.value,
     )
+    there = _zoo_at(out)
     zoo = train_experts(
-        base,
-        keys,
+        _base(base, there, out),
+        experts_of(bank.value, keys, out),
         out,
-        resolve_source(data),
+        resolve_source(data, str(out) if there else None),
         settings,
         workers=workers,
         device=device,
@@ -301,10 +321,7 @@ def adapter(
     if not isinstance(chosen, TrainedAdapter):
         known = [name for name, cls in registry.methods().items() if issubclass(cls, TrainedAdapter)]
         raise LorafuseError(f"method '{chosen.name}' is no trained adapter. These are: {', '.join(known)}.")
-    exists = (out / "manifest.json").is_file()
-    if base is None and not exists:
-        raise LorafuseError(f"{out} is no zoo yet. Name a --base to start one.")
-    zoo = Zoo.open(out) if exists else None
+    zoo = _zoo_at(out)
     settings = AdapterSettings(
         learning_rate=learning_rate,
         epochs=None if steps else epochs,
@@ -319,9 +336,9 @@ def adapter(
         chosen,
         suite,
         keys,
-        base or (str(zoo.base_folder()) if zoo else ""),
+        _base(base, zoo, out),
         out,
-        resolve_source(data, str(out) if exists else None),
+        resolve_source(data, str(out) if zoo else None),
         settings,
         report=typer.echo,
         device=device,
@@ -329,3 +346,19 @@ def adapter(
     )
     typer.echo(f"adapter {entry.name}: {entry.parameters:,} parameters in {out}")
     typer.echo(_next.compared(Zoo.open(out), chosen.label(), suite))
+
+
+def _zoo_at(out: Path) -> Zoo | None:
+    """The zoo that is at `out` already."""
+    from lorafuse_bench.zoo.manifest import Zoo
+
+    return Zoo.open(out) if (out / "manifest.json").is_file() else None
+
+
+def _base(given: str | None, zoo: Zoo | None, out: Path) -> str:
+    """The base that is named, else the zoo's; LorafuseError without either."""
+    from lorafuse_bench.errors import LorafuseError
+
+    if given is None and zoo is None:
+        raise LorafuseError(f"{out} is no zoo yet. Name a --base to start one.")
+    return given or str(zoo and (zoo.hub_id or zoo.base_folder()))

@@ -87,6 +87,27 @@ def list_() -> Answer:
 
 
 @app.command()
+@answers
+def cluster(
+    zoo: Annotated[Path, typer.Argument(help="A zoo directory with private experts.")],
+    clusters: Annotated[int, typer.Option(min=1, help="Number of clusters.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of KMeans.")] = 0,
+    svd: Annotated[
+        int | None, typer.Option(min=1, help="Dimensions kept by a truncated SVD, such as 64.")
+    ] = None,
+) -> Answer:
+    """Group alike experts, for `lorafuse train experts --bank mbc`: KMeans on the directions of their factors."""
+    from lorafuse_bench.cli import _next
+    from lorafuse_bench.zoo.cluster import cluster as clustered
+    from lorafuse_bench.zoo.manifest import Zoo
+
+    zoo_now = clustered(Zoo.open(zoo), clusters, seed, svd)
+    found = zoo_now.manifest.clusters
+    assert found is not None
+    return Answer(found.model_dump(mode="json"), [*found.lines, _next.clustered(zoo_now)])
+
+
+@app.command()
 def copy(
     zoo: Annotated[str, typer.Argument(help="A zoo directory, or an installed zoo such as 'mini'.")],
     out: Annotated[Path, typer.Argument(help="A new folder; one that is not empty is refused.")],

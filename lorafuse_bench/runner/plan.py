@@ -18,7 +18,7 @@ from lorafuse_bench.leaderboards import layout
 from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
-from lorafuse_bench.zoo.pools import experts_for
+from lorafuse_bench.zoo.pools import by_bank, experts_for, named
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Plan:
     `methods=None` takes all that the zoo can do, and leaves out with a word those that do not fit its experts.
     `experts=None` takes, for each suite, the zoo's experts of that suite's tasks: as in the papers, five
     experts are fused for five tasks. For a suite of oblivion, which no expert was trained for, it takes all.
+    A bank such as `@mbc` is taken in the same way.
     """
 
     methods: Sequence[FusionMethod] | None
@@ -130,15 +131,15 @@ def _misfit(zoo: Zoo, cell: Cell) -> str | None:
 
 
 def _experts(plan: Plan, zoo: Zoo, asked: Suite, methods: Sequence[FusionMethod]) -> Sequence[str]:
-    if plan.experts is not None:
-        return plan.experts
-    trained = any(set(e.tasks) & set(asked.tasks) for e in zoo.manifest.experts)
+    entries = named(zoo, plan.experts)
+    by_name = plan.experts is not None and not any(map(by_bank, plan.experts))
+    trained = by_name or any(set(entry.tasks) & set(asked.tasks) for entry in entries)
     if not trained and asked.kind != "oblivion" and any(method.fuses_experts for method in methods):
-        tasks = ", ".join("/".join(entry.tasks) for entry in zoo.manifest.experts)
+        tasks = ", ".join("/".join(entry.tasks) for entry in entries)
         raise LorafuseError(
             f"zoo '{zoo.name}' has no expert for suite '{asked.name}' (it has {tasks or 'none'}). Name --experts."
         )
-    return experts_for(zoo, asked.tasks)
+    return experts_for(zoo, asked.tasks, plan.experts)
 
 
 def _pools(zoo: Zoo, names: Mapping[str, Sequence[str]]) -> dict[str, ExpertPool]:

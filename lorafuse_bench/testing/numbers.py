@@ -101,7 +101,7 @@ def extremes_stay_finite(subject: Subject) -> None:
         "copies of one expert": copies(first),
         "experts of opposite updates": (
             first,
-            replace(scaled([first], -1.0)[0], name="mnli", task="mnli"),
+            replace(scaled([first], -1.0)[0], name="mnli", tasks=("mnli",)),
             third,
         ),
     }

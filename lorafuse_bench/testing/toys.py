@@ -115,7 +115,7 @@ def _expert(i: int, modules: dict[str, tuple[int, int]]) -> LoraExpert:
     name = TASKS[i] if i < len(TASKS) else f"task{i}"
     return LoraExpert(
         name=name,
-        task=name,
+        tasks=(name,),
         path=Path(name),
         sha256=str(i),
         base_sha256=None,

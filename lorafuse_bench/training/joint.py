@@ -91,7 +91,7 @@ def train_joint(
     held: list[list[int]] = []
     held_tasks: list[int] = []
     for index, expert in enumerate(fused.pool.experts):
-        rows = training_rows(expert.task, source, limit=settings.rows_per_task)
+        rows = training_rows(expert.tasks[0], source, limit=settings.rows_per_task)
         count = min(max(1, round(settings.held_out * len(rows))), HELD_OUT)
         tasks.append(Head(rows, len(rows) - count))
         examples = tokenize(rows[len(rows) - count :], tokenizer, settings.cutoff)
@@ -190,7 +190,9 @@ def _make_trainable(update: RowUpdate, pool: ExpertPool, module: str, generator:
 def _save_experts(zoo: Zoo, model: JointMoa, name: str) -> tuple[ExpertEntry, ...]:
     """The jointly trained experts as PEFT adapters with the configuration of the zoo's own."""
     entries = []
-    for index, (expert, own) in enumerate(zip(model.fused.pool.experts, zoo.manifest.experts, strict=True)):
+    described = {entry.name: entry for entry in zoo.manifest.experts}
+    for index, expert in enumerate(model.fused.pool.experts):
+        own = described[expert.name]
         tensors = {}
         for module, update in model.updates.items():
             rank = model.fused.pool.modules[module].ranks[index]

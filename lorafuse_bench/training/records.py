@@ -99,7 +99,7 @@ class Recipe:
             new = {key: _entry(self.out, key, record) for key, record in records.items()}
             inits = {self.settings.init, there.init if there and old else self.settings.init}
             found: dict[str, Any] = {
-                "base": keeping(self.described, there.base if there else None),
+                "base": self._base(there),
                 "experts": tuple(entry for _, entry in sorted((old | new).items())),
                 "seed": self.settings.seed,
                 "init": "shared" if inits == {"shared"} else "independent",
@@ -112,6 +112,12 @@ class Recipe:
             return Manifest(name=name or self.out.resolve().name, **found)
 
         return Zoo.update(self.out, entered)
+
+    def _base(self, there: Manifest | None) -> BaseEntry:
+        """The manifest's own description where it leads to this base, else ours."""
+        if there and there.base.sha256 == self.described.sha256 and Zoo(self.out, there).has_base:
+            return there.base.model_copy(update={"files": self.described.files})
+        return keeping(self.described, there.base if there else None)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

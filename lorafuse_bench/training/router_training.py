@@ -34,6 +34,7 @@ from lorafuse_bench.training.records import with_length
 from lorafuse_bench.training.settings import Limited
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ArtefactEntry, Manifest, Zoo, local_model, weights_sha256
+from lorafuse_bench.zoo.pools import named
 
 ROUTER_WEIGHTS = "router.safetensors"
 
@@ -168,7 +169,7 @@ def save_router(
         method="moa",
         path=f"routers/{name}",
         sha256=sha256_file(path),
-        experts=tuple(expert.name for expert in zoo.manifest.experts),
+        experts=tuple(expert.name for expert in named(zoo)),
         settings=dict(record),
         **entry,
     )
@@ -255,11 +256,12 @@ def _prompts(
     assert settings.cutoff is not None
     ids: list[list[int]] = []
     labels: list[int] = []
-    for index, expert in enumerate(zoo.manifest.experts):
-        rows = training_rows(expert.task, source, limit=settings.prompts_per_task)
-        examples = tokenize(rows[: len(rows)], tokenizer, settings.cutoff)
-        ids += [prompt_of(example) for example in examples]
-        labels += [index] * len(rows)
+    for index, expert in enumerate(named(zoo)):
+        for task in expert.tasks:
+            rows = training_rows(task, source, limit=settings.prompts_per_task)
+            examples = tokenize(rows[: len(rows)], tokenizer, settings.cutoff)
+            ids += [prompt_of(example) for example in examples]
+            labels += [index] * len(rows)
     return ids, labels
 
 

@@ -170,6 +170,11 @@ class Clusters(_Strict):
         default=None, ge=1, description="Dimensions kept by a truncated SVD; null for all of them."
     )
 
+    @property
+    def lines(self) -> list[str]:
+        """A line for each cluster."""
+        return [f"cluster {index}: {', '.join(group)}" for index, group in enumerate(self.members)]
+
 
 class Manifest(_Strict):
     """manifest.json of a zoo."""

@@ -55,7 +55,7 @@ def index_adapters(
     experts, entries = [], []
     for name, folder in folders.items():
         check_alone(folder, f"adapter '{name}'")
-        experts.append(LoraExpert.load(folder, name, named.get(name, [name])[0], described.sha256))
+        experts.append(LoraExpert.load(folder, name, named.get(name, [name]), described.sha256))
         path = folder.relative_to(root).as_posix()
         entry = describe_expert(root, path, name, named.get(name, [name]), described.sha256)
         told = {"bank": before[name].bank, "rows": before[name].rows} if name in before else {}

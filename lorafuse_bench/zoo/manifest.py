@@ -7,7 +7,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
@@ -16,6 +16,7 @@ from lorafuse_bench.tables import Table, cell
 from lorafuse_bench.zoo.entries import (
     AdapterEntry,
     ArtefactEntry,
+    Bank,
     BaseEntry,
     ExpertEntry,
     Manifest,
@@ -90,10 +91,21 @@ class Zoo:
         return self.manifest.name
 
     @property
+    def banks(self) -> tuple[Bank, ...]:
+        """The banks that hold experts, private ones first."""
+        there = {entry.bank for entry in self.manifest.experts}
+        return tuple(bank for bank in get_args(Bank) if bank in there)
+
+    @property
+    def has_base(self) -> bool:
+        """Whether a folder of this machine, where the manifest or the cache has it, holds the base."""
+        return any(folder.is_dir() for folder in self._base_folders())
+
+    @property
     def hub_id(self) -> str | None:
         """The hub's name of the base, where no folder of this machine holds it."""
         base = self.manifest.base
-        if any(folder.is_dir() for folder in self._base_folders()):
+        if self.has_base:
             return None
         return base.hub or (base.path if is_hub_id(base.path) else None)
 
@@ -216,7 +228,8 @@ class Zoo:
         """Its experts, routers and adapters, one a line."""
         manifest = self.manifest
         parts: list[tuple[object, ...]] = [
-            ("expert", e.name, e.tasks, e.sha256, "", "") for e in manifest.experts
+            ("expert" if e.bank == "private" else f"expert @{e.bank}", e.name, e.tasks, e.sha256, "", "")
+            for e in sorted(manifest.experts, key=lambda e: self.banks.index(e.bank))
         ]
         for entry in manifest.artefacts:
             accuracy = entry.settings.get("accuracy")
@@ -235,6 +248,7 @@ class Zoo:
             ],
             title=f"zoo {manifest.name}, seed {manifest.seed}: base {self.base_name}"
             f" ({manifest.base.sha256[:12]}), data {manifest.data}, {manifest.init} initialisation",
+            notes=manifest.clusters.lines if manifest.clusters else (),
             words=range(4),
         )
 

@@ -18,7 +18,7 @@ MODULE = "model.layers.0.self_attn.q_proj"
 def expert(a: Tensor, b: Tensor, scaling: float = 1.0, name: str = "a") -> LoraExpert:
     return LoraExpert(
         name=name,
-        task=name,
+        tasks=(name,),
         path=Path(name),
         sha256="0",
         base_sha256=None,

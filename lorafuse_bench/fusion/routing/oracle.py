@@ -19,6 +19,7 @@ from lorafuse_bench.fusion.registry import register
 class Oracle(RowRouting):
     """Each row uses the expert trained on its task: `y = Wx + s_t B_t A_t x`, t the row's task.
 
+    In a bank of experts of several tasks that is the one that has the row's task among its own.
     The reference that scores are normalised by, not a competitor: it is told the task. Refuses tasks
     without an expert. `oracle:wrong` is the floor under all routing, one wrong expert: the next one in
     the pool's order that was trained on another task. Cost: one LoRA, gathered per row.
@@ -46,7 +47,7 @@ class Oracle(RowRouting):
 
     def check(self, pool: ExpertPool) -> None:
         super().check(pool)
-        if self.wrong and len({expert.task for expert in pool.experts}) < 2:
+        if self.wrong and len({expert.tasks for expert in pool.experts}) < 2:
             raise LorafuseError(
                 f"method 'oracle': wrong=true needs experts of two tasks, the pool has"
                 f" {', '.join(pool.names)}. Add an expert."
@@ -60,9 +61,11 @@ class Oracle(RowRouting):
 
 def expert_of(pool: ExpertPool, task: str, wrong: bool) -> int:
     """Position of the task's own expert, or of the next one, cyclically, of another task."""
-    serving = [i for i, expert in enumerate(pool.experts) if expert.task == task]
+    serving = [i for i, expert in enumerate(pool.experts) if task in expert.tasks]
     if not wrong or not serving:
         return pool.index_of_task(task)
-    own = serving[0]
-    after = [(own + step) % len(pool) for step in range(1, len(pool))]
-    return next(i for i in after if pool.experts[i].task != task)
+    after = [(serving[0] + step) % len(pool) for step in range(1, len(pool))]
+    others = [i for i in after if i not in serving]
+    if not others:
+        raise LorafuseError(f"method 'oracle': every expert was trained on '{task}', none is a wrong one.")
+    return others[0]
