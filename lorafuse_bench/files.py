@@ -118,6 +118,14 @@ def check_writable(folder: Path) -> None:
             os.fsync(probe.fileno())
 
 
+def check_file_writable(path: Path) -> None:
+    """LorafuseError unless the file `path` can be written; its folder need not exist yet."""
+    with _writable(path):
+        if path.is_dir():
+            raise LorafuseError(f"cannot write {path}: it is a folder. Name a file.")
+    check_writable(path.parent)
+
+
 def read_bytes(path: Path, remedy: str) -> bytes:
     """The content of a regular file; a missing, unreadable or special one is a LorafuseError ending in `remedy`."""
     try:

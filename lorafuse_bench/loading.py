@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +82,18 @@ def _check_code(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _loaded(kind: Any, folder: str | Path, **settings: Any) -> Any:
+@contextmanager
+def loading(folder: str | Path) -> Iterator[None]:
+    """Whatever transformers raises for a folder that is no whole model, in one line."""
     try:
-        return kind.from_pretrained(str(folder), trust_remote_code=trusted(), **settings)
+        yield
     except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise _refusal(folder, error) from error
+
+
+def _loaded(kind: Any, folder: str | Path, **settings: Any) -> Any:
+    with loading(folder):
+        return kind.from_pretrained(str(folder), trust_remote_code=trusted(), **settings)
 
 
 def _refusal(folder: str | Path, error: Exception, config: PretrainedConfig | None = None) -> LorafuseError:

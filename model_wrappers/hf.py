@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import FusionMethod, Prompts
 from lorafuse_bench.identity import model_info
-from lorafuse_bench.loading import check_base
+from lorafuse_bench.loading import check_base, loading
 from lorafuse_bench.model_wrappers import record
 from lorafuse_bench.model_wrappers.generation import Asked, Writer
 from lorafuse_bench.model_wrappers.options import config_options, hf_options, split_options, truth
@@ -94,7 +93,7 @@ class LorafuseLM(HFLM):
         absent = str(device).startswith("cuda") and not torch.cuda.is_available()
         asked = str(model_options.pop("dtype", None) or AUTO).removeprefix("torch.")
         compute = Compute.of("cpu" if absent else device or AUTO, asked, folder)
-        with _loading(folder):
+        with loading(folder):
             super().__init__(
                 pretrained=str(folder),
                 trust_remote_code=trusted(),
@@ -339,14 +338,3 @@ class LorafuseLM(HFLM):
     def _rows(self) -> int:
         return _AUTO_BATCH if self.batch_size == "auto" else int(self.batch_size)
 
-
-@contextmanager
-def _loading(folder: Path) -> Iterator[None]:
-    """Whatever transformers raises for a folder that is no whole model, in one line."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")
-        raise LorafuseError(
-            f"the base in {folder} cannot be loaded: {reason}. Repair it, or name another base."
-        ) from error

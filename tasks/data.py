@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset, concatenate_datasets, load_dataset
-from pyarrow import parquet, types
+from pyarrow import Array, ChunkedArray, DataType, parquet, types
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.mini_world.on_demand import generated, world_seed
@@ -32,6 +32,9 @@ _NESTED = frozenset(
         "translation",
     }
 )
+# Columns that may hold numbers or truth values only; every other one holds text, alone or in lists and fields.
+_ANY_VALUE = frozenset({"answer", "key", "kwargs", "label", "task_id"})
+_MAY_LACK_FIELDS = frozenset({"kwargs"})
 
 
 class Source(NamedTuple):
@@ -147,17 +150,52 @@ class Splits(Mapping[str, Dataset]):
         if len(rows) == 0:
             raise LorafuseError(f"{where}: no rows. Replace the file, or choose another data source.")
         for column in self.dataset.columns:
-            held = rows.data.column(column)
-            if held.null_count:
-                raise LorafuseError(
-                    f"{where}: column '{column}' is null in {held.null_count} rows. Fill or remove them."
-                )
-            if types.is_nested(held.type) != (column in _NESTED):
-                due = "lists or fields" if column in _NESTED else "single values"
-                raise LorafuseError(
-                    f"{where}: column '{column}' is of type {held.type}, and {due} are due. Give it the hub's type."
-                )
+            _check_column(rows.data.column(column), column, where)
         return rows
+
+
+def _check_column(held: ChunkedArray, column: str, where: str) -> None:
+    """LorafuseError where a prompt or a target would show `None`, a list, or a number in the place of a text."""
+    found = held.null_count or (0 if column in _MAY_LACK_FIELDS else _nulls_inside(held))
+    if found:
+        raise LorafuseError(f"{where}: column '{column}' is null in {found} places. Fill or remove these rows.")
+    if types.is_nested(held.type) != (column in _NESTED):
+        due = "lists or fields" if column in _NESTED else "single values"
+    elif column not in _ANY_VALUE and not any(map(_is_text, _leaves(held.type))):
+        due = "texts"
+    else:
+        return
+    raise LorafuseError(
+        f"{where}: column '{column}' is of type {held.type}, and {due} are due. Give it the hub's type."
+    )
+
+
+def _nulls_inside(held: ChunkedArray) -> int:
+    """Nulls in the lists and fields of a column."""
+    layer, found = list(held.chunks), 0
+    while layer:
+        inner: list[Array] = []
+        for array in layer:
+            if types.is_struct(array.type):
+                inner += array.flatten()
+            elif types.is_nested(array.type):
+                inner.append(array.flatten())
+        found += sum(array.null_count for array in inner)
+        layer = inner
+    return found
+
+
+def _leaves(kind: DataType) -> Iterator[DataType]:
+    """The types of single values in a type of lists and fields."""
+    if not types.is_nested(kind):
+        yield kind
+    for index in range(kind.num_fields):
+        yield from _leaves(kind.field(index).type)
+
+
+def _is_text(kind: DataType) -> bool:
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _advice(hub: str, reason: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._answers import Answer, answers
 
 if TYPE_CHECKING:
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure speed and memory against the base model and PEFT.", no_args_is_help=True)
 
-Out = Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")]
+Out = Annotated[
+    Path | None, typer.Option(callback=_checked.file, help="Write the numbers to this JSON file.")
+]
+Plot = Annotated[Path | None, typer.Option(callback=_checked.file, help="Write a PNG to this file.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds; every alternative runs once a round.")]
 Architecture = Annotated[str, typer.Option(help="qwen2 or llama.")]
 
@@ -41,7 +45,7 @@ def merge(
 @answers
 def forward(
     out: Out = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a PNG of cost against N to this file.")] = None,
+    plot: Plot = None,
     architecture: Architecture = "qwen2",
     experts: Annotated[str, typer.Option(help="Numbers of experts to compare with PEFT at.")] = "8,32",
     sweep: Annotated[str, typer.Option(help="Numbers of experts for the cost against N.")] = "8,32,128,256",
@@ -121,7 +125,7 @@ def prefix(
 @answers
 def serve(
     out: Out = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a PNG to this file.")] = None,
+    plot: Plot = None,
     into: Annotated[
         Path | None,
         typer.Option(help="Enter vLLM's cost into the results of `lorafuse run` in this folder."),

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._trust import TrustRemoteCode
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="A new folder; one that is not empty is refused.")],
+    out: Annotated[
+        Path, typer.Option(callback=_checked.folder, help="A new folder; one that is not empty is refused.")
+    ],
     method: Annotated[
         str | None, typer.Option(help="The merge, with options as name:option=value+option=value.")
     ] = None,

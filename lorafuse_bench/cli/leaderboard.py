@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._answers import Answer, answers
 
 if TYPE_CHECKING:
@@ -19,8 +20,12 @@ app = typer.Typer(help="Build, show, verify and publish leaderboards.", no_args_
 @answers
 def build(
     results: Annotated[list[Path], typer.Argument(help="Folders of `lorafuse run`, or of lm_eval.")],
-    out: Annotated[Path, typer.Option(help="The leaderboard file to write.")] = Path("leaderboard.json"),
-    html: Annotated[Path | None, typer.Option(help="Folder for the page, index.html.")] = None,
+    out: Annotated[
+        Path, typer.Option(callback=_checked.file, help="The leaderboard file to write.")
+    ] = Path("leaderboard.json"),
+    html: Annotated[
+        Path | None, typer.Option(callback=_checked.folder, help="Folder for the page, index.html.")
+    ] = None,
     allow_limit: Annotated[
         bool, typer.Option("--allow-limit", help="Take results of limited runs; the board then says so.")
     ] = False,
@@ -86,8 +91,12 @@ def verify(
 @answers
 def claims(
     boards: Annotated[list[Path], typer.Argument(help="Folders of results, such as published boards.")],
-    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write the tables to.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Folder for the page, claims.html.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(callback=_checked.file, help="Markdown file to write the tables to.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(callback=_checked.folder, help="Folder for the page, claims.html.")
+    ] = None,
     allow_limit: Annotated[bool, typer.Option("--allow-limit", help="Take results of limited runs.")] = False,
 ) -> Answer:
     """Hold the papers' printed findings against measured boards.
@@ -124,7 +133,7 @@ def claims(
 @answers
 def pack(
     results: Annotated[list[Path], typer.Argument(help="Folders of `lorafuse run`, or of lm_eval.")],
-    out: Annotated[Path, typer.Option(help="The new folder.")],
+    out: Annotated[Path, typer.Option(callback=_checked.folder, help="The new folder.")],
     caption: Annotated[str, typer.Option(help="What a reader must know; it opens the captions.")],
     allow_limit: Annotated[
         bool, typer.Option("--allow-limit", help="Take results of limited runs; the board then says so.")
@@ -165,7 +174,9 @@ def publish(
 
 @app.command()
 def schema(
-    out: Annotated[Path, typer.Option(help="Folder for the JSON Schema files.")] = Path("."),
+    out: Annotated[
+        Path, typer.Option(callback=_checked.folder, help="Folder for the JSON Schema files.")
+    ] = Path("."),
 ) -> None:
     """Write the JSON Schema of results, items and leaderboards."""
     from lorafuse_bench.leaderboards.schemas import write

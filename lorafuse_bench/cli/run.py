@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._config import configurable
 from lorafuse_bench.cli._trust import TrustRemoteCode
 
@@ -36,9 +37,10 @@ def command(
         typer.Option(help="Separated by commas: suites, their YAML files, or tasks such as arc_easy/piqa."),
     ] = "mtl7",
     include_path: IncludePath = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results; finished cells in it are kept.")] = Path(
-        "results"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(callback=_checked.folder, help="Folder for the results; finished cells in it are kept."),
+    ] = Path("results"),
     zoo: Annotated[str, typer.Option(help="A zoo directory, or 'mini', the embedded one.")] = "mini",
     experts: Annotated[
         str | None,

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorafuse_bench.cli._numbers import MAX_SEED, above_zero, share
+from lorafuse_bench.cli import _checked
+from lorafuse_bench.cli._checked import within
 from lorafuse_bench.cli._trust import TrustRemoteCode
 from lorafuse_bench.cli.run import IncludePath
+from lorafuse_bench.limits import MAX_SEED, NOT_NEGATIVE, PART, POSITIVE, SHARE
 
 if TYPE_CHECKING:
     from lorafuse_bench.zoo.manifest import Zoo
@@ -19,7 +21,10 @@ app = typer.Typer(
     help="Train LoRA experts, routers and multi-task adapters into a zoo.", no_args_is_help=True
 )
 
-Out = Annotated[Path, typer.Option(help="The zoo directory; what is finished in it is kept.")]
+Out = Annotated[
+    Path,
+    typer.Option(callback=_checked.folder, help="The zoo directory; what is finished in it is kept."),
+]
 Data = Annotated[str | None, typer.Option(help="hub, mini, or a data directory.")]
 Accumulation = Annotated[int, typer.Option(min=1, help="Portions a batch is computed in, to save memory.")]
 Cutoff = Annotated[
@@ -87,19 +92,21 @@ def experts(
     data: Data = None,
     include_path: IncludePath = None,
     learning_rate: Annotated[
-        float, typer.Option(callback=above_zero, help="Peak learning rate, after the warm-up.")
+        float, typer.Option(callback=within(POSITIVE), help="Peak learning rate, after the warm-up.")
     ] = 1e-4,
     schedule: Annotated[
         Decline, typer.Option(help="How the learning rate falls after the warm-up; constant: it does not.")
     ] = Decline.linear,
-    warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate rises.")] = 0.05,
+    warmup: Annotated[
+        float, typer.Option(callback=within(SHARE), help="Share of the steps in which the rate rises.")
+    ] = 0.05,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps per expert.")] = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 8,
     alpha: Annotated[
-        float, typer.Option(callback=above_zero, help="LoRA alpha; the update is scaled by alpha/rank.")
+        float, typer.Option(callback=within(POSITIVE), help="LoRA alpha; the update is scaled by alpha/rank.")
     ] = 16.0,
-    dropout: Annotated[float, typer.Option(callback=share, help="LoRA dropout.")] = 0.0,
+    dropout: Annotated[float, typer.Option(callback=within(PART), help="LoRA dropout.")] = 0.0,
     targets: Annotated[
         str, typer.Option(help="Adapted modules separated by commas, or all-linear as in PEFT.")
     ] = "q_proj,k_proj,v_proj,o_proj",
@@ -108,7 +115,7 @@ def experts(
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
     epochs: Annotated[
         float | None,
-        typer.Option(callback=above_zero, help="Passes over a task's rows at most, where they are few."),
+        typer.Option(callback=within(POSITIVE), help="Passes over a task's rows at most, where they are few."),
     ] = None,
     held_out: Annotated[
         int, typer.Option(min=0, help="Last training rows to leave alone, at most a fifth of them.")
@@ -206,11 +213,12 @@ def router(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(callback=above_zero, help="Learning rate; by default 1e-2 post_hoc, 2e-3 joint."),
+        typer.Option(callback=within(POSITIVE), help="Learning rate; by default 1e-2 post_hoc, 2e-3 joint."),
     ] = None,
     hidden: Annotated[int, typer.Option(min=1, help="Hidden size of each block's router.")] = 32,
     eta: Annotated[
-        float, typer.Option(help="Weight of the routers' loss beside the experts' (joint).")
+        float,
+        typer.Option(callback=within(NOT_NEGATIVE), help="Weight of the routers' loss beside the experts' (joint)."),
     ] = 0.1,
     prompts: Annotated[int, typer.Option(min=2, help="Prompts per task (post_hoc).")] = 400,
     accumulation: Accumulation = 1,
@@ -281,9 +289,9 @@ def adapter(
     data: Data = None,
     include_path: IncludePath = None,
     learning_rate: Annotated[
-        float, typer.Option(callback=above_zero, help="Learning rate between warm-up and decay.")
+        float, typer.Option(callback=within(POSITIVE), help="Learning rate between warm-up and decay.")
     ] = 3e-4,
-    epochs: Annotated[float, typer.Option(callback=above_zero, help="Passes over the rows.")] = 2.0,
+    epochs: Annotated[float, typer.Option(callback=within(POSITIVE), help="Passes over the rows.")] = 2.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of --epochs.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     accumulation: Accumulation = 1,

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._answers import Answer, answers
-from lorafuse_bench.cli._numbers import MAX_SEED
 from lorafuse_bench.cli._trust import TrustRemoteCode
+from lorafuse_bench.limits import MAX_SEED
 
 app = typer.Typer(help="Zoos: a base, its experts, routers and adapters.", no_args_is_help=True)
 
@@ -17,9 +18,10 @@ app = typer.Typer(help="Zoos: a base, its experts, routers and adapters.", no_ar
 @app.command()
 def build(
     name: Annotated[str, typer.Argument(help="Which zoo; 'mini' is the one that can be built from nothing.")],
-    out: Annotated[Path, typer.Option(help="Where to build it; finished stages in it are kept.")] = Path(
-        "zoo"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(callback=_checked.folder, help="Where to build it; finished stages in it are kept."),
+    ] = Path("zoo"),
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Seed of the world, the base and the training.")
     ] = 0,
@@ -46,7 +48,10 @@ def base(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="The base's folder; by default the user's cache, where zoos find it by its hash."),
+        typer.Option(
+            callback=_checked.folder,
+            help="The base's folder; by default the user's cache, where zoos find it by its hash.",
+        ),
     ] = None,
     sha256: Annotated[
         str | None, typer.Option(help="What the GGUF file's sha256 must be, or its first digits.")
@@ -110,7 +115,10 @@ def cluster(
 @app.command()
 def copy(
     zoo: Annotated[str, typer.Argument(help="A zoo directory, or an installed zoo such as 'mini'.")],
-    out: Annotated[Path, typer.Argument(help="A new folder; one that is not empty is refused.")],
+    out: Annotated[
+        Path,
+        typer.Argument(callback=_checked.folder, help="A new folder; one that is not empty is refused."),
+    ],
 ) -> None:
     """Copy a zoo to a folder of your own, where routers and adapters can be added to it."""
     from lorafuse_bench.zoo.move import copy_zoo

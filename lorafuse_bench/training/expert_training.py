@@ -150,6 +150,7 @@ class ExpertTraining(nn.Module):
 
 def new_expert(model: PreTrainedModel, key: str, settings: ExpertSettings) -> PeftModel:
     """The base with a fresh LoRA; `init=shared` gives every task the same A."""
+    _check_targets(model, settings.targets)
     seed = settings.seed if settings.init == "shared" else seed_of(key, settings.seed)
     config = LoraConfig(
         r=settings.rank,
@@ -160,14 +161,18 @@ def new_expert(model: PreTrainedModel, key: str, settings: ExpertSettings) -> Pe
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try:
-            return get_peft_model(model, config)
-        except ValueError as error:  # PEFT's, for names that no module has
-            linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if is_linear(m)})
-            raise LorafuseError(
-                f"--targets {','.join(settings.targets)}: the base has no such modules."
-                f" Use {ALL_LINEAR}, or some of {', '.join(linear)}."
-            ) from error
+        return get_peft_model(model, config)
+
+
+def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """LorafuseError for a target that is no linear map of the base: PEFT passes over one beside others that are."""
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if is_linear(module)}
+    wrong = [repr(name) for name in targets if name not in linear] if targets != (ALL_LINEAR,) else []
+    if wrong or not targets:
+        raise LorafuseError(
+            f"--targets {','.join(targets)}: the base has no linear map {', '.join(wrong)}."
+            f" Use {ALL_LINEAR}, or some of {', '.join(sorted(linear))}."
+        )
 
 
 def relative_update_norm(model: PeftModel) -> float:

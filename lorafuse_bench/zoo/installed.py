@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import check_writable
 
 EMBEDDED = "mini"
 ENTRY_POINTS = "lorafuse.zoos"
@@ -40,7 +41,7 @@ def installed_root(name: str) -> Path | None:
 
 
 def writable(out: str | Path) -> Path:
-    """The folder `out` to write a zoo to; LorafuseError where an installed zoo is meant or lies there."""
+    """The folder `out` to write a zoo to; LorafuseError where an installed zoo is meant or lies there, or nothing can."""
     path = Path(out).resolve()
     for name in installed_zoos():
         meant = str(out) == name and (name == EMBEDDED or not path.is_dir())
@@ -49,6 +50,7 @@ def writable(out: str | Path) -> Path:
                 f"zoo '{name}' belongs to an installed package and is read-only. Copy it and name the copy:"
                 f" lorafuse zoo copy {name} DIR"
             )
+    check_writable(Path(out))
     return Path(out)
 
 

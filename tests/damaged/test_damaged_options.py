@@ -13,6 +13,21 @@ ADAPTER = (
     "train adapter --method moore --suite sst2 --base {zoo}/base --data {data} --out {root}/out --steps 1 "
 )
 LONG = "x" * 5000
+PLACES = (
+    ("bench merge", "--out"),
+    ("bench train", "--out"),
+    ("bench forward", "--plot"),
+    ("train experts --suite sst2 --base {zoo}/base", "--out"),
+    ("train adapter --method moore --suite sst2 --base {zoo}/base", "--out"),
+    ("zoo build mini", "--out"),
+    ("zoo base nobody/nothing", "--out"),
+    ("export --zoo {zoo} --method svd", "--out"),
+    ("leaderboard build {results} --out {root}/b.json", "--html"),
+    ("leaderboard pack {results} --caption words", "--out"),
+    ("leaderboard claims {results}", "--markdown"),
+    ("analyze oblivion {results}", "--out"),
+)
+"""Commands that write, and the option that says where."""
 
 ROWS = (
     Row("unknown command", "rnu", "No such command 'rnu'. Did you mean 'run'?"),
@@ -62,6 +77,14 @@ ROWS = (
     Row("alpha NaN", TRAIN + "--alpha nan", "'--alpha'"),
     Row("dropout 1", TRAIN + "--dropout 1", "'--dropout'"),
     Row("dropout NaN", TRAIN + "--dropout nan", "'--dropout'"),
+    Row("targets that are not there", TRAIN + "--targets nothing", "the base has no linear map 'nothing'"),
+    Row("no targets", TRAIN + "--targets ''", "the base has no linear map ''"),
+    Row("one target that is not there", TRAIN + "--targets q_proj,nothing", "no linear map 'nothing'"),
+    Row("warm-up NaN", TRAIN + "--warmup nan", "'--warmup'"),
+    Row("unknown bank", TRAIN + "--bank mcb", "'--bank'"),
+    Row("a bank without clusters", TRAIN + "--bank mbc", "has no clusters of experts"),
+    Row("more clusters than experts", "zoo cluster {zoo} --clusters 3", "3 clusters of 2 experts"),
+    Row("a bank that the zoo has not", RUN + "--experts @mbc", "has no bank 'mbc'"),
     Row("seed negative", TRAIN + "--seed -1", "'--seed'"),
     Row("seed beyond 32 bits", TRAIN + "--seed 99999999999", "'--seed'"),
     Row("seed beyond any integer", TRAIN + f"--seed {'9' * 30}", "'--seed'"),
@@ -83,6 +106,11 @@ ROWS = (
     Row("board of nothing", "leaderboard build {root}/nowhere", "nowhere"),
     Row("board of an empty folder", "leaderboard build {root}/zoo/experts", "experts"),
     Row("board that cannot be written", "leaderboard build {results} --out /proc/x/b.json", "cannot write"),
+    *(
+        Row(f"{command.split(' --')[0]} {option} at {place}", f"{command} {option} {place}", "cannot write")
+        for command, option in PLACES
+        for place in ("/proc/nowhere/x", "{zoo}/manifest.json/x")
+    ),
     Row("samples of an unknown task", "samples {results} --task nothing", "no samples here"),
     Row("compare with an unknown method", "compare base svdd --results {results}", "svdd"),
 )

@@ -367,6 +367,8 @@ def test_all_linear_is_every_linear_map_and_recorded_by_name(
     assert sorted(config["target_modules"]) == named
 
 
-def test_targets_that_the_base_lacks_are_refused(base: str, handmade_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(LorafuseError, match=r"--targets c_attn: the base has no such.* all-linear, .*q_proj"):
-        train(base, tmp_path, handmade_data, targets=("c_attn",))
+@pytest.mark.parametrize("targets", [("c_attn",), ("q_proj", "c_attn"), ("",), (), ("q_proj", "all-linear")])
+def test_targets_that_the_base_lacks_are_refused_one_by_one(targets: tuple[str, ...]) -> None:
+    named = targets[-1] if targets else ""
+    with pytest.raises(LorafuseError, match=rf"--targets .*no linear map .*{named}.* Use all-linear, .*q_proj"):
+        new_expert(tiny_model(layers=1), "sst2", replace(SETTINGS, targets=targets))

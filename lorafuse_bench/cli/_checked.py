@@ -1,0 +1,36 @@
+"""What options are held to when the command line is read: numbers within limits, places that can be written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from lorafuse_bench.files import check_file_writable, check_writable
+from lorafuse_bench.limits import Limit
+
+
+def within(limit: Limit) -> Callable[[float | None], float | None]:
+    """A callback that refuses numbers beyond a limit, NaN among them."""
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not limit.allows(value):
+            raise typer.BadParameter(f"{value} is not {limit.words}.")
+        return value
+
+    return check
+
+
+def folder(path: Path | None) -> Path | None:
+    """A callback that refuses a folder in which nothing can be written: before the work, not after it."""
+    if path is not None:
+        check_writable(path)
+    return path
+
+
+def file(path: Path | None) -> Path | None:
+    """A callback that refuses a file that cannot be written."""
+    if path is not None:
+        check_file_writable(path)
+    return path
