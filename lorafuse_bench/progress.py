@@ -4,24 +4,53 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from queue import Queue
+from threading import Thread
+from typing import Any, TypeVar
 
 _LOGGER = logging.getLogger(__name__)
 
 
+SECONDS_BETWEEN = 30.0
+"""At least so often a long step says how far it is."""
+_Item = TypeVar("_Item")
+_CURRENT: ContextVar[Watcher] = ContextVar("watcher")
+
+
+def current() -> Watcher:
+    """Who watches the command that runs; nobody reads it where none does."""
+    return _CURRENT.get(Watcher())
+
+
+def watching(report: Callable[[str], None]) -> Watcher:
+    """A watcher, where that is given; of a function that takes lines, one that says them."""
+    return report if isinstance(report, Watcher) else Watcher(report)
+
+
 class Part:
-    """Counts what is done of `total`, as tqdm does."""
+    """Counts what is done of `total`, as tqdm does, and tells how long the rest takes."""
 
     def __init__(self, total: int, what: str, show: Callable[[str], None]) -> None:
         self.total, self.what, self.show = total, what, show
         self.done = 0
+        self.start = time.monotonic()
 
     def update(self, n: int = 1) -> None:
         """So many more are done."""
         self.done += n
-        self.show(f"{self.what} {self.done:,}/{self.total:,}")
+        left = (time.monotonic() - self.start) / max(1, self.done) * (self.total - self.done)
+        self.show(f"{self.what} {self.done:,}/{self.total:,}, about {duration(left)} left")
+
+
+def counted(items: Sequence[_Item], what: str) -> Iterator[_Item]:
+    """The items one by one, while the current watcher is told how many are done."""
+    with current().bar(len(items), what) as part:
+        for item in items:
+            yield item
+            part.update()
 
 
 class Watcher:
@@ -31,14 +60,21 @@ class Watcher:
         with watcher.step("mtl5 svd"), watcher.bar(40, "Generating") as part:
             part.update(10)
 
-    says `[1/3] mtl5 svd`, then `[1/3] mtl5 svd: 12 s, about 24 s left`.
+    says `[1/3] mtl5 svd`, then `[1/3] mtl5 svd: 12 s, about 24 s left`. Called like a function, it says a line.
     """
+
+    live = False
+    """Whether a part is drawn in place, so that it may be told at any time."""
 
     def __init__(self, say: Callable[[str], None] = _LOGGER.info) -> None:
         self.say = say
         self.total = 0
         self.done = 0
         self._seconds = 0.0
+        self._said = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        self.say(text)
 
     def expect(self, steps: int) -> None:
         """So many steps are to come, from now on."""
@@ -47,11 +83,15 @@ class Watcher:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """One step; it counts as done when the context is left without an exception."""
-        title = f"[{self.done + 1}/{self.total}] {name}"
-        self.begin(title)
+        self._said = time.monotonic()
+        self.begin(self._title(name))
         start = time.perf_counter()
         yield
-        seconds = time.perf_counter() - start
+        self.finish(name, time.perf_counter() - start)
+
+    def finish(self, name: str, seconds: float) -> None:
+        """One step more is done; seconds since the one before."""
+        title = self._title(name)
         self._seconds += seconds
         self.done += 1
         self.say(f"{title}: {duration(seconds)}{self._left()}")
@@ -70,21 +110,59 @@ class Watcher:
         """What stands in for a tqdm bar within a step."""
         yield Part(total, desc, self.part if not disable else lambda text: None)
 
-    def part(self, text: str) -> None:
-        """How far the current step is, such as `Generating 10/40`."""
+    def part(self, text: str, due: bool = False) -> None:
+        """How far the current step is, such as `Generating 10/40`: a line where it is due, or none was for long."""
+        if due or time.monotonic() - self._said > SECONDS_BETWEEN:
+            self._said = time.monotonic()
+            self.say(text)
+
+    def _title(self, name: str) -> str:
+        return f"[{self.done + 1}/{self.total}] {name}" if self.total else name
 
     def _left(self) -> str:
         steps = self.total - self.done
         return f", about {duration(self._seconds / self.done * steps)} left" if steps > 0 else ""
 
 
+class Relay(Watcher):
+    """Sends what it is told to the process that shows it, which reads `queue` with `relayed`."""
+
+    def __init__(self, queue: Queue[tuple[str, bool] | None], live: bool) -> None:
+        super().__init__(lambda text: self.part(text, due=True))
+        self.queue, self.live = queue, live
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Relay, (self.queue, self.live)
+
+    def part(self, text: str, due: bool = False) -> None:
+        """Send it."""
+        self.queue.put((text, due))
+
+
+@contextmanager
+def relayed(watcher: Watcher, queue: Queue[tuple[str, bool] | None]) -> Iterator[Relay]:
+    """A watcher for other processes, whose parts `watcher` shows while the context lasts."""
+
+    def show() -> None:
+        for text, due in iter(queue.get, None):
+            watcher.part(text, due)
+
+    thread = Thread(target=show)
+    thread.start()
+    try:
+        yield Relay(queue, watcher.live)
+    finally:
+        queue.put(None)
+        thread.join()
+
+
 class Display(Watcher):
     """A live bar below the lines where standard error is a terminal; the lines alone elsewhere.
 
-    A context: the bar is drawn inside it.
+    A context: the bar is drawn inside it. steps: how many are to come; 0 where that is not known yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int = 0) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -105,30 +183,40 @@ class Display(Watcher):
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
+            refresh_per_second=4,
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=None, part="")
         super().__init__(lambda text: self._console.print(text, markup=False))
+        self.live = not self._bar.disable
+        self.expect(steps)
 
     def __enter__(self) -> Display:
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()  # it would tear this one
         self._bar.start()
+        self._token = _CURRENT.set(self)
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        _CURRENT.reset(self._token)
         self._bar.stop()
 
     def begin(self, title: str) -> None:
         """Name the step beside the bar; a line of its own where there is none."""
-        if self._bar.disable:
+        if not self.live:
             self.say(title)
-        self._bar.update(self._task, description=title, total=self.total, completed=self.done, part="")
+        self._bar.update(
+            self._task, description=title, total=self.total or None, completed=self.done, part=""
+        )
 
-    def part(self, text: str) -> None:
-        """Show it beside the bar."""
-        self._bar.update(self._task, part=text)
+    def part(self, text: str, due: bool = False) -> None:
+        """Show it beside the bar; a line, as elsewhere, where there is none."""
+        if self.live:
+            self._bar.update(self._task, part=text)
+        else:
+            super().part(text, due)
 
 
 def duration(seconds: float) -> str:

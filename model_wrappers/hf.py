@@ -337,4 +337,3 @@ class LorafuseLM(HFLM):
 
     def _rows(self) -> int:
         return _AUTO_BATCH if self.batch_size == "auto" else int(self.batch_size)
-

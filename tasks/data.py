@@ -158,7 +158,9 @@ def _check_column(held: ChunkedArray, column: str, where: str) -> None:
     """LorafuseError where a prompt or a target would show `None`, a list, or a number in the place of a text."""
     found = held.null_count or (0 if column in _MAY_LACK_FIELDS else _nulls_inside(held))
     if found:
-        raise LorafuseError(f"{where}: column '{column}' is null in {found} places. Fill or remove these rows.")
+        raise LorafuseError(
+            f"{where}: column '{column}' is null in {found} places. Fill or remove these rows."
+        )
     if types.is_nested(held.type) != (column in _NESTED):
         due = "lists or fields" if column in _NESTED else "single values"
     elif column not in _ANY_VALUE and not any(map(_is_text, _leaves(held.type))):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from queue import Queue
 
 import pytest
 from rich.console import Console
 
 from lorafuse_bench import progress
-from lorafuse_bench.progress import Display, Watcher, duration
+from lorafuse_bench.progress import Display, Watcher, counted, current, duration, relayed
 
 
 @pytest.fixture
@@ -71,6 +72,37 @@ def test_lines_everywhere_and_a_bar_on_a_terminal(
     assert ("[1/4] a\n" in text) == (not terminal)
     assert ("\x1b" in text) == terminal
     assert "Scoring 10/10" not in text
+
+
+def test_a_long_step_says_how_far_it_is_twice_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    said: list[str] = []
+    watcher = Watcher(said.append)
+    with watcher.step("a"), watcher.bar(10, "Generating") as part:
+        for _ in range(5):
+            now[0] += 20
+            part.update()
+    assert said[1:-1] == ["Generating 2/10, about 3 min left", "Generating 4/10, about 2 min left"]
+    watcher.part("at once", due=True)
+    assert said[-1] == "at once"
+
+
+def test_what_another_process_is_told_is_shown_here() -> None:
+    said: list[str] = []
+    with relayed(Watcher(said.append), Queue()) as relay:
+        pickled = relay.__reduce__()
+        again = pickled[0](*pickled[1])
+        again.part("part")
+        again("line")
+    assert said == ["line"]
+
+
+def test_a_command_s_display_is_found_by_what_it_calls() -> None:
+    with Display() as display:
+        assert current() is display
+        assert list(counted("ab", "letters")) == ["a", "b"]
+    assert current() is not display
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from lorafuse_bench.progress import current
+
 
 @dataclass(frozen=True)
 class Timings:
@@ -64,15 +66,21 @@ def paired(
 
     A time is that of `repeats` calls over `repeats`; `warmup` calls of each come first.
     """
-    for call in alternatives.values():
-        for _ in range(warmup):
-            call()
-    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
-    names = list(alternatives)
-    for _ in range(rounds):
-        for name in names:
-            seconds[name].append(_timed(alternatives[name], repeats))
-        names.reverse()
+    names, seconds = list(alternatives), {name: list[float]() for name in alternatives}
+    watcher = current()
+    with (
+        watcher.step(f"timing {', '.join(names)}"),
+        watcher.bar((warmup + rounds) * len(names), "runs") as part,
+    ):
+        for turn in range(warmup + rounds):
+            for name in names:
+                if turn < warmup:
+                    alternatives[name]()
+                else:
+                    seconds[name].append(_timed(alternatives[name], repeats))
+                part.update()
+            if turn >= warmup:
+                names.reverse()
     return Timings(seconds)
 
 

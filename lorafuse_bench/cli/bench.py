@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +39,7 @@ def merge(
     from lorafuse_bench.bench import merge as bench
 
     chosen = [_shape(text) for text in shapes.split(",")]
-    return _report(bench.run(chosen, experts=experts, rank=rank, rounds=rounds), out)
+    return _report(_measured(bench.run, chosen, experts=experts, rank=rank, rounds=rounds), out)
 
 
 @app.command()
@@ -55,8 +56,12 @@ def forward(
     from lorafuse_bench.bench import forward as bench
     from lorafuse_bench.bench.plot import plot_sweep
 
-    result = bench.run(
-        _architecture(architecture), _numbers(experts), sweep_experts=_numbers(sweep), rounds=rounds
+    result = _measured(
+        bench.run,
+        _architecture(architecture),
+        _numbers(experts),
+        sweep_experts=_numbers(sweep),
+        rounds=rounds,
     )
     if plot is not None:
         plot_sweep(result, plot)
@@ -79,7 +84,7 @@ def adapters(
     from lorafuse_bench.bench import adapters as bench
 
     shape = replace(_architecture(architecture), hidden_size=hidden_size)
-    return _report(bench.run(shape, batch, tokens, rounds), out)
+    return _report(_measured(bench.run, shape, batch, tokens, rounds), out)
 
 
 @app.command()
@@ -99,7 +104,9 @@ def train(
     """Training an expert here against a plain loop of PEFT and transformers' Trainer, on the same rows."""
     from lorafuse_bench.bench import training as bench
 
-    return _report(bench.run(base, data, _words(tasks), steps, batch, rounds, cutoff, device, dtype), out)
+    return _report(
+        _measured(bench.run, base, data, _words(tasks), steps, batch, rounds, cutoff, device, dtype), out
+    )
 
 
 @app.command()
@@ -118,7 +125,9 @@ def prefix(
     from lorafuse_bench.bench import prefix as bench
 
     shape = _architecture(architecture)
-    return _report(bench.run(shape, documents=documents, batch=batch, shots=shots, rounds=rounds), out)
+    return _report(
+        _measured(bench.run, shape, documents=documents, batch=batch, shots=shots, rounds=rounds), out
+    )
 
 
 @app.command()
@@ -153,17 +162,13 @@ def serve(
     """
     from lorafuse_bench.bench import serve as bench
     from lorafuse_bench.bench.plot import plot_serve
+    from lorafuse_bench.progress import Display
 
     load = bench.Load(zoo, suite, requests, new_tokens, rounds, dtype)
-    result = bench.run(
-        load,
-        _words(backends),
-        _words(methods),
-        _words(mix),
-        _numbers(concurrency),
-        out,
-        lambda text: typer.echo(text, err=True),
-    )
+    with Display() as display:
+        result = bench.run(
+            load, _words(backends), _words(methods), _words(mix), _numbers(concurrency), out, display
+        )
     lines = []
     if plot is not None:
         plot_serve(result, plot)
@@ -184,7 +189,7 @@ def leaderboard(
     """Building a large board of made-up results: seconds and memory."""
     from lorafuse_bench.bench import leaderboard as bench
 
-    result = bench.run(methods, tasks, items)
+    result = _measured(bench.run, methods, tasks, items)
     return _report(
         result,
         out,
@@ -222,6 +227,14 @@ def _numbers(text: str) -> list[int]:
     if not all(part.isdigit() and int(part) for part in parts):
         raise LorafuseError(f"'{text}' is not a list of numbers, such as 8,32. Write it so.")
     return [int(part) for part in parts]
+
+
+def _measured(run: Callable[..., dict[str, Any]], *given: Any, **options: Any) -> dict[str, Any]:
+    """What a measurement finds, under a live display."""
+    from lorafuse_bench.progress import Display
+
+    with Display():
+        return run(*given, **options)
 
 
 def _report(result: dict[str, Any], out: Path | None, *lines: str) -> Answer:

@@ -20,9 +20,9 @@ app = typer.Typer(help="Build, show, verify and publish leaderboards.", no_args_
 @answers
 def build(
     results: Annotated[list[Path], typer.Argument(help="Folders of `lorafuse run`, or of lm_eval.")],
-    out: Annotated[
-        Path, typer.Option(callback=_checked.file, help="The leaderboard file to write.")
-    ] = Path("leaderboard.json"),
+    out: Annotated[Path, typer.Option(callback=_checked.file, help="The leaderboard file to write.")] = Path(
+        "leaderboard.json"
+    ),
     html: Annotated[
         Path | None, typer.Option(callback=_checked.folder, help="Folder for the page, index.html.")
     ] = None,

@@ -115,7 +115,9 @@ def experts(
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
     epochs: Annotated[
         float | None,
-        typer.Option(callback=within(POSITIVE), help="Passes over a task's rows at most, where they are few."),
+        typer.Option(
+            callback=within(POSITIVE), help="Passes over a task's rows at most, where they are few."
+        ),
     ] = None,
     held_out: Annotated[
         int, typer.Option(min=0, help="Last training rows to leave alone, at most a fifth of them.")
@@ -140,6 +142,7 @@ def experts(
     an interrupted expert from its last checkpoint.
     """
     from lorafuse_bench.cli import _next
+    from lorafuse_bench.progress import Display
     from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.tasks.data import resolve_source
@@ -172,18 +175,19 @@ def experts(
         saved_as=saved_as.value,
     )
     there = _zoo_at(out)
-    zoo = train_experts(
-        _base(base, there, out),
-        experts_of(bank.value, keys, out),
-        out,
-        resolve_source(data, str(out) if there else None),
-        settings,
-        workers=workers,
-        device=device,
-        dtype=dtype,
-        report=typer.echo,
-        report_to=[name.strip() for name in report_to.split(",") if name.strip()],
-    )
+    with Display() as display:
+        zoo = train_experts(
+            _base(base, there, out),
+            experts_of(bank.value, keys, out),
+            out,
+            resolve_source(data, str(out) if there else None),
+            settings,
+            workers=workers,
+            device=device,
+            dtype=dtype,
+            report=display,
+            report_to=[name.strip() for name in report_to.split(",") if name.strip()],
+        )
     typer.echo(f"{len(zoo.manifest.experts)} experts in {out}")
     typer.echo(_next.command("lorafuse", "train", "router", "--out", out))
     typer.echo(_next.evaluation(zoo, suite=suite))
@@ -218,7 +222,9 @@ def router(
     hidden: Annotated[int, typer.Option(min=1, help="Hidden size of each block's router.")] = 32,
     eta: Annotated[
         float,
-        typer.Option(callback=within(NOT_NEGATIVE), help="Weight of the routers' loss beside the experts' (joint)."),
+        typer.Option(
+            callback=within(NOT_NEGATIVE), help="Weight of the routers' loss beside the experts' (joint)."
+        ),
     ] = 0.1,
     prompts: Annotated[int, typer.Option(min=2, help="Prompts per task (post_hoc).")] = 400,
     accumulation: Accumulation = 1,
@@ -234,6 +240,7 @@ def router(
     """Train MoA's routers for all experts of a zoo and write them into it."""
     from lorafuse_bench.cli import _next
     from lorafuse_bench.fusion import registry
+    from lorafuse_bench.progress import Display
     from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.training.joint import JointSettings, train_joint
@@ -255,7 +262,8 @@ def router(
             cutoff=cutoff or zoo.manifest.max_length or JointSettings.cutoff,
             steps=steps or JointSettings.steps,
         )
-        zoo = train_joint(zoo, joint, name or "moa-joint", data, typer.echo, device, dtype)
+        with Display(steps=1) as display, display.step("routers and experts"):
+            zoo = train_joint(zoo, joint, name or "moa-joint", data, display, device, dtype)
     else:
         settings = RouterSettings(
             pool=pool.value,
@@ -266,7 +274,8 @@ def router(
             prompts_per_task=prompts,
             steps=steps or RouterSettings.steps,
         )
-        zoo = train_router(zoo, settings, name, data, device, dtype)
+        with Display(steps=1) as display, display.step("routers"):
+            zoo = train_router(zoo, settings, name, data, device, dtype)
     entry = zoo.manifest.artefacts[-1]
     accuracy = ", ".join(f"{value:.3f}" for value in entry.settings["accuracy_per_block"])
     typer.echo(f"router {entry.name}: accuracy {entry.settings['accuracy']:.3f} (per block: {accuracy})")
@@ -311,6 +320,7 @@ def adapter(
     from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
+    from lorafuse_bench.progress import Display
     from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.tasks.data import resolve_source
@@ -340,18 +350,19 @@ def adapter(
         rows=rows,
         seed=seed,
     )
-    entry = train_adapter(
-        chosen,
-        suite,
-        keys,
-        _base(base, zoo, out),
-        out,
-        resolve_source(data, str(out) if zoo else None),
-        settings,
-        report=typer.echo,
-        device=device,
-        dtype=dtype,
-    )
+    with Display() as display:
+        entry = train_adapter(
+            chosen,
+            suite,
+            keys,
+            _base(base, zoo, out),
+            out,
+            resolve_source(data, str(out) if zoo else None),
+            settings,
+            report=display,
+            device=device,
+            dtype=dtype,
+        )
     typer.echo(f"adapter {entry.name}: {entry.parameters:,} parameters in {out}")
     typer.echo(_next.compared(Zoo.open(out), chosen.label(), suite))
 

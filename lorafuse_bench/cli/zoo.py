@@ -32,11 +32,13 @@ def build(
     from lorafuse_bench.cli import _next
     from lorafuse_bench.errors import unknown
     from lorafuse_bench.mini_world.build import build_mini
+    from lorafuse_bench.progress import Display
     from lorafuse_bench.zoo.manifest import EMBEDDED
 
     if name != EMBEDDED:
         raise unknown("zoo to build", name, [EMBEDDED])
-    zoo = build_mini(out, seed, tasks, workers=workers, report=typer.echo)
+    with Display() as display:
+        zoo = build_mini(out, seed, tasks, workers=workers, report=display)
     typer.echo(f"zoo {zoo.name} (seed {seed}) in {out}")
     typer.echo(_next.evaluation(zoo))
 
@@ -58,12 +60,15 @@ def base(
     ] = None,
 ) -> None:
     """Make a base model's folder: GGUF weights are dequantised to bf16, a hub's are copied."""
+    from lorafuse_bench.progress import Display
     from lorafuse_bench.zoo.base import make_base, make_cached_base
 
-    if out is None:
-        typer.echo(f"base {make_cached_base(source, sha256, report=typer.echo)}")
-    else:
-        typer.echo(f"base {out}: weights {make_base(source, out, sha256, report=typer.echo)[:12]}")
+    with Display(steps=1) as display, display.step(f"base of {source}"):
+        if out is None:
+            made = f"{make_cached_base(source, sha256, report=display)}"
+        else:
+            made = f"{out}: weights {make_base(source, out, sha256, report=display)[:12]}"
+    typer.echo(f"base {made}")
 
 
 @app.command()

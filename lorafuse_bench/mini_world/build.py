@@ -22,6 +22,7 @@ from lorafuse_bench.mini_world.settings import BASE, EXPERTS, BaseSettings
 from lorafuse_bench.mini_world.splits import NAMED_TASKS, RECORD, mini_tasks, write_data
 from lorafuse_bench.mini_world.tokenizer import save_tokenizer, train_tokenizer
 from lorafuse_bench.mini_world.world import World, make_world
+from lorafuse_bench.progress import watching
 from lorafuse_bench.training.expert_training import train_experts
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.installed import writable
@@ -89,8 +90,9 @@ def _stage(
             )
         report(f"{part}: already built, kept")
         return
-    report(f"{part}: building")
-    with new_folder(folder) as unfinished:
+    watcher = watching(report)
+    watcher.expect(1)
+    with watcher.step(part), new_folder(folder) as unfinished:
         make(unfinished)
         write_json(unfinished / RECORD, record)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lorafuse_bench.progress import watching
 from lorafuse_bench.training.joint import JointSettings, train_joint
 from lorafuse_bench.training.router_training import RouterSettings, train_router
 from lorafuse_bench.training.settings import ExpertSettings
@@ -33,10 +34,12 @@ def train_mini_routers(zoo: Zoo, experts: ExpertSettings, seed: int, report: Cal
         "moa-mean": lambda zoo: train_router(zoo, RouterSettings(pool="mean", seed=seed)),
         "moa-joint": lambda zoo: train_joint(zoo, joint, "moa-joint", report=report),
     }
+    watcher = watching(report)
     for name, train in stages.items():
         if name in {router.name for router in zoo.manifest.artefacts}:
             report(f"router {name}: already trained, kept")
             continue
-        report(f"router {name}: training")
-        zoo = train(zoo)
+        watcher.expect(1)
+        with watcher.step(f"router {name}"):
+            zoo = train(zoo)
     return zoo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice
 
@@ -15,6 +16,7 @@ from lorafuse_bench.mini_world.muon import Muon
 from lorafuse_bench.mini_world.plain_text import documents, unmarked
 from lorafuse_bench.mini_world.settings import BaseSettings, Course
 from lorafuse_bench.mini_world.world import World
+from lorafuse_bench.progress import duration, watching
 
 Report = Callable[[str], None]
 
@@ -181,7 +183,7 @@ def pretrain(
     for index, course in enumerate(settings.courses):
         name = f"train {seed}" + " again" * index
         stream = examples(world, tokenizer, settings, course, name)
-        report(f"base: course {index + 1} of {len(settings.courses)}")
+        watching(report).part(f"base: course {index + 1} of {len(settings.courses)}", due=True)
         take_course(
             model, batches(stream, course.steps, settings.step_tokens, seed), settings, course, report
         )
@@ -198,6 +200,7 @@ def take_course(
     """Train on all batches of `stream`, with optimizers that start afresh."""
     optimizers = new_optimizers(model, settings)
     losses: list[float] = []
+    start = time.monotonic()
     model.train()
     for step, (ids, weights) in enumerate(stream):
         loss = weighted_loss(model(input_ids=ids).logits, ids, weights)
@@ -209,7 +212,10 @@ def take_course(
             optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
         if (step + 1) % max(1, course.steps // 20) == 0 or step + 1 == course.steps:
-            report(f"base: step {step + 1}/{course.steps}, loss {sum(losses) / len(losses):.3f}")
+            left = (time.monotonic() - start) / (step + 1) * (course.steps - step - 1)
+            loss_now = sum(losses) / len(losses)
+            text = f"base: step {step + 1}/{course.steps}, loss {loss_now:.3f}, {duration(left)} left"
+            watching(report).part(text, due=True)
             losses.clear()
 
 

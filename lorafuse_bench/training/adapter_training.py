@@ -22,6 +22,7 @@ from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, initialise
 from lorafuse_bench.layers import Selection, install
 from lorafuse_bench.loading import load_model, load_tokenizer
+from lorafuse_bench.progress import watching
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.training.adapter_records import (
     adapter_name,
@@ -75,11 +76,13 @@ def train_adapter(
         shutil.rmtree(work, ignore_errors=True)  # of a run that was killed at its very end
         return enter(zoo, name)
     compute = Compute.of(device, dtype, local_model(Path(base), base))
-    described = _train(
-        method, keys, base, source, settings, compute, work, Progress(f"adapter {name}", report)
-    )
-    finish(work / "finished", folder, record | described | compute.record())
-    shutil.rmtree(work, ignore_errors=True)
+    watcher = watching(report)
+    watcher.expect(1)
+    with watcher.step(f"adapter {name}"):
+        progress = Progress(f"adapter {name}", watcher)
+        described = _train(method, keys, base, source, settings, compute, work, progress)
+        finish(work / "finished", folder, record | described | compute.record())
+        shutil.rmtree(work, ignore_errors=True)
     return enter(zoo, name)
 
 

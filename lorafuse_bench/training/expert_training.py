@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
@@ -27,6 +28,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import move_folder, write_json
 from lorafuse_bench.layers import is_linear
 from lorafuse_bench.loading import load_model, load_tokenizer
+from lorafuse_bench.progress import Watcher, relayed, watching
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.training import trackers
 from lorafuse_bench.training.examples import Batches, PadRight, hold_out, pad_token, seed_of
@@ -66,22 +68,26 @@ def train_experts(
     check_length(out, settings.cutoff)
     # A base that is not there is said before any rows are fetched.
     recipe = Recipe(base, describe_base(base, out), out, source, settings)
-    waiting = []
+    watcher, waiting = watching(report), []
     for one in (Wanted.private(each) if isinstance(each, str) else each for each in wanted):
         if recipe.is_finished(one):
-            report(f"expert {one.name}: already trained, kept")
+            watcher.say(f"expert {one.name}: already trained, kept")
             shutil.rmtree(recipe.work(one), ignore_errors=True)  # of a run that was killed at its very end
         else:
             waiting.append(one)
     compute = Compute.of(device, dtype, recipe.model)
+    watcher.expect(len(waiting))
     if workers == 1:
         for one in waiting:
-            train_expert(recipe, one, compute, report, report_to)
-            recipe.enter(name)
+            with watcher.step(f"expert {one.name}"):
+                train_expert(recipe, one, compute, watcher, report_to)
+                recipe.enter(name)
     else:
-        for one in _in_processes(recipe, waiting, compute, workers, report_to):
-            report(f"expert {one.name}: done")
+        start = time.perf_counter()
+        for one in _in_processes(recipe, waiting, compute, workers, report_to, watcher):
             recipe.enter(name)
+            watcher.finish(f"expert {one.name}", time.perf_counter() - start)
+            start = time.perf_counter()
     return recipe.enter(name)
 
 
@@ -213,7 +219,12 @@ def _finish(model: PeftModel, record: dict[str, Any], work: Path, folder: Path, 
 
 
 def _in_processes(
-    recipe: Recipe, wanted: Sequence[Wanted], compute: Compute, workers: int, report_to: Sequence[str]
+    recipe: Recipe,
+    wanted: Sequence[Wanted],
+    compute: Compute,
+    workers: int,
+    report_to: Sequence[str],
+    watcher: Watcher,
 ) -> Iterator[Wanted]:
     """Train experts in processes of their own, yielding each when it is done."""
     # Two processes with two threads each fight over two cores; a child reads these when it imports torch.
@@ -221,8 +232,13 @@ def _in_processes(
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            shared = (compute, print, report_to)
+        spawn = get_context("spawn")
+        with (
+            spawn.Manager() as manager,
+            relayed(watcher, manager.Queue()) as relay,
+            ProcessPoolExecutor(workers, mp_context=spawn) as pool,
+        ):
+            shared = (compute, relay, report_to)
             runs = {pool.submit(train_expert, recipe, one, *shared): one for one in wanted}
             for run in as_completed(runs):
                 run.result()

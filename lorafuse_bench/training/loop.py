@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.progress import SECONDS_BETWEEN, duration, watching
 from lorafuse_bench.training import checkpoints
 from lorafuse_bench.training.examples import IGNORED, Example
 from lorafuse_bench.training.settings import Schedule
@@ -25,6 +26,8 @@ MAX_GRADIENT_NORM = 1.0
 
 SAID, LOGGED = 10, 100
 """How often a run says how far it is, and enters it into trackers."""
+LIVE_SECONDS = 1.0
+"""At most so often a live display is told."""
 
 
 class Source(Protocol):
@@ -34,12 +37,10 @@ class Source(Protocol):
 
 
 class Progress:
-    """Says about ten times per run, and at least once in half a minute, how far `what` is."""
-
-    seconds_between = 30.0
+    """Says about ten times per run, and at least once in half a minute, how far `what` is; a live display at once."""
 
     def __init__(self, what: str, report: Report, trackers: Trackers | None = None) -> None:
-        self.what, self.report, self.trackers = what, report, trackers
+        self.what, self.watcher, self.trackers = what, watching(report), trackers
         self.start = self.last = time.monotonic()
         self.first_step: int | None = None
         self.tokens = 0
@@ -54,11 +55,14 @@ class Progress:
         self.unlogged.append(loss)
         now = time.monotonic()
         speed = self.tokens / (now - self.start)
-        if step % max(1, steps // SAID) == 0 or step == steps or now - self.last > self.seconds_between:
+        due = step % max(1, steps // SAID) == 0 or step == steps
+        # Reading a loss waits for a GPU, so not at every step.
+        if due or now - self.last > (LIVE_SECONDS if self.watcher.live else SECONDS_BETWEEN):
             left = (now - self.start) / (step - self.first_step) * (steps - step)
-            self.report(
+            self.watcher.part(
                 f"{self.what}: step {step}/{steps}, loss {_mean(self.unsaid, self.what, step):.3f},"
-                f" {speed:,.0f} tokens/s, {duration(left)} left"
+                f" {speed:,.0f} tokens/s, {duration(left)} left",
+                due=due or not self.watcher.live,
             )
             self.last, self.unsaid = now, []
         if step % max(1, steps // LOGGED) == 0 or step == steps:
@@ -83,14 +87,6 @@ def _mean(losses: list[Tensor], what: str, step: int) -> float:
             f"{what}: the loss is {mean} by step {step}. Lower the learning rate or alpha, or use --dtype float32."
         )
     return mean
-
-
-def duration(seconds: float) -> str:
-    """Seconds as one reads them: 40 s, 12 min, 3 h 05 min."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 @contextmanager

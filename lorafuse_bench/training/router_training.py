@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafuse_bench.device import AUTO, Compute
@@ -27,6 +26,7 @@ from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import BASE
 from lorafuse_bench.limits import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, Limit
 from lorafuse_bench.loading import load_model, load_tokenizer
+from lorafuse_bench.progress import counted
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.examples import prompt_of, tokenize
@@ -280,7 +280,7 @@ def block_features(
     """
     result: list[Tensor | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    for start in tqdm(range(0, len(order), batch_size), desc="Reading prompts", leave=False):
+    for start in counted(range(0, len(order), batch_size), "Reading batches of prompts"):
         batch = order[start : start + batch_size]
         ids = pad_sequence([torch.tensor(prompts[i]) for i in batch], batch_first=True)
         lengths = torch.tensor([len(prompts[i]) for i in batch])

@@ -41,7 +41,7 @@ def installed_root(name: str) -> Path | None:
 
 
 def writable(out: str | Path) -> Path:
-    """The folder `out` to write a zoo to; LorafuseError where an installed zoo is meant or lies there, or nothing can."""
+    """The folder `out` to write a zoo to; LorafuseError where an installed zoo is meant, or nothing can be written."""
     path = Path(out).resolve()
     for name in installed_zoos():
         meant = str(out) == name and (name == EMBEDDED or not path.is_dir())

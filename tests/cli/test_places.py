@@ -28,7 +28,9 @@ def written(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("name", "option"), written(typer.main.get_command(app), "lorafuse"))
-def test_where_to_write_is_tried_when_the_command_line_is_read(name: str, option: Any, tmp_path: Path) -> None:
+def test_where_to_write_is_tried_when_the_command_line_is_read(
+    name: str, option: Any, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     assert option.callback is not None, name
     with pytest.raises(LorafuseError, match="cannot write"):

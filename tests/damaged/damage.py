@@ -26,7 +26,7 @@ from lorafuse_bench.zoo.manifest import Zoo
 
 SECONDS = 60
 """No row may hang; on an idle machine each takes less than two."""
-_PROGRESS = re.compile(r"^\[\d+/\d+\] |it/s\]")
+_PROGRESS = re.compile(r"^\[\d+/\d+\] |: step \d+/\d+, |it/s\]")
 """Lines that say how far a command is; and lm-eval's bars, which only a process of its own can switch off."""
 
 

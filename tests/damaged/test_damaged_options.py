@@ -101,7 +101,7 @@ ROWS = (
     Row("zoo without tasks", "zoo build mini --out {root}/out --tasks 0", "'--tasks'"),
     Row("export into the zoo", "export --zoo {zoo} --method svd --out {zoo}", "is not empty"),
     Row("export of what no file can hold", "export --zoo {zoo} --method moa --out {root}/out", "moa"),
-    Row("export onto a file", "export --zoo {zoo} --method svd --out {zoo}/manifest.json", "not empty"),
+    Row("export onto a file", "export --zoo {zoo} --method svd --out {zoo}/manifest.json", "cannot write"),
     Row("export without a place", "export --zoo {zoo} --method svd", "'--out'"),
     Row("board of nothing", "leaderboard build {root}/nowhere", "nowhere"),
     Row("board of an empty folder", "leaderboard build {root}/zoo/experts", "experts"),

@@ -29,7 +29,7 @@ SHORT = ("--steps", "1", "--batch-size", "2", "--rank", "2", "--cutoff", "96")
 def call(*words: object) -> str:
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
-    return done.stdout
+    return done.output
 
 
 def refused(*words: object) -> str:

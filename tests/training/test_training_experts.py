@@ -370,5 +370,7 @@ def test_all_linear_is_every_linear_map_and_recorded_by_name(
 @pytest.mark.parametrize("targets", [("c_attn",), ("q_proj", "c_attn"), ("",), (), ("q_proj", "all-linear")])
 def test_targets_that_the_base_lacks_are_refused_one_by_one(targets: tuple[str, ...]) -> None:
     named = targets[-1] if targets else ""
-    with pytest.raises(LorafuseError, match=rf"--targets .*no linear map .*{named}.* Use all-linear, .*q_proj"):
+    with pytest.raises(
+        LorafuseError, match=rf"--targets .*no linear map .*{named}.* Use all-linear, .*q_proj"
+    ):
         new_expert(tiny_model(layers=1), "sst2", replace(SETTINGS, targets=targets))
