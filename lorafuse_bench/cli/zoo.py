@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,9 @@ import typer
 
 from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._answers import Answer, answers
+from lorafuse_bench.cli._checked import within
 from lorafuse_bench.cli._trust import TrustRemoteCode
-from lorafuse_bench.limits import MAX_SEED
+from lorafuse_bench.limits import MAX_SEED, POSITIVE
 
 app = typer.Typer(help="Zoos: a base, its experts, routers and adapters.", no_args_is_help=True)
 
@@ -151,6 +153,39 @@ def rebase(
         raise LorafuseError("say what lies elsewhere now: --base FOLDER, --data FOLDER, or both.")
     moved = move(Zoo.open(zoo), base, data)
     typer.echo(f"zoo {moved.name}: base {moved.manifest.base.path}, data {moved.manifest.data}")
+
+
+class Format(StrEnum):
+    mttl = "mttl"
+
+
+@app.command("import")
+def import_(
+    format_: Annotated[Format, typer.Argument(metavar="FORMAT", help="mttl, the public Phi-2 library's.")],
+    source: Annotated[str, typer.Argument(help="A folder with a file for each expert, or a hub repository.")],
+    out: Annotated[Path, typer.Option(callback=_checked.folder, help="The zoo's new folder.")],
+    base: Annotated[str, typer.Option(help="The base they were trained on: a folder or a hub id.")],
+    data: Annotated[
+        str | None, typer.Option(help="Where the tasks' rows come from: hub, mini, or a directory.")
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            callback=within(POSITIVE),
+            help="LoRA alpha, in place of what the files say; else 16 where they do not.",
+        ),
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Make a zoo of a library in another format. Nothing in its files is run."""
+    from lorafuse_bench.cli import _next
+    from lorafuse_bench.remote_code import trust
+    from lorafuse_bench.zoo.mttl import import_mttl
+
+    trust(trust_remote_code)
+    zoo = import_mttl(source, out, base, data, alpha, report=typer.echo)
+    typer.echo(f"{len(zoo.manifest.experts)} experts in {out}")
+    typer.echo(_next.evaluation(zoo))
 
 
 @app.command()

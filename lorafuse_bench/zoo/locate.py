@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
@@ -39,16 +40,21 @@ def local_model(folder: Path, repo: str, revision: str | None = None) -> Path:
     return download(repo, revision)
 
 
-def download(repo: str, revision: str | None = None) -> Path:
-    """Local snapshot of a hub model; LorafuseError when it cannot be had."""
+def download(
+    repo: str,
+    revision: str | None = None,
+    patterns: Sequence[str] = (WEIGHTS, *BESIDE),
+    kind: str = "base model",
+) -> Path:
+    """Local snapshot of a hub model, of the files of these patterns; LorafuseError when it cannot be had."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=[WEIGHTS, *BESIDE]))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
     except (
         Exception
     ) as error:  # name, network, permission, disk: huggingface_hub has no common class for them
         raise LorafuseError(
-            f"base model '{repo}' is neither a folder nor a hub model that can be downloaded now"
+            f"{kind} '{repo}' is neither a folder nor a hub model that can be downloaded now"
             f" ({type(error).__name__}). Check the name and the connection."
         ) from error
