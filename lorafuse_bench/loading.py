@@ -30,6 +30,12 @@ def load_config(folder: str | Path) -> PretrainedConfig:
     return _loaded(AutoConfig, folder)
 
 
+def positions_of(config: PretrainedConfig) -> int | None:
+    """The most tokens that a base reads at once; None where it sets no bound."""
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
+
+
 def load_model(folder: str | Path, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
     """A base in evaluation mode on the CPU, in `dtype`; quantised weights stay as they are saved."""
     load_config(folder)

@@ -27,6 +27,7 @@ _REMEDIES |= dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "Check t
 _REMEDIES |= {errno.ENAMETOOLONG: "Give a shorter one.", errno.EMFILE: "Raise `ulimit -n`."}
 # As safetensors and torch say it: their errors carry no number.
 _NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed")
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Unable to allocate")
 _LONGEST_PATH = 200
 
 
@@ -40,6 +41,8 @@ def one_line(error: BaseException) -> str | None:
         return f"{shown}: {error.strerror}. {_REMEDIES[error.errno]}"
     if any(words in str(error) for words in _NO_SPACE):
         return f"a file cannot be written: no space is left. {FREE_SPACE}"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return "not enough memory. Use smaller batches, ranks or lengths, or another --dtype or --device."
     return None
 
 

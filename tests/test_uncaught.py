@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from lorafuse_bench.uncaught import one_line
+
 SCRIPT = """
 import lm_eval.models
 from lorafuse_bench.errors import LorafuseError
@@ -22,6 +24,21 @@ def run(path, error):
 def test_our_error_in_lm_eval_is_one_line_and_exit_code_2(tmp_path, command):
     ended = run(tmp_path / command, "LorafuseError('unknown method: x.')")
     assert (ended.returncode, ended.stderr) == (2, "lorafuse: unknown method: x.\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ..."
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)
+def test_too_little_memory_is_one_line(error):
+    assert one_line(error).startswith("not enough memory. Use smaller batches")
+    assert one_line(RuntimeError("a bug")) is None
 
 
 def test_other_errors_in_lm_eval_keep_their_traceback(tmp_path):

@@ -36,7 +36,7 @@ from lorafuse_bench.training.adapter_records import (
 from lorafuse_bench.training.examples import Batches, PadRight, pad_token
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
-from lorafuse_bench.training.records import portable_source, work_folder
+from lorafuse_bench.training.records import check_positions, portable_source, work_folder
 from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.zoo.manifest import AdapterEntry, local_model
 
@@ -75,7 +75,9 @@ def train_adapter(
         report(f"adapter {name}: already trained, kept")
         shutil.rmtree(work, ignore_errors=True)  # of a run that was killed at its very end
         return enter(zoo, name)
-    compute = Compute.of(device, dtype, local_model(Path(base), base))
+    model = local_model(Path(base), base)
+    check_positions(model, settings.cutoff)
+    compute = Compute.of(device, dtype, model)
     watcher = watching(report)
     watcher.expect(1)
     with watcher.step(f"adapter {name}"):

@@ -34,7 +34,7 @@ from lorafuse_bench.training import trackers
 from lorafuse_bench.training.examples import Batches, PadRight, hold_out, pad_token, seed_of
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
-from lorafuse_bench.training.records import RECORD, Recipe, Wanted, check_length
+from lorafuse_bench.training.records import RECORD, Recipe, Wanted, check_length, check_positions
 from lorafuse_bench.training.settings import ALL_LINEAR, ExpertSettings
 from lorafuse_bench.training.trackers import Trackers
 from lorafuse_bench.zoo.describe import describe_base, peft_base
@@ -68,6 +68,7 @@ def train_experts(
     check_length(out, settings.cutoff)
     # A base that is not there is said before any rows are fetched.
     recipe = Recipe(base, describe_base(base, out), out, source, settings)
+    check_positions(recipe.model, settings.cutoff)
     watcher, waiting = watching(report), []
     for one in (Wanted.private(each) if isinstance(each, str) else each for each in wanted):
         if recipe.is_finished(one):

@@ -27,7 +27,7 @@ from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training.examples import Batches, Head, PadRight, pad_token, prompt_of, tokenize
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
-from lorafuse_bench.training.records import with_length, work_folder
+from lorafuse_bench.training.records import check_positions, with_length, work_folder
 from lorafuse_bench.training.router_training import (
     accuracy_record,
     block_features,
@@ -83,6 +83,7 @@ def train_joint(
     """
     writable(zoo.root)
     zoo = Zoo(zoo.root, with_length(zoo.manifest, settings.cutoff))
+    check_positions(zoo.find_base(), settings.cutoff)
     fused, tokenizer = load_fused(zoo, device, dtype)
     compute = Compute(fused.model.device, fused.model.dtype)
     source = data or zoo.data_source

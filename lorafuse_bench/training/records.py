@@ -12,6 +12,7 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import check_free, read_json
+from lorafuse_bench.loading import load_config, positions_of
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.describe import describe_expert, keeping
 from lorafuse_bench.zoo.entries import Bank, BaseEntry
@@ -149,6 +150,15 @@ def check_length(out: Path, cutoff: int) -> None:
     """LorafuseError when the zoo at `out`, if there is one, is of rows of another length."""
     if (out / "manifest.json").is_file():
         with_length(Zoo.open(out).manifest, cutoff)
+
+
+def check_positions(folder: str | Path, cutoff: int) -> None:
+    """LorafuseError where rows of `cutoff` tokens are longer than the base in `folder` reads."""
+    most = positions_of(load_config(folder))
+    if most is not None and cutoff > most:
+        raise LorafuseError(
+            f"the base in {folder} reads at most {most} tokens, not {cutoff}. Use --cutoff {most}."
+        )
 
 
 def with_length(manifest: Manifest, cutoff: int | None) -> Manifest:

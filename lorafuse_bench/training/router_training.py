@@ -25,7 +25,7 @@ from lorafuse_bench.fusion.routing.moa import Pool, pool_hidden, router_logits
 from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import BASE
 from lorafuse_bench.limits import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, Limit
-from lorafuse_bench.loading import load_model, load_tokenizer
+from lorafuse_bench.loading import load_model, load_tokenizer, positions_of
 from lorafuse_bench.progress import counted
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.tasks.suites import suite as suite_of
@@ -154,8 +154,7 @@ def load_fused(zoo: Zoo, device: str = AUTO, dtype: str = AUTO) -> tuple[FusedMo
 
 def length_of(zoo: Zoo, model: PreTrainedModel) -> int:
     """The length that evaluation reads prompts at: the zoo's own, else the base's."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return zoo.manifest.max_length or positions or LONGEST
+    return zoo.manifest.max_length or positions_of(model.config) or LONGEST
 
 
 def save_router(

@@ -246,6 +246,11 @@ def test_the_length_of_the_rows_is_the_zoos(base: str, handmade_data: Path, tmp_
         train(base, tmp_path, handmade_data, ("mnli",), cutoff=64)
 
 
+def test_rows_longer_than_the_base_reads_are_refused(base: str, handmade_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(LorafuseError, match=r"reads at most 512 tokens, not 513. Use --cutoff 512"):
+        train(base, tmp_path, handmade_data, cutoff=513)
+
+
 def test_a_base_in_bf16_trains_experts_in_fp32(handmade_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "base"
     tiny_model(layers=2).to(torch.bfloat16).save_pretrained(folder)
