@@ -34,7 +34,7 @@ def test_where_to_write_is_tried_when_the_command_line_is_read(
     (tmp_path / "file").touch()
     assert option.callback is not None, name
     with pytest.raises(LorafuseError, match="cannot write"):
-        option.callback(None, option, str(tmp_path / "file" / "x"))
+        option.callback(None, option, tmp_path / "file" / "x")
 
 
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
