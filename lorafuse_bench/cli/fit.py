@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from lorafuse_bench.cli._numbers import MAX_SEED, above_zero
+from lorafuse_bench.cli._checked import within
 from lorafuse_bench.cli._trust import TrustRemoteCode
 from lorafuse_bench.cli.run import IncludePath
+from lorafuse_bench.limits import MAX_SEED, POSITIVE
 
 
 def command(
@@ -27,7 +28,7 @@ def command(
     experts: Annotated[
         str | None, typer.Option(help="Experts separated by commas; by default those of the suite's tasks.")
     ] = None,
-    epochs: Annotated[float, typer.Option(callback=above_zero, help="Passes over the rows.")] = 5.0,
+    epochs: Annotated[float, typer.Option(callback=within(POSITIVE), help="Passes over the rows.")] = 5.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps at most.")] = None,
     lrs: Annotated[
         str | None, typer.Option(help="Learning rates to choose among on dev rows, separated by commas.")

@@ -14,7 +14,7 @@ from lorafuse_bench.files import check_free, move_folder, read_json, sha256_file
 from lorafuse_bench.fused import ADAPTER_WEIGHTS
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, derived_of, tensors_of
 from lorafuse_bench.fusion.base import FusionMethod
-from lorafuse_bench.training.records import base_sha256, portable_source, with_length
+from lorafuse_bench.training.records import base_sha256, portable_source, with_length, zoo_name
 from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.zoo.describe import describe_base
 from lorafuse_bench.zoo.installed import writable
@@ -98,7 +98,7 @@ def zoo_at(base: str, out: Path, source: str, seed: int, cutoff: int) -> Zoo:
         return Zoo(out, with_length(zoo.manifest, cutoff))
     manifest = Manifest(
         schema="lorafuse.zoo/1",
-        name=out.resolve().name,
+        name=zoo_name(out),
         seed=seed,
         base=describe_base(base, out),
         init="shared",

@@ -36,6 +36,7 @@ from lorafuse_bench.training.router_training import (
     save_router,
 )
 from lorafuse_bench.training.settings import Schedule
+from lorafuse_bench.zoo.entries import check_name
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
 
@@ -82,6 +83,7 @@ def train_joint(
     and start from one random A and B = 0; the zoo's own experts are left alone.
     """
     writable(zoo.root)
+    check_name(name, "router")
     zoo = Zoo(zoo.root, with_length(zoo.manifest, settings.cutoff))
     check_positions(zoo.find_base(), settings.cutoff)
     fused, tokenizer = load_fused(zoo, device, dtype)

@@ -15,7 +15,7 @@ from lorafuse_bench.files import check_free, read_json
 from lorafuse_bench.loading import load_config, positions_of
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.describe import describe_expert, keeping
-from lorafuse_bench.zoo.entries import Bank, BaseEntry
+from lorafuse_bench.zoo.entries import Bank, BaseEntry, check_name
 from lorafuse_bench.zoo.manifest import (
     EMBEDDED,
     ExpertEntry,
@@ -110,7 +110,7 @@ class Recipe:
             }
             if there:
                 return there.model_copy(update=found | ({"name": name} if name else {}))
-            return Manifest(name=name or self.out.resolve().name, **found)
+            return Manifest(name=name or zoo_name(self.out), **found)
 
         return Zoo.update(self.out, entered)
 
@@ -147,9 +147,16 @@ def work_folder(out: Path, name: str, identity: Mapping[str, Any]) -> Path:
 
 
 def check_length(out: Path, cutoff: int) -> None:
-    """LorafuseError when the zoo at `out`, if there is one, is of rows of another length."""
+    """LorafuseError when the zoo at `out` is of rows of another length, or where there is none, cannot be named so."""
     if (out / "manifest.json").is_file():
         with_length(Zoo.open(out).manifest, cutoff)
+    else:
+        zoo_name(out)
+
+
+def zoo_name(out: Path) -> str:
+    """What a new zoo at `out` is called: as its folder."""
+    return check_name(out.resolve().name, "the zoo's folder")
 
 
 def check_positions(folder: str | Path, cutoff: int) -> None:

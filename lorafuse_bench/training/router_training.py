@@ -32,6 +32,7 @@ from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.examples import prompt_of, tokenize
 from lorafuse_bench.training.records import with_length
 from lorafuse_bench.training.settings import Limited
+from lorafuse_bench.zoo.entries import check_name
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ArtefactEntry, Manifest, Zoo, local_model, weights_sha256
 from lorafuse_bench.zoo.pools import named
@@ -90,6 +91,7 @@ def train_router(
     blocks unadapted, as they are when routing, and the routers are trained on these.
     """
     writable(zoo.root)
+    name = check_name(name or f"moa-{settings.pool}", "router")
     if settings.cutoff is not None:
         zoo = Zoo(zoo.root, with_length(zoo.manifest, settings.cutoff))
     fused, tokenizer = load_fused(zoo, device, dtype)
@@ -98,7 +100,7 @@ def train_router(
     prompts, labels = _prompts(zoo, tokenizer, settings, data or zoo.data_source)
     tensors, learned = learn_routers(fused, prompts, labels, settings)
     record = {**asdict(settings), **compute.record(), "training": "post_hoc", **learned}
-    return save_router(zoo, name or f"moa-{settings.pool}", tensors, record)
+    return save_router(zoo, name, tensors, record)
 
 
 def learn_routers(

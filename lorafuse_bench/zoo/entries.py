@@ -20,6 +20,8 @@ from pydantic import (
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.limits import MAX_SEED
 
+NAME_LENGTH = 200
+
 
 def _printable(text: str) -> str:
     if not text.isprintable():
@@ -33,13 +35,28 @@ def _inside(path: str) -> str:
     return path
 
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH), AfterValidator(_printable)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_printable)]
 Inside = Annotated[Line, AfterValidator(_inside)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Files = dict[Inside, Sha256] | None
 Bank = Literal["private", "mbc", "shared"]
 _FILES = "Name to sha256 of all else that is read of it, see zoo/hashes.py; null in manifests of before 0.2"
+
+
+def check_name(name: str, what: str) -> str:
+    """The name; LorafuseError where it cannot be one in a manifest, or leads out of its folder."""
+    if (
+        not 1 <= len(name) <= NAME_LENGTH
+        or not name.isprintable()
+        or name[0] == "."
+        or set(name) & set("/\\")
+    ):
+        raise LorafuseError(
+            f"{what} '{name[:60]}' cannot be a name: it needs 1 to {NAME_LENGTH} printable characters without / and \\,"
+            " the first no dot. Choose another."
+        )
+    return name
 
 
 class _Strict(BaseModel):

@@ -12,7 +12,7 @@ from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.experts import ExpertPool, LoraExpert
 from lorafuse_bench.peft_settings import CONFIG
 from lorafuse_bench.zoo.describe import describe_base, describe_expert, portable
-from lorafuse_bench.zoo.entries import BaseEntry, Manifest, read_manifest
+from lorafuse_bench.zoo.entries import BaseEntry, Manifest, check_name, read_manifest
 from lorafuse_bench.zoo.hashes import base_files, check_alone, check_weights, weights_sha256
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import Zoo
@@ -28,6 +28,7 @@ def index_adapters(
     init: str | None = None,
     tasks: Mapping[str, Sequence[str]] | None = None,
     report: Callable[[str], None] = lambda line: None,
+    name: str | None = None,
 ) -> Zoo:
     """Write `root/manifest.json` for the adapters in `root/experts/<name>/`, and return the zoo.
 
@@ -35,9 +36,9 @@ def index_adapters(
     read. The folder below experts/ is the expert's name and task key; PEFT saves a named adapter one folder
     deeper, where it is found. `tasks` names other tasks by expert. `base` is a folder or hub id; nothing in an
     adapter proves its base, so this is taken on trust here and enforced by hash from then on. Of a manifest that
-    is there already, everything stays that is neither found in the folders nor given. `report` is told of
-    checkpoints left out and of bases that the adapters name differently. Raises LorafuseError for an adapter
-    that cannot be fused, and for a folder that holds several.
+    is there already, everything stays that is neither found in the folders nor given. `name` is a new zoo's, by
+    default its folder's. `report` is told of checkpoints left out and of bases that the adapters name differently.
+    Raises LorafuseError for an adapter that cannot be fused, and for a folder that holds several.
     """
     writable(root)
     if init is not None and init not in _INITS:
@@ -45,29 +46,36 @@ def index_adapters(
     folders = dict(_adapter_folders(root / "experts", report))
     if not folders:
         raise LorafuseError(f"no adapters in {root / 'experts'}. Put each in experts/<task>/ in PEFT format.")
-    for name in tasks or ():
-        if name not in folders:
-            raise unknown(f"expert in {root / 'experts'}", name, folders)
+    _check_tasks(tasks or {}, folders)
     kept = read_manifest(root / "manifest.json") if (root / "manifest.json").is_file() else None
     described = _base(root, base, kept)
     before = {entry.name: entry for entry in kept.experts} if kept else {}
     named = {name: entry.tasks for name, entry in before.items()} | dict(tasks or {})
     experts, entries = [], []
-    for name, folder in folders.items():
-        check_alone(folder, f"adapter '{name}'")
-        experts.append(LoraExpert.load(folder, name, named.get(name, [name]), described.sha256))
-        path = folder.relative_to(root).as_posix()
-        entry = describe_expert(root, path, name, named.get(name, [name]), described.sha256)
-        told = {"bank": before[name].bank, "rows": before[name].rows} if name in before else {}
+    for key, folder in folders.items():
+        check_alone(folder, f"adapter '{key}'")
+        own = named.get(key, [key])
+        experts.append(LoraExpert.load(folder, key, own, described.sha256))
+        entry = describe_expert(root, folder.relative_to(root).as_posix(), key, own, described.sha256)
+        told = {"bank": before[key].bank, "rows": before[key].rows} if key in before else {}
         entries.append(entry.model_copy(update=told))
     found: dict[str, Any] = {"base": described, "experts": tuple(entries)}
     found |= {"data": portable(data, root)} if data else {}
     found |= {"init": init} if init else {}
-    new = {"name": root.resolve().name, "seed": 0, "init": "independent", "data": "hub"}
+    called = check_name(name or root.resolve().name, "the zoo's folder")
+    new = {"name": called, "seed": 0, "init": "independent", "data": "hub"}
     indexed = Zoo(root, kept.model_copy(update=found) if kept else Manifest.model_validate({**new, **found}))
     check_fit(indexed.find_base(), ExpertPool(experts))
     _report_bases(experts, report)
     return Zoo.update(root, lambda there: there.model_copy(update=found) if there else indexed.manifest)
+
+
+def _check_tasks(tasks: Mapping[str, Sequence[str]], folders: Mapping[str, Path]) -> None:
+    for expert, keys in tasks.items():
+        if expert not in folders:
+            raise unknown("expert in the folder", expert, folders)
+        for key in keys:
+            check_name(key, f"task of expert '{expert}'")
 
 
 def _base(root: Path, base: str | None, kept: Manifest | None) -> BaseEntry:
@@ -91,7 +99,8 @@ def _adapter_folders(experts: Path, report: Callable[[str], None]) -> Iterator[t
     """Each task with the folder of its adapter; a folder nearer to experts/ goes before those inside it."""
     if (experts / CONFIG).exists():
         raise LorafuseError(f"an adapter lies in {experts} itself. Move it to {experts}/<task>/.")
-    for task in sorted(path for path in experts.glob("*") if path.is_dir()):
+    for task in sorted(path for path in experts.glob("[!.]*") if path.is_dir()):
+        check_name(task.name, "the expert's folder")
         found = sorted(file.parent for file in task.rglob(CONFIG))
         final = [path for path in found if not _CHECKPOINT.fullmatch(path.name)]
         outermost = [path for path in final if not any(other in path.parents for other in final)]

@@ -68,8 +68,7 @@ def import_mttl(
             expert = read_expert(path, alpha)
             tasks[path.stem] = [expert.task]
             _write(expert, made / "experts" / path.stem)
-        zoo = index_adapters(made, base, data, tasks=tasks, report=report)
-        Zoo(made, zoo.manifest.model_copy(update={"name": out.resolve().name})).save()
+        index_adapters(made, base, data, tasks=tasks, report=report, name=out.resolve().name)
     return Zoo.open(out)
 
 
@@ -92,6 +91,8 @@ def read_expert(path: Path, alpha: float | None = None) -> Found:
 
 
 def _content(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise LorafuseError(f"{path} is not a regular file. Remove it.")
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))

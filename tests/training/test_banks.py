@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -46,8 +48,9 @@ def library(tmp_path_factory: pytest.TempPathFactory, handmade_data: Path) -> Pa
     byte_tokenizer().save_pretrained(root / "base")
     train = ("train", "experts", "--suite", "/".join(TASKS), "--out", root / "zoo", *SHORT)
     call(*train, "--base", root / "base", "--data", handmade_data)
-    call("zoo", "cluster", root / "zoo", "--clusters", 2)
-    call(*train, "--bank", "mbc")
+    printed = call("zoo", "cluster", root / "zoo", "--clusters", 2)
+    hinted = re.findall(r"^Next: lorafuse (.*)$", printed, re.MULTILINE)
+    call(*shlex.split(hinted[0]), *SHORT)
     call(*train, "--bank", "shared")
     return root / "zoo"
 

@@ -106,6 +106,12 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.ckpt")
+    with pytest.raises(LorafuseError, match="a.ckpt is not a regular file"):
+        read_expert(tmp_path / "a.ckpt")
+
+
 @pytest.mark.parametrize(("content", "said"), BAD)
 def test_what_is_no_expert_is_refused_by_file(tmp_path: Path, content: Any, said: str) -> None:
     torch.save(content, tmp_path / "bad.ckpt")
