@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from lorafuse_bench.cli import _checked
+
 
 def command(
     name: Annotated[str, typer.Argument(help="The method's name: small letters, digits and '_'.")],
     out: Annotated[
-        Path | None, typer.Option(help="New folder of the package; by default ./lorafuse-NAME.")
+        Path | None,
+        typer.Option(callback=_checked.folder, help="New folder of the package; by default ./lorafuse-NAME."),
     ] = None,
 ) -> None:
     """Write a package with a fusion method of your own, ready to be installed and checked.

@@ -59,7 +59,7 @@ def one_expert(subject: Subject, architecture: str) -> float:
     # All rows are of its task, so that a method that is told tasks finds it.
     ids, _ = prompts()
     with subject.fused([alone], architecture) as model:
-        got = distribution(model, ids, [alone.task] * len(ids))
+        got = distribution(model, ids, [alone.tasks[0]] * len(ids))
     return gap(got, expert_distribution(alone, architecture))
 
 

@@ -172,7 +172,7 @@ def unscaled(experts: Sequence[LoraExpert]) -> Experts:
 
 def copies(expert: LoraExpert, count: int = 3) -> Experts:
     """One expert under the names, and for the tasks, of several."""
-    return tuple(replace(expert, name=task, task=task) for task in TASKS[:count])
+    return tuple(replace(expert, name=task, tasks=(task,)) for task in TASKS[:count])
 
 
 def without(expert: LoraExpert, modules: Sequence[str]) -> LoraExpert:

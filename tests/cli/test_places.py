@@ -27,7 +27,7 @@ def written(command: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield f"{name} {option.name}", option
 
 
-@pytest.mark.parametrize(("name", "option"), written(typer.main.get_command(app), "lorafuse"))
+@pytest.mark.parametrize(("name", "option"), list(written(typer.main.get_command(app), "lorafuse")))
 def test_where_to_write_is_tried_when_the_command_line_is_read(
     name: str, option: Any, tmp_path: Path
 ) -> None:
