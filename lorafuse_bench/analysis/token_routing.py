@@ -61,7 +61,7 @@ class TokenRouting(OfExperts, ModelAnalysis[TokenRoutingResult]):
         method = registry.parse(self.method)
         fused = self.fused(self.names)
         pool = fused.pool.required_by("analysis 'token-routing'")
-        task = self.task or pool.experts[0].task
+        task = self.task or pool.experts[0].tasks[0]
         pool.index_of_task(task)
         source = resolve_source(self.data, self.zoo)
         rows = evaluation_prompts(fused, [task], source, self.document + 1)[task]

@@ -26,7 +26,10 @@ def command(
         str | None, typer.Option(help="hub, mini, or a data directory; by default the zoo's.")
     ] = None,
     experts: Annotated[
-        str | None, typer.Option(help="Experts separated by commas; by default those of the suite's tasks.")
+        str | None,
+        typer.Option(
+            help="Experts separated by commas, or a bank such as @mbc; by default private ones of the suite's tasks."
+        ),
     ] = None,
     epochs: Annotated[float, typer.Option(callback=within(POSITIVE), help="Passes over the rows.")] = 5.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps at most.")] = None,
@@ -57,6 +60,7 @@ def command(
     from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.fusion.fitted import Fitted
+    from lorafuse_bench.progress import Display
     from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue
     from lorafuse_bench.tasks.data import resolve_source
@@ -84,7 +88,8 @@ def command(
     opened = Zoo.open(zoo)
     names = None if experts is None else experts.split(",")
     source = resolve_source(data, str(zoo))
-    entry = fit(chosen, suite, opened, source, settings, names, seen_dev, typer.echo, device, dtype)
+    with Display() as display:
+        entry = fit(chosen, suite, opened, source, settings, names, seen_dev, display, device, dtype)
     typer.echo(f"fit {entry.name} in {zoo}")
     if method != LOSSES:
         typer.echo(_next.evaluation(opened, f"base,oracle,{chosen.label()}", suite))

@@ -107,7 +107,7 @@ def fit(
 ) -> ArtefactEntry:
     """Fit `method` on the rows of `suite`, and enter what it learned into the manifest of `zoo`.
 
-    `experts`: their names, by default those of the suite's tasks. A fit that is there already, of the same
+    `experts`: their names, or a bank such as `@mbc`; by default those of the suite's tasks. A fit that is there already, of the same
     experts, base, rows and settings, is kept; an interrupted one goes on to the same result. Raises
     LorafuseError for a task without dev rows, and for dev rows that an expert was trained on unless `seen_dev`.
     """
@@ -115,7 +115,7 @@ def fit(
     asked = suite_of(suite)
     tasks = tuple(asked.tasks)
     default = experts_for(zoo, tasks)
-    names = tuple(default if experts is None else experts)
+    names = experts_for(zoo, tasks, experts)
     pool = ExpertPool.from_zoo(zoo, names).required_by("a fit")
     method = replace(method, fitted_on=None)
     method.check(pool)
