@@ -28,16 +28,22 @@ def training_rows(key: str, source: str, split: str = TRAIN, limit: int | None =
     is not its name; `source` is `hub`, `mini` or a directory (see `resolve_source`).
     Raises LorafuseError for an unknown key, source, split or column, and for a task of oblivion.
     """
+    name = check_trainable(key)
+    if limit is not None and limit < 1:
+        raise LorafuseError(f"limit {limit} is not a number of rows. Use 1 or more, or leave it out.")
+    found = load_task(name, source)
+    return rendered(found, (found.config.training_split or split) if split == TRAIN else split, limit)
+
+
+def check_trainable(key: str) -> str:
+    """lorafuse's or lm-eval's name of the task `key`; LorafuseError for an unknown one, and for one of oblivion."""
     name = task(key).task
     kinds = {each.kind for each in suites() if key in each.tasks}
     if kinds == {"oblivion"}:
         raise LorafuseError(
             f"'{key}' is for measuring what a model forgets, not for training. Name another task."
         )
-    if limit is not None and limit < 1:
-        raise LorafuseError(f"limit {limit} is not a number of rows. Use 1 or more, or leave it out.")
-    found = load_task(name, source)
-    return rendered(found, (found.config.training_split or split) if split == TRAIN else split, limit)
+    return name
 
 
 class Rendered(Sequence[Row]):

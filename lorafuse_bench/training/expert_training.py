@@ -29,7 +29,8 @@ from lorafuse_bench.files import move_folder, write_json
 from lorafuse_bench.layers import is_linear
 from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.progress import Watcher, relayed, watching
-from lorafuse_bench.tasks.rows import training_rows
+from lorafuse_bench.tasks.data import HUB
+from lorafuse_bench.tasks.rows import check_trainable, training_rows
 from lorafuse_bench.training import trackers
 from lorafuse_bench.training.examples import Batches, PadRight, hold_out, pad_token, seed_of
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
@@ -76,6 +77,7 @@ def train_experts(
             shutil.rmtree(recipe.work(one), ignore_errors=True)  # of a run that was killed at its very end
         else:
             waiting.append(one)
+    _check_rows(recipe, waiting)
     compute = Compute.of(device, dtype, recipe.model)
     watcher.expect(len(waiting))
     if workers == 1:
@@ -90,6 +92,14 @@ def train_experts(
             watcher.finish(f"expert {one.name}", time.perf_counter() - start)
             start = time.perf_counter()
     return recipe.enter(name)
+
+
+def _check_rows(recipe: Recipe, waiting: Sequence[Wanted]) -> None:
+    """LorafuseError before anything is trained where a task has no rows; the hub's are fetched as they are needed."""
+    for task in dict.fromkeys(task for one in waiting for task in one.tasks):
+        check_trainable(task)
+        if recipe.source != HUB:
+            training_rows(task, recipe.source)
 
 
 def train_expert(

@@ -107,9 +107,10 @@ def fit(
 ) -> ArtefactEntry:
     """Fit `method` on the rows of `suite`, and enter what it learned into the manifest of `zoo`.
 
-    `experts`: their names, or a bank such as `@mbc`; by default those of the suite's tasks. A fit that is there already, of the same
-    experts, base, rows and settings, is kept; an interrupted one goes on to the same result. Raises
-    LorafuseError for a task without dev rows, and for dev rows that an expert was trained on unless `seen_dev`.
+    `experts`: their names, or a bank such as `@mbc`; by default those of the suite's tasks. A fit that is there
+    already, of the same experts, base, rows and settings, is kept; an interrupted one goes on to the same result.
+    Raises LorafuseError for a task without dev rows, and for dev rows that an expert was trained on unless
+    `seen_dev`.
     """
     writable(zoo.root)
     asked = suite_of(suite)

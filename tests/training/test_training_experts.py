@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,6 +232,17 @@ def test_unknown_task_and_missing_base(base: str, handmade_data: Path, tmp_path:
         train(base, tmp_path, handmade_data, ("sst3",))
     with pytest.raises(LorafuseError, match="nowhere"):
         train(str(tmp_path / "nowhere"), tmp_path / "zoo", handmade_data)
+
+
+def test_rows_that_are_missing_are_said_before_anything_is_trained(
+    base: str, handmade_data: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(handmade_data, data)
+    shutil.rmtree(next(data.glob("*paws*")))
+    with pytest.raises(LorafuseError, match="paws"):
+        train(base, tmp_path / "zoo", data, ("sst2", "paws"))
+    assert not (tmp_path / "zoo" / "experts").exists()
 
 
 def test_records_are_json_with_no_absolute_path(base: str, handmade_data: Path, tmp_path: Path) -> None:
