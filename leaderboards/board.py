@@ -64,6 +64,17 @@ class Column(Strict):
     )
 
 
+class Losses(Strict):
+    """One method on a board of losses: unweighted means over its tasks, in the tasks' unit; lower is better."""
+
+    mean: Score = Field(description="Mean loss; `se` is over items.")
+    se_tasks: float | None = Field(description="sd/sqrt(T) of the T tasks' losses, over seeds their mean.")
+    excess: Score = Field(description="Mean loss minus the oracle's, over the same items: what ranks.")
+    recovered: Score | None = Field(
+        description="Mean of (base - method) / (base - oracle) over the tasks that count; null where none does."
+    )
+
+
 class Row(Strict):
     """One method."""
 
@@ -74,7 +85,9 @@ class Row(Strict):
     )
     origin: Literal["measured", "reported"] = Field(description="Measured here, or printed in a paper.")
     source: str | None = Field(default=None, description="Paper, table and model of a reported row.")
-    rank: int | None = Field(default=None, description="Place by ability among complete measured methods.")
+    rank: int | None = Field(
+        default=None, description="Place among complete measured methods, by ability or least loss."
+    )
     rank_low: int | None = Field(
         default=None, description="Best place it may have: 1 + methods surely better (see Ranking)."
     )
@@ -92,6 +105,11 @@ class Row(Strict):
     )
     change: Score | None = Field(
         default=None, description="On a board of oblivion: overall minus that of the base, before."
+    )
+    losses: Losses | None = Field(
+        default=None,
+        exclude_if=lambda found: found is None,
+        description="On a board of losses: null where incomplete.",
     )
     tasks: dict[str, TaskScores] = Field(description="Task key to scores; a missing task is absent.")
     cost: Cost | None = Field(default=None, description="Mean over seeds; null for a reported row.")
@@ -160,6 +178,11 @@ class Board(Strict):
         default=False,
         description="Whether no expert was trained for these tasks: scores stand before and after fusing,"
         " the base alone being the before.",
+    )
+    losses: bool = Field(
+        default=False,
+        exclude_if=lambda losses: not losses,
+        description="Whether all tasks are losses: rows rank by their mean minus the oracle's, lower is better.",
     )
     columns: tuple[Column, ...] = Field(description="The tasks, in the suite's order.")
     ranking: Ranking | None = Field(

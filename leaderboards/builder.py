@@ -13,6 +13,7 @@ from lorafuse_bench.leaderboards.board import (
     Board,
     Column,
     Leaderboard,
+    Losses,
     Role,
     Row,
     Score,
@@ -55,6 +56,7 @@ def _board(group: Group, note: str) -> Board:
         provenance=provenance,
         replicates=tuple(replicate_of(seed, group.reference(seed)) for seed in sorted(group.cells)),
         oblivion=group.oblivion,
+        losses=group.losses,
         columns=columns,
         ranking=ranking,
         rows=(*rows, *reported_rows(group.suite, group.oblivion)),
@@ -109,6 +111,7 @@ def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
         ability=_mean_over(cells, () if note else counted, partial(_ratio, group)),
         overall=_mean_over(cells, scores, _raw),
         change=_mean_over(cells, scores, partial(_change, group)),
+        losses=_losses(group, cells, counted) if group.losses and not note else None,
         tasks=tasks,
         cost=_mean_cost([cell.result.cost for cell in cells.values()]),
         run_ids=tuple(cell.result.run_id for cell in cells.values()),
@@ -177,6 +180,32 @@ def _mean_over(
             return None
         by_seed[seed] = stats.mean_of(estimates)
     return over_seeds(by_seed)
+
+
+def _losses(group: Group, cells: Mapping[int, Cell], counted: Collection[str]) -> Losses:
+    """Means over all tasks, and of the recovered gap over those whose oracle beats the base."""
+
+    def over_tasks(keys: Collection[str], of: Callable[[int, Cell, str], Estimate]) -> Score:
+        return over_seeds(
+            {seed: stats.mean_of([of(seed, cell, key) for key in keys]) for seed, cell in cells.items()}
+        )
+
+    def recovered(seed: int, cell: Cell, key: str) -> Estimate:
+        references = (group.cells[seed][name].representative(key) for name in (BASE, ORACLE))
+        return stats.recovered_gap(cell.representative(key), *references)
+
+    values = [[cell.representative(key).value for key in group.tasks] for cell in cells.values()]
+    spread = [float(np.std(each, ddof=1) / len(each) ** 0.5) for each in values if len(each) > 1]
+    return Losses(
+        mean=over_tasks(group.tasks, _raw),
+        se_tasks=float(np.mean(spread)) if spread else None,
+        excess=over_tasks(group.tasks, partial(_above_oracle, group)),
+        recovered=over_tasks([key for key in group.tasks if key in counted], recovered) if counted else None,
+    )
+
+
+def _above_oracle(group: Group, seed: int, cell: Cell, key: str) -> Estimate:
+    return stats.paired_difference(cell.representative(key), group.cells[seed][ORACLE].representative(key))
 
 
 def _raw(_: int, cell: Cell, key: str) -> Estimate:

@@ -82,6 +82,12 @@ class Group:
         return alone or (kept.kind == "oblivion" if kept else of_oblivion(self.suite))
 
     @property
+    def losses(self) -> bool:
+        """Whether the suite is of losses, which have no ability but an order of their own."""
+        kept = self.reference(min(self.cells)).result.definition
+        return kept is not None and kept.kind == "loss" and not self.oblivion
+
+    @property
     def references(self) -> tuple[str, ...]:
         """What every zoo must have, whole; the first is what the others must be like."""
         return (BASE,) if self.oblivion else (ORACLE, BASE)

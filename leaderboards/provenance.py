@@ -66,7 +66,7 @@ def caption(
         f" base model {provenance.base}, {provenance.dtype}; {_data(provenance.data)};"
         f" {items} items per task."
     )
-    parts += _before_and_after(columns) if group.oblivion else _over_the_oracle(columns)
+    parts += _before_and_after(columns) if group.oblivion else _over_the_oracle(columns, group.losses)
     parts.append(
         "± is the standard deviation over seeds." if len(seeds) > 1 else "± is one standard error over items."
     )
@@ -114,7 +114,15 @@ def _limited(limit: float) -> str:
     return f"{said}." if limit >= MEASURED else f"{said}; a check that things run, not a measurement."
 
 
-def _over_the_oracle(columns: tuple[Column, ...]) -> Iterator[str]:
+def _over_the_oracle(columns: tuple[Column, ...], losses: bool) -> Iterator[str]:
+    if losses:
+        yield (
+            f"Loss is the unweighted mean over {_counted(len(columns), 'task')} in {columns[0].unit}; methods rank by"
+            " how far theirs is above the oracle's (each task's own expert) on the same items, lower is better."
+            " Recovered is (base - method) / (base - oracle), mean over the tasks that count; '± tasks' is"
+            " sd/sqrt(tasks) of the loss."
+        )
+        return
     counted = [c.task for c in columns if c.counts and c.direction == "up"]
     ability = f"ability is their mean over {len(counted)} of {_counted(len(columns), 'task')}"
     if not counted:

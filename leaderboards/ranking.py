@@ -15,16 +15,20 @@ from lorafuse_bench.leaderboards.measures import Array
 def ranked(group: Group, rows: Sequence[Row], counted: Collection[str]) -> tuple[list[Row], Ranking | None]:
     """Best first, the incomplete last; ranks for methods only: floors and the oracle are references.
 
-    On a board of oblivion, which has no ability, nothing is ranked and the best is what changed least for
-    the worse.
+    On a board of losses the best is the least above the oracle. On a board of oblivion, which has no ability, nothing
+    is ranked and the best is what changed least for the worse.
     """
-    whole = sorted((row for row in rows if row.ability), key=lambda row: (-ability_of(row), row.label))
-    rest = sorted((row for row in rows if not row.ability), key=lambda row: (-change_of(row), row.label))
+    merits = {row.label: merit_of(row) for row in rows}
+    whole = sorted(
+        (row for row in rows if row.ability or row.losses), key=lambda row: (-merits[row.label], row.label)
+    )
+    rest = sorted((row for row in rows if row not in whole), key=lambda row: (-change_of(row), row.label))
     methods = [row for row in whole if row.role == "method"]
     if not methods:
         return [*whole, *rest], None
-    values = np.array([ability_of(row) for row in methods])
-    found = rank_intervals.ranks(values, ability_draws(group, [row.label for row in methods], counted))
+    values = np.array([merits[row.label] for row in methods])
+    draws = loss_draws if group.losses else ability_draws
+    found = rank_intervals.ranks(values, draws(group, [row.label for row in methods], counted))
     places = {
         row.label: {
             "rank": 1 + int((values > values[i]).sum()),
@@ -38,8 +42,13 @@ def ranked(group: Group, rows: Sequence[Row], counted: Collection[str]) -> tuple
     return [*placed, *rest], _ranking(methods, values, found)
 
 
-def ability_of(row: Row) -> float:
-    """The ability for comparing: to ten digits, as written."""
+def merit_of(row: Row) -> float:
+    """What methods are compared by, the larger the better: ability, or the oracle's loss minus theirs.
+
+    To ten digits, as written.
+    """
+    if row.losses:
+        return float(f"{-row.losses.excess.value:.10g}")
     return float(f"{row.ability.value:.10g}") if row.ability else float("-inf")
 
 
@@ -63,6 +72,16 @@ def ability_draws(group: Group, labels: Sequence[str], counted: Collection[str])
             draws += np.stack([scores[label] for label in labels]) / scores[ORACLE]
             terms += 1
     return draws / terms
+
+
+def loss_draws(group: Group, labels: Sequence[str], _: Collection[str]) -> Array:
+    """(methods, draws): the oracle's mean loss minus the method's over resampled items, stratified by task."""
+    tasks = [(seed, key) for seed, members in group.cells.items() for key in members[ORACLE].result.tasks]
+    draws = np.zeros((len(labels), stats.BOOTSTRAP_DRAWS))
+    for seed, key in tasks:
+        drawn = group.draws(seed, key)
+        draws += np.stack([drawn[ORACLE] - drawn[label] for label in labels])
+    return draws / len(tasks)
 
 
 def _ranking(methods: Sequence[Row], values: Array, found: rank_intervals.Ranks) -> Ranking:

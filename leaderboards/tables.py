@@ -10,6 +10,11 @@ from lorafuse_bench.leaderboards.plausible import BASE
 from lorafuse_bench.tables import Table
 
 ROOM_FOR_COSTS = 100
+MEANS = {
+    "scored": ("ability", "±"),
+    "losses": ("Δ oracle", "±", "loss", "± tasks", "recovered"),
+    "oblivion": ("overall", "delta", "±"),
+}
 
 
 def tables_of(leaderboard: Leaderboard, width: int = ROOM_FOR_COSTS) -> list[Table]:
@@ -19,13 +24,13 @@ def tables_of(leaderboard: Leaderboard, width: int = ROOM_FOR_COSTS) -> list[Tab
 
 def table_of(board: Board, costs: bool = True) -> Table:
     """One board: its rows as they rank, the papers' greyed below; caption, uncounted tasks and papers as notes."""
-    means = ("overall", "delta", "±") if board.oblivion else ("ability", "±")
+    kind = "oblivion" if board.oblivion else "losses" if board.losses else "scored"
     tasks = (column.task.replace("_", "_\n") for column in board.columns)
     sources = [row.source for row in board.rows]
     not_counted = (f"{c.task} does not count: {c.reason}." for c in board.columns if c.reason)
     papers = (f"{name}: {source}." for source, name in _papers(board).items())
     return Table(
-        headings=["", "method", *means, *tasks, *(("params", "eval s") if costs else ())],
+        headings=["", "method", *MEANS[kind], *tasks, *(("params", "eval s") if costs else ())],
         rows=[_cells(board, row) + (_costs(row) if costs else []) for row in board.rows],
         title=f"{board.suite} on {board.zoo}",
         notes=[board.caption, *not_counted, *papers],
@@ -46,7 +51,8 @@ def _cells(board: Board, row: Row) -> list[str]:
     place = {"floor": "floor", "oracle": "ref", "method": text.place(row)}[row.role]
     if row.source:
         place = _papers(board)[row.source]
-    scores = _before_and_after(board, row) if board.oblivion else _over_the_oracle(board, row)
+    show = _before_and_after if board.oblivion else _above_the_oracle if board.losses else _over_the_oracle
+    scores = show(board, row)
     return [place, row.label, *scores]
 
 
@@ -76,6 +82,25 @@ def _over_the_oracle(board: Board, row: Row) -> list[str]:
         score, kind = text.shown(column, row.tasks[column.task]) if column.task in row.tasks else (None, "")
         value = "–" if score is None else text.number(score.value)
         cells.append({"raw": f"({value})", "difference": f"Δ{value}"}.get(kind, value))
+    return cells
+
+
+def _above_the_oracle(board: Board, row: Row) -> list[str]:
+    """Mean loss minus the oracle's and its error over items, mean loss and its error over tasks, gap; tasks' losses."""
+    cells = [row.note or "–", "", "", "", ""]
+    if row.losses:
+        found = row.losses
+        cells = [
+            text.signed(found.excess.value),
+            text.uncertainty(found.excess).removeprefix("±"),
+            text.number(found.mean.value),
+            "" if found.se_tasks is None else f"{found.se_tasks:.3f}",
+            "–" if found.recovered is None else text.number(found.recovered.value),
+        ]
+    for column in board.columns:
+        held = row.tasks.get(column.task)
+        raw = held.metrics.get(column.metric) if held else None
+        cells.append("–" if raw is None else text.number(raw.value))
     return cells
 
 

@@ -31,6 +31,8 @@ from lorafuse_bench.model_wrappers.scoring import Scored, Scorer, batches, share
 from lorafuse_bench.model_wrappers.stopping import Ending
 from lorafuse_bench.remote_code import trust, trusted
 from lorafuse_bench.tasks.data import resolve_source
+from lorafuse_bench.tasks.docs import END
+from lorafuse_bench.tasks.metrics.nll import Likelihood
 from lorafuse_bench.tasks.shots import refuse_cache
 from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.training.fit_rows import check_rows
@@ -197,10 +199,15 @@ class LorafuseLM(HFLM):
     # --- log-likelihoods ------------------------------------------------------------------------
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """`(log p(continuation | context), whether greedy decoding gives it)` for each request."""
+        """`(log p(continuation | context), whether greedy decoding gives it)` for each request, with its tokens.
+
+        A continuation that ends in `END` is scored with the model's end of text after it.
+        """
         pieces = []
         for request in requests:
             context, continuation = request.args
+            whole = continuation.endswith(END)
+            continuation = continuation.removesuffix(END)
             if context:
                 context_ids, continuation_ids = self._encode_pair(context, continuation)
             else:
@@ -208,9 +215,12 @@ class LorafuseLM(HFLM):
                     [self.prefix_token_id],
                     self.tok_encode(continuation, add_special_tokens=False),
                 )
+            continuation_ids = [*continuation_ids, *([self.eot_token_id] if whole else [])]
             pieces.append(self._pieces(context_ids, continuation_ids, task_key(request.task_name)))
         prompts = [own[0].context for own in pieces for _ in own]
-        return self._summed(pieces, disable_tqdm, prompts)
+        scores = self._summed(pieces, disable_tqdm, prompts)
+        tokens = [sum(len(piece.continuation) for piece in own) for own in pieces]
+        return [Likelihood.of(value, greedy, n) for (value, greedy), n in zip(scores, tokens, strict=True)]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """`log p(text)` for each request, in windows of the model's length.

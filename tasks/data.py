@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow
 from datasets import Dataset, concatenate_datasets, load_dataset
-from pyarrow import Array, ChunkedArray, DataType, parquet, types
+from pyarrow import Array, ChunkedArray, DataType, compute, parquet, types
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.mini_world.on_demand import generated, world_seed
@@ -48,6 +50,10 @@ class Source(NamedTuple):
     """Another folder of a data directory whose rows serve where `folder` is missing."""
     where: str | None = None
     """Column of the rows `elsewhere` that must hold `name`."""
+    only: Mapping[str, Any] | None = None
+    """Column to the value, or the list of values, that rows must hold."""
+    split_by: str | None = None
+    """Column that says which split a row is of, where the data set has one split, `train`."""
 
     @property
     def folder(self) -> Path:
@@ -112,6 +118,19 @@ class Splits(Mapping[str, Dataset]):
         return elsewhere if self.dataset.elsewhere and elsewhere.is_dir() and not own.is_dir() else own
 
     def _load(self, split: str) -> tuple[Dataset, str]:
+        """The rows of a split that the task asks for, and what served them."""
+        rows, file = self._served(TRAIN if self.dataset.split_by else split)
+        wanted = dict(self.dataset.only or {})
+        if self.dataset.split_by:
+            wanted[self.dataset.split_by] = split
+        for column, value in wanted.items():
+            if column in rows.column_names:
+                values = value if isinstance(value, list) else [value]
+                held = compute.is_in(rows.data.column(column), pyarrow.array(values))
+                rows = rows.select(compute.indices_nonzero(held).to_pylist())
+        return rows, file
+
+    def _served(self, split: str) -> tuple[Dataset, str]:
         if self.source == HUB:
             return self._from_hub(split)
         seed = None if self.root.is_dir() else world_seed(self.base)
@@ -130,7 +149,7 @@ class Splits(Mapping[str, Dataset]):
     def _from_hub(self, split: str) -> tuple[Dataset, str]:
         hub, name, revision = self.dataset.hub, self.dataset.name, self.dataset.revision
         try:
-            rows = load_dataset(hub, name, revision=revision, split=split)
+            rows = _of_hub(hub, name, revision, split)
         except Exception as error:  # network, authentication, renamed dataset: all need the same advice
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise LorafuseError(
@@ -198,6 +217,12 @@ def _leaves(kind: DataType) -> Iterator[DataType]:
 def _is_text(kind: DataType) -> bool:
     kind = kind.value_type if types.is_dictionary(kind) else kind
     return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+@lru_cache(4)
+def _of_hub(hub: str, name: str | None, revision: str | None, split: str) -> Dataset:
+    """A split of the hub's, opened once: the tasks of a family share it."""
+    return load_dataset(hub, name, revision=revision, split=split)
 
 
 def _advice(hub: str, reason: str) -> str:

@@ -13,6 +13,13 @@ from typing import Any
 from datasets import Dataset
 
 Doc = dict[str, Any]
+END = "\x03"
+"""Ends a target whose end of text is scored too; a model of ours puts its own token there."""
+
+
+def target_to_the_end(doc: Doc) -> str:
+    """The column `target` after a space, with its end; as a log-likelihood's target it has no other delimiter."""
+    return f" {doc['target'].strip()}{END}"
 
 
 def one_line(text: str) -> str:

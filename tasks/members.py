@@ -84,11 +84,11 @@ def _entry(path: Path, config: Mapping[str, Any], item: Any, inside: tuple[str, 
         yield from members(file.path, catalogue.read(file.path), inside)
     elif file is not None:
         yield Member.of(file, changes)
-    elif tagged := catalogue.tagged(name):
-        yield from (Member.of(each, {**changes, "task": each.name}) for each in tagged)
     elif {"dataset_path", "custom_dataset"} & changes.keys():
         leaf = f"{inside[-1]}{INSIDE}{name}"
         yield Member(leaf, changes, facts(TaskFacts, f"{path}: task '{name}': metadata.{FACTS}", given))
+    elif tagged := catalogue.tagged(name):
+        yield from (Member.of(each, {**changes, "task": each.name}) for each in tagged)
     else:
         raise LorafuseError(
             f"{path}: unknown task '{name}'.{did_you_mean(name, catalogue.names())} Correct the name, or define it here"

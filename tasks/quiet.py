@@ -11,7 +11,7 @@ import re
 
 _NOISE = {
     "lm_eval.api.task": re.compile(
-        r"lorafuse_\w+: Custom kwargs can be passed|\[Task: .*\] metric .* is defined, but .* is not"
+        r"(?:lorafuse_\w+|\w+::[^:]+): Custom kwargs can be passed|\[Task: .*\] metric .* is defined, but .* is not"
     ),
     "lm_eval.api.group": re.compile(r"Group .*metric 'score,none' is missing in .*Missing in: lorafuse_"),
 }

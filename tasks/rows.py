@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks.docs import END
 from lorafuse_bench.tasks.suites import suite, suites, task
 
 TRAIN = "train"
@@ -82,6 +83,7 @@ def _asked(task: Any, doc: Any) -> tuple[str, str]:
         target = target[0]
     if isinstance(target, int) and task.config.doc_to_choice is not None:
         target = task.doc_to_choice(doc)[target]
+    target = target.removesuffix(END) if isinstance(target, str) else target
     return prompt, f"{'' if task.OUTPUT_TYPE == 'loglikelihood' else task.config.target_delimiter}{target}"
 
 

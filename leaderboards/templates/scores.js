@@ -85,11 +85,13 @@ function pairOf(held, task, a, b) {
 // What a row is judged by: the ability, or on a board of oblivion the mean change.
 function headline(held, row, view = currentView()) {
   if (view === "gap") return cell(gapsOf(held.extra.gap_means, row), "gap");
+  if (held.board.losses) return cell(row.losses?.excess, "difference");
   if (held.board.oblivion) return view === "raw" ? cell(row.overall, "raw", null) : overallChange(held, row);
   return cell(row.ability, "normalised");
 }
 
 function headlineName({ board }) {
+  if (board.losses) return "Δ loss";
   return board.oblivion ? "overall" : "ability";
 }
 

@@ -16,7 +16,8 @@ function columnsOf(held) {
       value: (row) => get(row.cost, field) ?? null }));
   const means = { normalised: "over the oracle", gap: "mean gap", change: "mean change",
     raw: held.board.oblivion ? "mean score" : "over the oracle" };
-  const mean = { key: "ability", name: headlineName(held), note: means[view],
+  const losses = Boolean(held.board.losses);
+  const mean = { key: "ability", name: headlineName(held), note: losses ? "above the oracle" : means[view], down: losses,
     score: (row) => headline(held, row, view) };
   return [{ key: "method", name: "method", note: "", down: true, value: (row) => row.label }, mean, ...tasks,
     ...costs];

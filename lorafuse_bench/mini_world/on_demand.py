@@ -1,4 +1,4 @@
-"""Tasks of csr_mtl, nlu_mtl, spectr9, or_mtl and mini_text that the mini world writes when they are first asked for.
+"""Tasks that the mini world writes when they are first asked for: all but those of mtl7 and mtl_proposal.
 
 They are not shipped: a generated data directory says in its build.json which world it is of, and from that
 the same rows come everywhere.
@@ -15,6 +15,7 @@ from datasets.features import ClassLabel, List, Value
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.mini_world import oblivion_rows, suite_rows
+from lorafuse_bench.mini_world.families import family_tasks
 from lorafuse_bench.mini_world.plain_text import WRITERS
 from lorafuse_bench.mini_world.splits import (
     INT32,
@@ -81,6 +82,9 @@ SUITE_TASKS: tuple[MiniTask, ...] = (
     *(MiniTask(f"text_{kind}", "mini/text", kind, "validation", ("text", "target"), columns("text", "target"),
                partial(suite_rows.text, WRITERS[kind]), train_rows=SMALL_TRAIN_ROWS)
       for kind in "story parallel claims views tools boxes wordbook".split()),
+    *(MiniTask(task.key, "mini/families", task.key, "validation", ("text", "instruction"),
+               columns("text", "instruction", "target"), task.row, train_rows=SMALL_TRAIN_ROWS)
+      for task in family_tasks()),
 )  # fmt: skip
 
 _FEW, _SOME, _NONE = 5, 50, 0
