@@ -123,7 +123,9 @@ def _require_one_grid(folder: Path, results: Mapping[Path, Result]) -> None:
         raise LorafuseError(f"{folder}: results of several suites or zoos. Give one of {folders}.")
 
 
-def of_lm_eval(task: str, samples: Sequence[Mapping[str, Any]], metric: str) -> list[Sample]:
+def of_lm_eval(
+    task: str, samples: Sequence[Mapping[str, Any]], metric: str, measure: Measure | None = None
+) -> list[Sample]:
     """Rows from lm-eval's logged samples of one leaf task, by doc_id; `metric` is the representative one."""
     return [
         Sample(
@@ -133,7 +135,7 @@ def of_lm_eval(task: str, samples: Sequence[Mapping[str, Any]], metric: str) -> 
             prompt="" if len(sample["arguments"][0]) == 1 else str(sample["arguments"][0][0]),
             target=str(sample["target"]),
             output=_output(sample["filtered_resps"][0]),
-            score=float(item_scores([sample[metric]])[0]),
+            score=float(item_scores([sample[metric]], measure)[0]),
         )
         for sample in sorted(samples, key=lambda sample: sample["doc_id"])
     ]
