@@ -66,7 +66,8 @@ def load(zoo: Zoo, entry: ArtefactEntry, device: torch.device | None = None) -> 
     joint = {adapter.name: adapter for adapter in entry.adapters}
     pool = ExpertPool.from_entries(zoo, [joint[name] for name in entry.experts]) if joint else None
     tensors = {key: value.to(device) for key, value in load_file(path).items()}
-    return Learned(entry.name, tensors, entry.options, entry.settings, entry.experts, pool)
+    tasks = entry.fitted_on.tasks if entry.fitted_on else ()
+    return Learned(entry.name, tensors, entry.options, entry.settings, entry.experts, pool, tasks)
 
 
 def command(zoo: Zoo, method: Fitted, pool: ExpertPool, suite: str | None = None) -> str:

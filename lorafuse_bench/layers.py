@@ -185,7 +185,8 @@ class GatedUpdate(AddedUpdate):
     `y + (Σ_i g_i B_i)(Σ_j g_j A_j x)`, as `B_cat (g ⊗ h)` with `h = Σ_j g_j A_j x`. Either way one
     matmul over all A (and the probes) and one over all B.
 
-    `A (N, r, in)`, `B (N, out, r)`; `probes (P, in)` are further directions that scores need.
+    `A (N, r, in)`, `B (N, out, r)`; `probes (P, in)` are further directions that scores need; where they are being
+    learned, they stay apart from A and gradients reach them.
     `score(hidden (..., r, N), probed (..., P)) -> (..., N)`; `weigh(scores) -> gates (..., N)`, where
     experts that do not adapt this module come with score -inf and must get gate 0.
     """
@@ -208,7 +209,10 @@ class GatedUpdate(AddedUpdate):
         self.experts, self.rank = A.shape[:2]
         # Experts last: reductions over the rank and products with gates then run along rows of N numbers.
         down = A.transpose(0, 1).flatten(0, 1)
-        self.register_buffer("A", down if probes is None else torch.cat([down, probes]), persistent=False)
+        learned = probes is not None and probes.requires_grad
+        self.probes = probes if learned else None
+        beside = [] if probes is None or learned else [probes.to(down)]
+        self.register_buffer("A", torch.cat([down, *beside]), persistent=False)
         self.register_buffer("B", B.permute(1, 2, 0).flatten(1), persistent=False)
         self.register_buffer("absent", torch.tensor(absent), persistent=False)
         self.score = score
@@ -218,7 +222,7 @@ class GatedUpdate(AddedUpdate):
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         hidden, scores = self._scored(x)
-        gates = self.weigh(scores).to(x.dtype)[..., None, :]
+        gates = self.weigh(scores).to(hidden.dtype)[..., None, :]
         if self.merge == "before":
             hidden = (hidden * gates).sum(-1, keepdim=True)
         return add_product(y, (hidden * gates).flatten(-2), self.B)
@@ -232,9 +236,15 @@ class GatedUpdate(AddedUpdate):
         projected = project(x, self.A)
         width = self.experts * self.rank
         hidden = projected[..., :width].unflatten(-1, (self.rank, self.experts))
+        probed = projected[..., width:] if self.probes is None else project(x, self.probes)
         # Gates in fp32: in bf16 close scores would tie and change the choice.
-        scores = self.score(hidden.float(), projected[..., width:].float())
+        wide = torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.float32
+        scores = self.rated(hidden.to(wide), probed.to(wide), x)
         return hidden, scores if self._all_present else scores.masked_fill(self.absent, float("-inf"))
+
+    def rated(self, hidden: Tensor, probed: Tensor, x: Tensor) -> Tensor:
+        """`(..., N)`, for an input `x`."""
+        return self.score(hidden, probed)
 
     @property
     def size(self) -> int:

@@ -73,6 +73,8 @@ class Learned:
     settings: Mapping[str, Any]
     experts: tuple[str, ...]
     pool: ExpertPool | None = None
+    tasks: tuple[str, ...] = ()
+    """Keys of the tasks that it was learned on, in order."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,9 @@ class Fitting(Protocol):
     def distil(self, start: Parameters, updates: MakeUpdates, weights: Tensor) -> dict[str, Tensor]:
         """As `descend`, on KL(teacher ‖ student) per target token; the teacher mixes the experts by `weights (N,)`."""
 
-    def mix(self, start: Parameters, loss: Callable[[Parameters, Tensor], Tensor]) -> dict[str, Tensor]:
+    def mix(
+        self, start: Parameters, loss: Callable[[Parameters, Tensor], Tensor], part: str = ""
+    ) -> dict[str, Tensor]:
         """As `descend` at WEIGHT_RATES, without the model: `loss(parameters, log p (N, tokens))`, summed over targets.
 
         `log p` is every expert's log-probability of the target tokens, computed once.

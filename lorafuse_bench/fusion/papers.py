@@ -27,3 +27,11 @@ BREADCRUMBS = "Davari and Belilovsky 2024, Model Breadcrumbs, arXiv 2312.06795"
 DELLA = "Deep et al. 2024, DELLA-Merging: Reducing Interference through Magnitude-Based Sampling, arXiv 2406.11617"
 SCE = "Wan et al. 2024, FuseChat: Knowledge Fusion of Chat Models, arXiv 2408.07990"
 PEFT = "Mangrulkar et al. 2022, PEFT, its merge methods"
+PHATGOOSE = (
+    "Muqeeth et al. 2024, Learning to Route Among Specialized Experts for Zero-Shot Generalization,"
+    " arXiv 2402.05859"
+)
+LORAHUB = (
+    "Huang et al. 2023, LoraHub: Efficient Cross-Task Generalization via Dynamic LoRA Composition,"
+    " arXiv 2307.13269"
+)

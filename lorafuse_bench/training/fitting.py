@@ -261,7 +261,9 @@ class FitRun:
             MAP_RATES,
         )
 
-    def mix(self, start: Parameters, loss: Callable[[Parameters, Tensor], Tensor]) -> dict[str, Tensor]:
+    def mix(
+        self, start: Parameters, loss: Callable[[Parameters, Tensor], Tensor], part: str = ""
+    ) -> dict[str, Tensor]:
         """See `Fitting.mix`."""
         device = self.compute.device
 
@@ -275,6 +277,7 @@ class FitRun:
             collate_scores,
             dev,
             WEIGHT_RATES,
+            part=part,
         )
 
     def routers(self, pooling: Pool) -> dict[str, Tensor]:

@@ -31,7 +31,9 @@ class Arrow(FusionMethod):
     Cost: two matmuls of all experts' ranks per token (`before`: and N more directions).
     """
 
-    k: int = option(AtMost(4), "experts mixed per token; the papers' 4, or all of fewer (PEFT has 3)")
+    k: int | Literal["all"] = option(
+        AtMost(4), "experts mixed per token, or all; the papers' 4, or all of fewer (PEFT has 3)"
+    )
     temperature: float = option(1.0, "divides the logits")
     merge: Literal["after", "before"] = option("after", "combine products (after) or factors (before)")
 

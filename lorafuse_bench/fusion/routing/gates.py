@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -26,8 +28,10 @@ class AtMost(int):
     """A default number of experts: all there are, where there are fewer. A number the user gives is an int."""
 
 
-def mixed(method: str, k: int, experts: int) -> int:
+def mixed(method: str, k: int | Literal["all"], experts: int) -> int:
     """How many of N experts are mixed where k is asked for; LorafuseError unless 1 <= k <= N."""
+    if k == "all":
+        return experts
     if isinstance(k, AtMost):
         return min(k, experts)
     if not 1 <= k <= experts:
