@@ -20,11 +20,11 @@ from lorafuse_bench.model_wrappers.scoring import shares_prefixes
 from lorafuse_bench.truncation import truncate
 
 # Three experts: the papers' k=4 is too many. Every other method runs with its defaults, and some options;
-# trained adapters are in test_adapters_evaluated.py.
+# trained adapters are in test_adapters_evaluated.py, what `lorafuse fit` learns in fitting/.
 SPECS = [
     {"arrow": "arrow:k=2", "spectr": "spectr:k=2"}.get(name, name)
-    for name, cls in registry.methods().items()
-    if "adapter" not in cls.needs
+    for name in registry.methods()
+    if name == "moa" or not {"adapter", "fit"} & registry.create(name).needed
 ]
 SPECS += [
     "arrow:k=2+merge=before",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Law, Runtime, option, static_updates
+from lorafuse_bench.fusion.base import Adapter, Law, option, static_updates
 from lorafuse_bench.fusion.ensembling.ensemble import mixture_loss
 from lorafuse_bench.fusion.fitted import FittedMerge, Fitting, Parameters
 from lorafuse_bench.fusion.papers import TRADEOFFS
@@ -36,11 +36,11 @@ class Distill(FittedMerge):
     def laws_broken(self) -> dict[Law, str]:
         return {"one expert is itself": "it is learned from its outputs"}
 
-    def start(self, runtime: Runtime, seed: int = 0) -> dict[str, Tensor]:
-        """`<module>.A` and `<module>.B` of every adapted module."""
+    def student(self, pool: ExpertPool, seed: int) -> dict[str, Tensor]:
+        """What the student starts from: `<module>.A` and `<module>.B` of every adapted module."""
         generator = torch.Generator().manual_seed(seed)
         found: dict[str, Tensor] = {}
-        for module, stack in runtime.pool.modules.items():
+        for module, stack in pool.modules.items():
             out, into = stack.shape
             rank = stack.A.shape[1]
             found[f"{module}.A"] = (torch.rand(rank, into, generator=generator) * 2 - 1) * into**-0.5
@@ -53,7 +53,7 @@ class Distill(FittedMerge):
         if self.teacher == "sgd":
             logits = fitting.mix({"logits": logits}, mixture_loss, "teacher")["logits"]
         return fitting.distil(
-            self.start(fitting.runtime, fitting.seed),
+            self.student(pool, fitting.seed),
             lambda found: static_updates(self.merged(pool, found)),
             logits.softmax(-1),
         )

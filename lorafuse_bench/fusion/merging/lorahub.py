@@ -63,10 +63,6 @@ class Lorahub(Fitted):
     def laws_broken(self) -> dict[Law, str]:
         return super().laws_broken | {"one expert is itself": "its weight is found"}
 
-    def start(self, runtime: Runtime) -> dict[str, Tensor]:
-        """No weights of no task: every row runs the base."""
-        return {"weights": torch.zeros(0, len(runtime.pool))}
-
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool
 

@@ -41,25 +41,22 @@ class Phatgoose(Fitted):
     name = "phatgoose"
     family: ClassVar[Family] = "routing"
     paper = PHATGOOSE
+    absent_experts = "no candidates"
     at_use: ClassVar[frozenset[str]] = frozenset({"k"})
 
     def check(self, pool: ExpertPool) -> None:
         super().check(pool)
         mixed(self.name, self.k, len(pool))
 
-    def start(self, runtime: Runtime) -> dict[str, Tensor]:
-        """All experts' gates of every linear map, `(N, in)` by its name."""
-        pool = runtime.pool
-        return {name: torch.zeros(len(pool), stack.shape[1]) for name, stack in pool.modules.items()}
-
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
-        gates = self.start(fitting.runtime)
-        for i, expert in enumerate(fitting.runtime.pool.experts):
+        pool = fitting.runtime.pool
+        gates = {name: torch.zeros(len(pool), stack.shape[1]) for name, stack in pool.modules.items()}
+        for i, expert in enumerate(pool.experts):
             if expert.task not in fitting.tasks:
                 continue
             found = fitting.descend(
                 {name: gate[i] for name, gate in gates.items()},
-                partial(alone, fitting.runtime.pool, i),
+                partial(alone, pool, i),
                 tasks=[expert.task],
                 steps=self.steps,
                 part=expert.name,
