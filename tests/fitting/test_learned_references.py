@@ -45,7 +45,7 @@ def pool() -> ExpertPool:
         [
             LoraExpert(
                 name=f"e{i}",
-                task=f"e{i}",
+                tasks=(f"e{i}",),
                 path=Path(f"e{i}"),
                 sha256="0",
                 base_sha256=None,

@@ -27,10 +27,10 @@ SMALLEST = 1e-6
 class Phatgoose(Fitted):
     """Per token and linear map: softmax over the k experts whose standardised gates fit the standardised input best.
 
-    Fit: for each expert alone, on its own task's rows, a gate `v_i (in,)` per linear map, from 0, in
+    Fit: for each expert alone, on its own tasks' rows, a gate `v_i (in,)` per linear map, from 0, in
     `y = Wx + σ(v_i · x) s_i B_i A_i x`; expert and base frozen, 100 steps of Adam. Use: `v̄` and `x̄` have mean 0 and
     standard deviation 1 over their entries; logits `v̄_i · x̄ / √in`, softmax over the k largest;
-    `y = Wx + Σ_i g_i s_i B_i A_i x`. An expert whose task is not in the suite keeps a gate of 0. The start of v is
+    `y = Wx + Σ_i g_i s_i B_i A_i x`. An expert none of whose tasks is in the suite keeps a gate of 0. The start of v is
     ours. Source: Muqeeth et al. 2024. Needs a fit. Cost: two matmuls of all experts' ranks and N more directions per
     token.
     """
@@ -52,12 +52,13 @@ class Phatgoose(Fitted):
         pool = fitting.runtime.pool
         gates = {name: torch.zeros(len(pool), stack.shape[1]) for name, stack in pool.modules.items()}
         for i, expert in enumerate(pool.experts):
-            if expert.task not in fitting.tasks:
+            own = [task for task in expert.tasks if task in fitting.tasks]
+            if not own:
                 continue
             found = fitting.descend(
                 {name: gate[i] for name, gate in gates.items()},
                 partial(alone, pool, i),
-                tasks=[expert.task],
+                tasks=own,
                 steps=self.steps,
                 part=expert.name,
             )
