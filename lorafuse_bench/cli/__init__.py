@@ -30,6 +30,8 @@ SUBCOMMANDS: tuple[str, ...] = (
     "zoo",
     "methods",
     "check",
+    "check-task",
+    "check-zoo",
     "new-method",
     "export",
     "bench",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.base import FusionMethod, Law
 from lorafuse_bench.testing.subject import DoesNotApplyError, Subject
 
@@ -28,26 +29,28 @@ class Check:
 
     name: str
     says: str
-    run: Callable[[Subject], None]
+    run: Callable[[Any], None]
 
     def verdict(self, method: FusionMethod, expected: str | None = None) -> Verdict:
         """What the check says; a failure that is `expected`, with a reason, must come about."""
-        try:
-            self.run(Subject(method))
-        except DoesNotApplyError as reason:
-            found = Verdict(self.name, "skipped", str(reason))
-        except AssertionError as error:
-            found = Verdict(self.name, "failed", str(error))
-        except Exception as error:  # a method under check may raise anything
-            text = str(error).partition("\n")[0]
-            found = Verdict(self.name, "failed", f"{type(error).__name__}: {text}")
-        else:
-            found = Verdict(self.name, "passed")
+        found = self.verdict_on(Subject(method))
         if expected is None:
             return found
         if found.status == "failed":
             return Verdict(self.name, "expected", expected)
         return Verdict(self.name, "failed", f"it was expected to fail ({expected}), and {found.status}")
+
+    def verdict_on(self, subject: Any) -> Verdict:
+        """What the check says of what it is run on."""
+        try:
+            self.run(subject)
+        except DoesNotApplyError as reason:
+            return Verdict(self.name, "skipped", str(reason))
+        except (AssertionError, LorafuseError) as error:
+            return Verdict(self.name, "failed", str(error))
+        except Exception as error:  # what is under check may raise anything
+            return Verdict(self.name, "failed", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        return Verdict(self.name, "passed")
 
 
 HOLDS, FAILS = 2e-3, 1e-2
