@@ -32,6 +32,7 @@ SUBCOMMANDS: tuple[str, ...] = (
     "check",
     "check-task",
     "check-zoo",
+    "check-scores",
     "new-method",
     "export",
     "bench",
