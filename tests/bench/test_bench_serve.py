@@ -120,7 +120,7 @@ def test_cost_is_entered_into_the_results_it_belongs_to(tmp_path: Path) -> None:
     ]
     measured = {"load": {"zoo": "mini"}, "points": points}
     (changed,) = serve.enter(measured, tmp_path / "results")
-    assert serve.schema.read_cell(changed)[0].cost.served_seconds_per_1000_tokens == 2.0
+    assert serve.cell_files.read_cell(changed)[0].cost.served_seconds_per_1000_tokens == 2.0
     with pytest.raises(LorafuseError, match="no result of this zoo and these methods"):
         serve.enter({**measured, "points": points[2:]}, tmp_path / "results")
 

@@ -165,7 +165,7 @@ def test_an_answer_takes_half_of_a_short_length_at_most(zoo: Zoo) -> None:
     assert got[0] == got[1]
     assert lm.get_model_info()["lorafuse"]["truncation"]["answers"] == {"sst2": 20}
     lm.use(registry.parse("base"))
-    assert lm.truncation_used()["answers"] == {}
+    assert lm.record()["truncation"]["answers"] == {}
 
 
 def test_a_continuation_too_long_for_the_model_is_scored_in_pieces(zoo: Zoo) -> None:
@@ -230,9 +230,9 @@ def test_provenance_is_in_the_model_info(zoo: Zoo) -> None:
         "training": "post_hoc",
     }
     assert info["zoo"]["sha256"] == zoo.sha256()
-    assert info["data"] == {"source": "mini"}
+    assert info["data"] == {"source": "mini", "splits": {}, "revisions": {}}
     assert {expert["name"] for expert in info["experts"]} == {"sst2", "mnli", "squad"}
-    assert info["routers"][0]["sha256"] == zoo.manifest.artefacts[0].sha256
+    assert info["artefacts"][0]["sha256"] == zoo.manifest.artefacts[0].sha256
     assert str(zoo.root) not in json.dumps(info)
 
 
