@@ -177,7 +177,7 @@ class Display(Watcher):
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("{task.fields[part]}", markup=False),
             TimeRemainingColumn(),
@@ -207,16 +207,20 @@ class Display(Watcher):
         """Name the step beside the bar; a line of its own where there is none."""
         if not self.live:
             self.say(title)
-        self._bar.update(
-            self._task, description=title, total=self.total or None, completed=self.done, part=""
-        )
+        self._draw("", title)
 
     def part(self, text: str, due: bool = False) -> None:
-        """Show it beside the bar; a line, as elsewhere, where there is none."""
+        """Show it beside the bar, without the step's name that is there; a line, as elsewhere, without a bar."""
         if self.live:
-            self._bar.update(self._task, part=text)
+            what, _, rest = text.partition(": ")
+            self._draw(rest if rest and self._bar.tasks[0].description.endswith(what) else text)
         else:
             super().part(text, due)
+
+    def _draw(self, part: str, title: str | None = None) -> None:
+        self._bar.update(
+            self._task, description=title, total=self.total or None, completed=self.done, part=part
+        )
 
 
 def duration(seconds: float) -> str:

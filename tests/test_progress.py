@@ -6,10 +6,13 @@ import io
 from queue import Queue
 
 import pytest
+import torch
 from rich.console import Console
 
 from lorafuse_bench import progress
 from lorafuse_bench.progress import Display, Watcher, counted, current, duration, relayed
+from lorafuse_bench.training import loop
+from lorafuse_bench.training.loop import Progress
 
 
 @pytest.fixture
@@ -72,6 +75,42 @@ def test_lines_everywhere_and_a_bar_on_a_terminal(
     assert ("[1/4] a\n" in text) == (not terminal)
     assert ("\x1b" in text) == terminal
     assert "Scoring 10/10" not in text
+
+
+def test_a_training_is_drawn_in_place_and_said_ten_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    drawn: list[str] = []
+
+    class Screen(Watcher):
+        live = True
+
+        def part(self, text: str, due: bool = False) -> None:
+            drawn.append(text)
+
+    said: list[str] = []
+    for watcher in (Screen(), Watcher(said.append)):
+        training = Progress("expert sst2", watcher)
+        for step in range(1, 101):
+            now[0] += 0.5
+            training.step(step, 100, torch.tensor(1.0), 10, 0.1)
+    assert len(said) == 10 and said[0] == "expert sst2: step 10/100, loss 1.000, 20 tokens/s, 45 s left"
+    assert 30 < len(drawn) < 60
+
+
+def test_the_name_of_a_step_is_not_drawn_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+
+    def console(**settings: object) -> Console:
+        settings.pop("stderr")
+        return Console(file=written, force_terminal=True, width=120, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("rich.console.Console", console)
+    with Display(steps=1) as display, display.step("expert sst2"):
+        display.part("expert sst2: step 1/2")
+        display.part("expert mnli: step 2/2")
+    text = written.getvalue()
+    assert "expert sst2 expert" not in text and "expert mnli: step 2/2" in text
 
 
 def test_a_long_step_says_how_far_it_is_twice_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
