@@ -14,6 +14,7 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
+from lorafuse_bench.zoo.pools import named
 
 
 class OfZoo(Part):
@@ -76,11 +77,8 @@ class PromptAnalysis(ModelAnalysis[R]):
     def tasks(self) -> list[str]:
         """The tasks of all suites, each once."""
         if self.suites is None:
-            names = self.names if isinstance(self, OfExperts) else None
-            entries = Zoo.open(self.zoo).manifest.experts
-            return list(
-                dict.fromkeys(t for e in entries if names is None or e.name in names for t in e.tasks)
-            )
+            entries = named(Zoo.open(self.zoo), self.names if isinstance(self, OfExperts) else None)
+            return list(dict.fromkeys(task for entry in entries for task in entry.tasks))
         return list(
             dict.fromkeys(key for name in self.suites.split(",") for key in suite_of(name.strip()).tasks)
         )

@@ -20,7 +20,7 @@ from tiny import byte_tokenizer, tiny_model
 from torch import Tensor
 from typer.testing import CliRunner
 
-from lorafuse_bench.analysis.prompts import without_experts
+from lorafuse_bench.analysis.prompts import with_experts
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
@@ -240,7 +240,7 @@ def test_a_slow_decomposition_is_saved_with_the_adapter(
     assert entry.parameters == sum(t.numel() for t in weights(plain).values())
     logits = []
     for name in ("plain", "kept"):
-        fused = without_experts(Zoo.open(tmp_path / name))
+        fused = with_experts(Zoo.open(tmp_path / name), names=())
         with monkeypatch.context() as patch:
             if name == "kept":
                 patch.setattr(torch.linalg, "svd", None)

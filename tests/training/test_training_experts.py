@@ -169,7 +169,7 @@ def test_what_is_entered_into_the_zoo_during_a_training_stays(
     router = ArtefactEntry(name="r", method="moa", path="routers/r", sha256="0" * 64, experts=(), settings={})
 
     def meanwhile(line: str) -> None:
-        Zoo.update(tmp_path, lambda there: there.model_copy(update={"routers": (router,)}))  # type: ignore[union-attr]
+        Zoo.update(tmp_path, lambda there: there.model_copy(update={"artefacts": (router,)}))  # type: ignore[union-attr]
 
     short = replace(SETTINGS, steps=1)
     train_experts(base, ["mnli"], tmp_path, str(handmade_data), short, report=meanwhile)
