@@ -10,6 +10,8 @@ from lorafuse_bench.leaderboards.plausible import BASE
 from lorafuse_bench.tables import Table
 
 ROOM_FOR_COSTS = 100
+MOST_TASKS = 16
+HIDDEN = "Each of the {} tasks stands in the board's file and page."
 MEANS = {
     "scored": ("ability", "±"),
     "losses": ("Δ oracle", "±", "loss", "± tasks", "recovered"),
@@ -25,6 +27,9 @@ def tables_of(leaderboard: Leaderboard, width: int = ROOM_FOR_COSTS) -> list[Tab
 def table_of(board: Board, costs: bool = True) -> Table:
     """One board: its rows as they rank, the papers' greyed below; caption, uncounted tasks and papers as notes."""
     kind = "oblivion" if board.oblivion else "losses" if board.losses else "scored"
+    hidden = len(board.columns) if len(board.columns) > MOST_TASKS else 0
+    if hidden:
+        board = board.model_copy(update={"columns": ()})
     tasks = (column.task.replace("_", "_\n") for column in board.columns)
     sources = [row.source for row in board.rows]
     not_counted = (f"{c.task} does not count: {c.reason}." for c in board.columns if c.reason)
@@ -33,7 +38,7 @@ def table_of(board: Board, costs: bool = True) -> Table:
         headings=["", "method", *MEANS[kind], *tasks, *(("params", "eval s") if costs else ())],
         rows=[_cells(board, row) + (_costs(row) if costs else []) for row in board.rows],
         title=f"{board.suite} on {board.zoo}",
-        notes=[board.caption, *not_counted, *papers],
+        notes=[board.caption, *not_counted, *papers, *([HIDDEN.format(hidden)] if hidden else [])],
         words=(1,),
         breaks=[i for i, (before, after) in enumerate(pairwise(sources), 1) if before != after],
         dim=[i for i, source in enumerate(sources) if source],

@@ -19,7 +19,7 @@ from lorafuse_bench.bench.timing import machine, target
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.files import write_json
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards import cell_files, schema
+from lorafuse_bench.leaderboards import cell_files
 from lorafuse_bench.serving import how_served
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.loading import load_tasks
@@ -221,13 +221,13 @@ def enter(result: dict[str, Any], folder: Path) -> list[Path]:
                 best[label] = point
     changed = []
     for path in sorted(folder.rglob("*.json")):
-        if json.loads(path.read_text()).get("schema") != schema.RESULT_SCHEMA:
+        if json.loads(path.read_text()).get("schema") not in cell_files.READABLE:
             continue
         cell = cell_files.read_result(path)
         if cell.zoo.sha256 == sha256 and cell.method.label in best:
             seconds = 1000 / best[cell.method.label]["tokens_per_second"]
             cost = cell.cost.model_copy(update={"served_seconds_per_1000_tokens": seconds})
-            write_json(path, cell.model_copy(update={"cost": cost}).model_dump(mode="json", by_alias=True))
+            write_json(path, cell.model_copy(update={"cost": cost}).content())
             changed.append(path)
     if not changed:
         raise LorafuseError(

@@ -15,6 +15,7 @@ from lorafuse_bench.bench import serve
 from lorafuse_bench.bench.backends import Request, Run
 from lorafuse_bench.bench.plot import plot_serve
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards import formats, run_ids
 
 LOAD = serve.Load(requests=6, new_tokens=3, rounds=1)
 FIELDS = {
@@ -121,6 +122,11 @@ def test_cost_is_entered_into_the_results_it_belongs_to(tmp_path: Path) -> None:
     measured = {"load": {"zoo": "mini"}, "points": points}
     (changed,) = serve.enter(measured, tmp_path / "results")
     assert serve.cell_files.read_cell(changed)[0].cost.served_seconds_per_1000_tokens == 2.0
+    now = json.loads(changed.read_text())
+    older = formats.as_written({**now, "schema": "lorafuse.result/2"})
+    changed.write_text(json.dumps({**older, "run_id": run_ids.run_id(older)}))
+    (same,) = serve.enter(measured, tmp_path / "results")
+    assert (json.loads(same.read_text())["routers"], serve.cell_files.read_result(same).artefacts) == ([], ())
     with pytest.raises(LorafuseError, match="no result of this zoo and these methods"):
         serve.enter({**measured, "points": points[2:]}, tmp_path / "results")
 

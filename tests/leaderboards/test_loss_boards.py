@@ -62,3 +62,11 @@ def test_an_incomplete_cell_of_losses_is_not_ranked(tmp_path: Path) -> None:
     (board,) = build([tmp_path]).boards
     mu = next(row for row in board.rows if row.label == "mu")
     assert (mu.losses, mu.rank, mu.note) == (None, None, "incomplete 1/2")
+
+
+def test_a_board_of_many_tasks_shows_its_means(tmp_path: Path) -> None:
+    for label, loss in {"base": 2.0, "oracle": 1.0, "svd": 1.5}.items():
+        losses(tmp_path, label, *(loss + i for i in range(17)))
+    shown = str(build([tmp_path]))
+    assert "Each of the 17 tasks stands in the board's file and page." in shown
+    assert "t16" not in shown and "+0.500" in shown

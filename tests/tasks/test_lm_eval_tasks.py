@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,34 @@ def test_a_packages_tasks_are_found(folder: Path, monkeypatch: pytest.MonkeyPatc
     finally:
         monkeypatch.undo()
         catalogue.packaged.cache_clear()
+
+
+BAD_SUITES = [
+    ("task: [arc_esy]", r"unknown task 'arc_esy'\. Did you mean 'arc_easy'"),
+    ("task: [lorafuse_sst3]", r"unknown task 'lorafuse_sst3'\. Did you mean 'lorafuse_sst2'"),
+    ("task: [choose]\nmetadata: {lorafuse: {each: {metric: f2}}}", "has no metric 'f2'.* It reports acc"),
+    (
+        "task: [choose]\nmetadata: {lorafuse: {each: {direction: down}}}",
+        "direction 'down' contradicts the metric",
+    ),
+    ("task: choose", "no suite: it needs `group:`, its name, and `task:`, the list"),
+    ("task: [[choose]]", "names no task"),
+    ("task: [choose]\nmetadata: {lorafuse: {kinds: loss}}", r"metadata\.lorafuse\.kinds: Extra inputs"),
+    ("task: [choose]\nmetadata: {lorafuse: {kind: loss}}", "is of losses, but choose is better the larger"),
+    ("task: [", "not readable YAML"),
+    ("task: [empty]", "no rows to evaluate|cannot be loaded"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_SUITES, ids=[text for text, _ in BAD_SUITES])
+def test_a_bad_suite_is_one_line_and_exit_code_2(folder: Path, text: str, message: str) -> None:
+    (folder / "none.csv").write_text("question,label\n")
+    empty = CHOOSE.format(folder).replace("task: choose", "task: empty").replace("test.csv", "none.csv")
+    (folder / "tasks" / "empty.yaml").write_text(empty)
+    path = folder / "tasks" / "bad.yaml"
+    path.write_text(f"group: bad\n{text}\n")
+    done = run(folder, Path("mini"), "--suites", str(path), "--methods", "base", "--experts", "sst2")
+    assert done.exit_code == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("lorafuse: ")]
+    assert re.search(message, line), line
+    assert not list((folder / "out").rglob("*.json"))
