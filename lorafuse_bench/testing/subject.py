@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from unittest import SkipTest
 
 import torch
@@ -38,6 +38,9 @@ class DoesNotApplyError(SkipTest):
 class ToyModel(FusedModel):
     """A toy base under a method; what is learned is random, and `asked` keeps what the method asked for."""
 
+    untrained = False
+    """Whether adapters are left as they start."""
+
     def __init__(self, pool: ExpertPool, architecture: str, dtype: torch.dtype) -> None:
         super().__init__(toy_base(architecture, dtype), _zoo(), pool)
         self.asked: set[Need] = set()
@@ -65,9 +68,6 @@ class ToyModel(FusedModel):
             for tensor in tensors.values():
                 tensor += torch.randn(tensor.shape, generator=generator) * 0.3 * tensor.shape[-1] ** -0.5
         return AdapterArtefact("toy", tensors, TASKS)
-
-    untrained = False
-    """Whether adapters are left as they start."""
 
 
 def _zoo() -> Zoo:
@@ -97,8 +97,6 @@ def moa_router(model: ToyModel) -> Learned:
 
 ROUTERS: dict[str, Callable[[ToyModel], Learned]] = {"moa": moa_router}
 """Routers for the methods that need one, by the method's name."""
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
