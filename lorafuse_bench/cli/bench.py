@@ -111,6 +111,25 @@ def train(
 
 @app.command()
 @answers
+def fit(
+    out: Out = None,
+    architecture: Architecture = "qwen2",
+    experts: Annotated[int, typer.Option(min=2, help="Experts that steps are timed with.")] = 10,
+    batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 8,
+    tokens: Annotated[int, typer.Option(min=8, help="Tokens of a row, a quarter of them targets.")] = 128,
+    matrix: Annotated[int, typer.Option(min=2, help="Experts and tasks of the loss matrix.")] = 32,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of each of its tasks.")] = 4,
+    rounds: Rounds = 5,
+) -> Answer:
+    """Fits against PEFT: steps, the loss matrix, and ensemble weights from cached scores."""
+    from lorafuse_bench.bench import fit as bench
+
+    shape = _architecture(architecture)
+    return _report(_measured(bench.run, shape, experts, batch, tokens, matrix, rows, rounds), out)
+
+
+@app.command()
+@answers
 def prefix(
     out: Out = None,
     architecture: Architecture = "qwen2",

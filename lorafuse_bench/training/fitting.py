@@ -2,95 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
-import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.files import read_json, sha256_file, write_bytes, write_json
+from lorafuse_bench.files import sha256_file, write_bytes
 from lorafuse_bench.fused import FusedModel
-from lorafuse_bench.fusion.base import Runtime
-from lorafuse_bench.fusion.fitted import (
-    MAP_RATES,
-    WEIGHT_RATES,
-    Fitted,
-    LossMatrix,
-    MakeUpdates,
-    Parameters,
-)
-from lorafuse_bench.fusion.routing.moa import Pool
-from lorafuse_bench.layers import Update
-from lorafuse_bench.limits import COUNT, POSITIVE, SEED, Limit
-from lorafuse_bench.loading import load_model, load_tokenizer
+from lorafuse_bench.fusion.fitted import Fitted
+from lorafuse_bench.loading import load_model
 from lorafuse_bench.tasks.suites import suite as suite_of
-from lorafuse_bench.training.descent import (
-    CachedBatches,
-    Distance,
-    LanguageLoss,
-    Mixture,
-    Objective,
-    collate_scores,
-)
-from lorafuse_bench.training.examples import Batches, Example, PadRight, pad_token, prompt_of, tokenize
-from lorafuse_bench.training.fit_rows import DEV, FitRows, fit_rows, rows_sha256, seen_by
-from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
+from lorafuse_bench.training.fit_rows import FitRows, fit_rows, rows_sha256, seen_by
+from lorafuse_bench.training.fit_run import FILE, FitRun, FitSettings
+from lorafuse_bench.training.loop import Report
 from lorafuse_bench.training.records import work_folder
-from lorafuse_bench.training.router_training import RouterSettings, learn_routers, length_of
-from lorafuse_bench.training.settings import Limited, Schedule
-from lorafuse_bench.training.token_scores import (
-    TokenScores,
-    kept_scores,
-    loss_matrix,
-    score_experts,
-    score_rows,
-)
 from lorafuse_bench.zoo.entries import FittedOn
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ArtefactEntry, Manifest, Zoo
 from lorafuse_bench.zoo.pools import experts_for
 
-FILE = "learned.safetensors"
-
-
-@dataclass(frozen=True)
-class FitSettings(Limited):
-    """How a fit learns; all of it is recorded in the manifest."""
-
-    limits: ClassVar[dict[str, Limit]] = {
-        "epochs": POSITIVE,
-        "steps": COUNT,
-        "batch_size": COUNT,
-        "rows": COUNT,
-        "dev": COUNT,
-        "seed": SEED,
-    }
-
-    epochs: float = 5.0
-    """Passes over the fit rows."""
-    steps: int | None = None
-    """Optimiser steps at most; None for as many as the epochs take."""
-    rates: tuple[float, ...] | None = None
-    """Learning rates to choose among on dev rows; None for the method's own."""
-    batch_size: int = 8
-    rows: int | None = None
-    """Rows per task to learn on at most."""
-    dev: int = DEV
-    """Last training rows per task kept to choose by, at most a fifth of them."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rates is not None and not all(0 < rate < math.inf for rate in self.rates):
-            raise LorafuseError("learning rates must be finite numbers above 0. Change --lrs.")
+__all__ = ["FitSettings", "fit"]
 
 
 def fit(
@@ -98,7 +35,7 @@ def fit(
     suite: str,
     zoo: Zoo,
     source: str,
-    settings: FitSettings = FitSettings(),
+    settings: FitSettings,
     experts: Sequence[str] | None = None,
     seen_dev: bool = False,
     report: Report = print,
@@ -121,12 +58,7 @@ def fit(
     method = replace(method, fitted_on=None)
     method.check(pool)
     rows = fit_rows(tasks, source, settings.rows, settings.dev)
-    seen = sorted(set(seen_by(zoo, rows)) & set(names))
-    if seen and not seen_dev:
-        raise LorafuseError(
-            f"{', '.join(seen)} were trained on the rows that would choose the learning rate. Train experts with"
-            " --held-out, or say --seen-dev to choose by them all the same."
-        )
+    seen = _seen(zoo, rows, names, seen_dev)
     fitted_on = FittedOn(
         suite=asked.name,
         tasks=tasks,
@@ -147,14 +79,44 @@ def fit(
     if found is not None and found.settings.get("identity") == identity and _is_there(zoo, found):
         report(f"fit {name}: already there, kept")
         return found
+    work = work_folder(zoo.root, f"fit-{name.replace('/', '-')}", identity)
+    run = FitRun(_fused(zoo, pool, device, dtype), tasks, rows, settings, work, name, report)
+    learned = method.fit(run)
+    told = {"identity": identity, "dev_seen_by": seen, **run.compute.record(), **run.record}
+    entry = _store(zoo, name, method, learned, names, told, fitted_on)
+    shutil.rmtree(work, ignore_errors=True)
+    return entry
+
+
+def _seen(zoo: Zoo, rows: Sequence[FitRows], names: Sequence[str], allowed: bool) -> list[str]:
+    """Those of the experts that were trained on dev rows; LorafuseError naming them unless that is allowed."""
+    seen = sorted(set(seen_by(zoo, rows)) & set(names))
+    if seen and not allowed:
+        raise LorafuseError(
+            f"{', '.join(seen)} were trained on the rows that would choose the learning rate. Train experts with"
+            " --held-out, or say --seen-dev to choose by them all the same."
+        )
+    return seen
+
+
+def _fused(zoo: Zoo, pool: ExpertPool, device: str, dtype: str) -> FusedModel:
+    """The zoo's frozen base and the experts, where and as they compute."""
     folder = zoo.base_folder()
     compute = Compute.of(device, dtype, folder)
     model = load_model(folder, compute.dtype).requires_grad_(False).to(compute.device)  # type: ignore[arg-type]
-    work = work_folder(zoo.root, f"fit-{name.replace('/', '-')}", identity)
-    run = FitRun(
-        FusedModel(model, zoo, pool.to(compute.device)), tasks, rows, settings, compute, work, name, report
-    )
-    learned = method.fit(run)
+    return FusedModel(model, zoo, pool.to(compute.device))
+
+
+def _store(
+    zoo: Zoo,
+    name: str,
+    method: Fitted,
+    learned: Mapping[str, Tensor],
+    experts: tuple[str, ...],
+    settings: dict[str, Any],
+    fitted_on: FittedOn,
+) -> ArtefactEntry:
+    """Write what was learned, and enter it into the manifest."""
     path = zoo.root / "fits" / name / FILE
     write_bytes(path, save({key: value.detach().cpu().contiguous() for key, value in learned.items()}))
     entry = ArtefactEntry(
@@ -164,12 +126,11 @@ def fit(
         path=f"fits/{name}",
         file=FILE,
         sha256=sha256_file(path),
-        experts=names,
-        settings={"identity": identity, "dev_seen_by": seen, **compute.record(), **run.record},
+        experts=experts,
+        settings=settings,
         fitted_on=fitted_on,
     )
     enter(zoo, entry)
-    shutil.rmtree(work, ignore_errors=True)
     return entry
 
 
@@ -199,199 +160,3 @@ def _default(method: Fitted, option: str) -> Any:
 def _is_there(zoo: Zoo, entry: ArtefactEntry) -> bool:
     path = zoo.root / entry.path / entry.file
     return path.is_file() and sha256_file(path) == entry.sha256
-
-
-class FitRun:
-    """One fit on its way: what a method asks for (`fusion.fitted.Fitting`), kept in `work` as it is made."""
-
-    def __init__(
-        self,
-        fused: FusedModel,
-        tasks: tuple[str, ...],
-        rows: Sequence[FitRows],
-        settings: FitSettings,
-        compute: Compute,
-        work: Path,
-        name: str,
-        report: Report,
-    ) -> None:
-        self.runtime: Runtime = fused
-        self.fused = fused
-        self.tasks, self.rows, self.settings, self.seed = tasks, rows, settings, settings.seed
-        self.compute, self.work, self.name, self.report = compute, work, name, report
-        self.record: dict[str, Any] = {}
-        self.tokenizer = load_tokenizer(str(fused.zoo.base_folder()))
-        self.cutoff = length_of(fused.zoo, fused.model)
-        self.pad = pad_token(self.tokenizer)
-
-    def descend(
-        self,
-        start: Parameters,
-        updates: MakeUpdates,
-        rates: Sequence[float] = MAP_RATES,
-        *,
-        tasks: Sequence[str] | None = None,
-        steps: int | None = None,
-        part: str = "",
-    ) -> dict[str, Tensor]:
-        """See `Fitting.descend`."""
-        chosen = [each for each in self.rows if tasks is None or each.task in tasks]
-        return self._search(
-            lambda: LanguageLoss(self.fused, start, updates),
-            self._batches(chosen),
-            PadRight(self.pad),
-            lambda found: self._dev(
-                lambda one: score_rows(self.fused, updates(found), one, self.pad, self.compute.dtype), chosen
-            ),
-            rates,
-            steps,
-            part,
-        )
-
-    def distil(self, start: Parameters, updates: MakeUpdates, weights: Tensor) -> dict[str, Tensor]:
-        """See `Fitting.distil`; the rate is chosen by the student's own loss on dev rows."""
-        return self._search(
-            lambda: Distance(self.fused, start, updates, weights),
-            self._batches(self.rows),
-            PadRight(self.pad),
-            lambda found: self._dev(
-                lambda one: score_rows(self.fused, updates(found), one, self.pad, self.compute.dtype),
-                self.rows,
-            ),
-            MAP_RATES,
-        )
-
-    def mix(
-        self, start: Parameters, loss: Callable[[Parameters, Tensor], Tensor], part: str = ""
-    ) -> dict[str, Tensor]:
-        """See `Fitting.mix`."""
-        device = self.compute.device
-
-        def dev(found: Parameters) -> float:
-            scores = [each.log_probabilities.to(device) for each in self.scores("dev")]
-            return sum(float(loss(found, one)) / one.shape[1] for one in scores) / len(scores)
-
-        return self._search(
-            lambda: Mixture(start, loss, device),
-            CachedBatches(self.scores("fit"), self.settings.batch_size, self.seed),
-            collate_scores,
-            dev,
-            WEIGHT_RATES,
-            part=part,
-        )
-
-    def routers(self, pooling: Pool) -> dict[str, Tensor]:
-        """See `Fitting.routers`; what is known of their accuracy is recorded."""
-        settings = RouterSettings(pool=pooling, seed=self.seed, cutoff=self.cutoff)
-        settings = replace(settings, steps=self.settings.steps or settings.steps)
-        prompts: list[list[int]] = []
-        labels: list[int] = []
-        for each in self.rows:
-            examples = self._examples(each.fit[: settings.prompts_per_task])
-            prompts += [prompt_of(example) for example in examples]
-            labels += [self.fused.pool.index_of_task(each.task)] * len(examples)
-        tensors, learned = learn_routers(self.fused, prompts, labels, settings)
-        self.record |= {"routers": asdict(settings), **learned}
-        return tensors
-
-    def loss(self, updates: Mapping[str, Update], task: str, rows: int) -> float:
-        """See `Fitting.loss`."""
-        own = next(each for each in self.rows if each.task == task)
-        scores = score_rows(self.fused, updates, self._examples(own.fit[:rows]), self.pad, self.compute.dtype)
-        return -float(scores.log_probabilities.double().mean())
-
-    def losses(self) -> LossMatrix:
-        """See `Fitting.losses`."""
-        return loss_matrix(self.fused.pool.names, self.tasks, self.scores("dev"))
-
-    def scores(self, split: str) -> list[TokenScores]:
-        """Every expert's scores on the `fit` or `dev` rows of every task, each task kept when it is done."""
-        found = []
-        for each in self.rows:
-            rows = each.fit if split == "fit" else each.dev
-            path = self.work / f"{split}-{each.task}.safetensors"
-
-            def make(rows: Any = rows, task: str = each.task) -> TokenScores:
-                self.report(f"fit {self.name}: {split} rows of {task} under {len(self.fused.pool)} experts")
-                return score_experts(
-                    self.fused, self._examples(rows[: len(rows)]), self.pad, self.compute.dtype
-                )
-
-            found.append(kept_scores(path, make))
-        return found
-
-    def _search(
-        self,
-        make: Callable[[], Objective],
-        batches: Any,
-        collate: Callable[[list[Example]], dict[str, Tensor]],
-        dev: Callable[[Parameters], float],
-        rates: Sequence[float],
-        steps: int | None = None,
-        part: str = "",
-    ) -> dict[str, Tensor]:
-        """Descend at every rate, and take the parameters that are best on dev rows; ties go to the earlier rate."""
-        bound = steps or math.ceil(self.settings.epochs * batches.per_epoch)
-        bound = min(bound, self.settings.steps or bound)
-        found = {}
-        for rate in self.settings.rates or rates:
-            schedule = Schedule(
-                learning_rate=rate,
-                steps=bound,
-                batch_size=self.settings.batch_size,
-                warmup_share=0.0,
-                decay="constant",
-                seed=self.seed,
-            )
-            found[rate] = self._descent(make, batches, collate, dev, schedule, part)
-        best = min(found, key=lambda rate: found[rate][1])
-        tried = {f"{rate:g}": loss for rate, (_, loss) in found.items()}
-        said = {"steps": bound, "dev_losses": tried, "learning_rate": best}
-        self.record |= {part: said} if part else said
-        self.report(f"fit {self.name}{part and f' {part}'}: dev loss {found[best][1]:.4f} at rate {best:g}")
-        return found[best][0]
-
-    def _descent(
-        self,
-        make: Callable[[], Objective],
-        batches: Any,
-        collate: Callable[[list[Example]], dict[str, Tensor]],
-        dev: Callable[[Parameters], float],
-        schedule: Schedule,
-        part: str,
-    ) -> tuple[dict[str, Tensor], float]:
-        """The parameters after one descent, and their dev loss; what is finished is not run again."""
-        work = self.work / "-".join(filter(None, [part.replace("/", "+"), f"{schedule.learning_rate:g}"]))
-        path, said = work / FILE, work / "dev.json"
-        if not said.is_file():
-            name = f"fit {self.name}{part and f' {part}'} at rate {schedule.learning_rate:g}"
-            with isolated_randomness():
-                objective = make()
-                train(
-                    objective,
-                    batches,
-                    collate,
-                    schedule,
-                    work,
-                    Progress(name, self.report),
-                    self.compute.dtype,
-                )
-            tensors = {key: value.detach() for key, value in objective.named.items()}
-            write_bytes(path, save({key: value.cpu().contiguous() for key, value in tensors.items()}))
-            with torch.no_grad():
-                write_json(said, {"dev_loss": dev(tensors)})
-        found = {key: value.to(self.compute.device) for key, value in load_file(path).items()}
-        return found, read_json(said, "Delete that folder.")["dev_loss"]
-
-    def _dev(self, score: Callable[[list[Example]], TokenScores], rows: Sequence[FitRows]) -> float:
-        """Mean over tasks of nats per token on dev rows."""
-        losses = [score(self._examples(each.dev[: len(each.dev)])).log_probabilities for each in rows]
-        return sum(-float(one.double().mean()) for one in losses) / len(losses)
-
-    def _examples(self, rows: Sequence[Any]) -> list[Example]:
-        return tokenize(rows, self.tokenizer, self.cutoff)
-
-    def _batches(self, rows: Sequence[FitRows]) -> Batches:
-        return Batches(
-            [r.fit for r in rows], self.tokenizer, self.cutoff, self.settings.batch_size, self.seed
-        )

@@ -63,6 +63,18 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None
     assert lines == [f"fit {again.name}: already there, kept"]
 
 
+def test_a_loss_that_is_no_number_stops_the_fit_and_keeps_the_last_good_checkpoint(zoo: Zoo) -> None:
+    far = FitSettings(steps=4, batch_size=2, rates=(3e38,), rows=4, dev=2)
+    with pytest.raises(
+        LorafuseError, match=r"fit merge_sgd/.* at rate 3e\+38: the loss is nan by step [234]\."
+    ):
+        fitted(zoo, "merge_sgd", far)
+    assert not Zoo.open(zoo.root).manifest.artefacts
+    (checkpoint, *_) = sorted((zoo.root / ".training").rglob("checkpoint-*.pt"), reverse=True)
+    state = torch.load(checkpoint, weights_only=True)
+    assert all(value.isfinite().all() for value in state["trained"].values())
+
+
 def test_what_is_learned_is_used_and_exported_and_differs_from_its_start(zoo: Zoo) -> None:
     entry = fitted(zoo, "merge_sgd:scope=layer")
     opened = Zoo.open(zoo.root)

@@ -1,0 +1,187 @@
+"""What a fit costs: steps against PEFT's, the loss matrix against a loop over adapters, cached weights against none."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from lorafuse_bench.bench.models import Shape, random_model, random_zoo
+from lorafuse_bench.bench.timing import machine, paired, target
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fusion.base import static_updates
+from lorafuse_bench.fusion.ensembling.ensemble import mixture_loss
+from lorafuse_bench.fusion.fitted import WEIGHT_RATES, MakeUpdates
+from lorafuse_bench.fusion.merging.merge_sgd import MergeSgd
+from lorafuse_bench.fusion.routing.routing_sgd import RoutingSgd, routed
+from lorafuse_bench.training.descent import LanguageLoss, Mixture
+from lorafuse_bench.training.examples import IGNORED, Example, PadRight
+from lorafuse_bench.training.loss import completion_loss, target_logits
+from lorafuse_bench.training.token_scores import TokenScores, score_experts
+
+GOALS = {"merge_sgd": 1.3, "routing_sgd": 1.8, "losses": 3.0, "weights": 20.0}
+"""A step's time over PEFT's at most; the loops' time over ours at least."""
+EPOCHS = 5
+
+
+@dataclass(frozen=True)
+class Both:
+    """The same random experts on the same base, ours and PEFT's."""
+
+    fused: FusedModel
+    peft: PeftModel
+
+    @classmethod
+    def of(cls, shape: Shape, experts: int) -> Both:
+        with tempfile.TemporaryDirectory() as folder:
+            zoo, paths = random_zoo(Path(folder), shape, experts)
+            ours = random_model(shape).requires_grad_(False)
+            fused = FusedModel(ours, zoo, ExpertPool.from_zoo(zoo))
+            theirs = PeftModel.from_pretrained(
+                random_model(shape), str(paths[0]), adapter_name="e0", is_trainable=True
+            )
+            for i, path in enumerate(paths[1:], 1):
+                theirs.load_adapter(str(path), adapter_name=f"e{i}", is_trainable=True)
+        theirs.set_adapter("e0")
+        return cls(fused, theirs)
+
+
+def run(
+    shape: Shape,
+    experts: int = 10,
+    batch: int = 8,
+    tokens: int = 128,
+    matrix: int = 32,
+    rows: int = 4,
+    rounds: int = 5,
+) -> dict[str, Any]:
+    """Times in turns: steps with `experts` experts, and `matrix` experts on as many tasks of `rows` rows each."""
+    few = Both.of(shape, experts)
+    steps = paired(_steps(few, _examples(shape, batch, tokens, 0)), rounds)
+    many = Both.of(shape, matrix)
+    tasks = [_examples(shape, rows, tokens, task + 1) for task in range(matrix)]
+    losses = paired(
+        {"peft": lambda: _adapters_in_turn(many.peft, tasks), "ours": lambda: _matrix(many.fused, tasks)},
+        rounds,
+        warmup=0,
+    )
+    weights = paired(
+        {
+            "each epoch": lambda: _weights(few.fused, tasks[0], once=False),
+            "cached": lambda: _weights(few.fused, tasks[0], once=True),
+        },
+        rounds,
+        warmup=0,
+    )
+    return {
+        "schema": "lorafuse.bench.fit/1",
+        "machine": machine(),
+        "shape": vars(shape),
+        "experts": experts,
+        "batch": batch,
+        "tokens": tokens,
+        "matrix": matrix,
+        "rows": rows,
+        "rounds": rounds,
+        "step": steps.against("peft"),
+        "losses": losses.against("peft"),
+        "weights": weights.against("each epoch"),
+        "targets": [
+            *(
+                target(f"step of {name} over PEFT's", steps.ratio(name, "peft"), at_most=GOALS[name])
+                for name in ("merge_sgd", "routing_sgd")
+            ),
+            target(
+                "PEFT's loop over the loss matrix", losses.ratio("peft", "ours"), at_least=GOALS["losses"]
+            ),
+            target(
+                "experts run each epoch over cached weights",
+                weights.ratio("each epoch", "cached"),
+                at_least=GOALS["weights"],
+            ),
+        ],
+    }
+
+
+def _steps(both: Both, examples: list[Example]) -> dict[str, Callable[[], None]]:
+    """One step of Adam on the batch: PEFT's one adapter, and what is fitted on all experts."""
+    batch = PadRight(0)(examples)
+    pool, base = both.fused.pool, both.fused
+    makers: dict[str, tuple[dict[str, Tensor], MakeUpdates]] = {
+        "merge_sgd": (
+            MergeSgd().start(base),
+            lambda found: static_updates(MergeSgd().merged(pool, found)),
+        ),
+        "routing_sgd": (RoutingSgd().start(base), lambda found: routed(pool, found, len(pool))),
+    }
+    fitted = {name: _step(LanguageLoss(base, start, make), batch) for name, (start, make) in makers.items()}
+    return {"peft": _step(_Peft(both.peft), batch), **fitted}
+
+
+class _Peft(nn.Module):
+    """PEFT's active adapter under the loss that ours are fitted by."""
+
+    def __init__(self, model: PeftModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        loss, count = completion_loss(self.model, **batch)
+        return {"loss": loss / count}
+
+
+def _step(objective: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
+    optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], 1e-4)
+
+    def step() -> None:
+        objective(**batch)["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _matrix(fused: FusedModel, tasks: list[list[Example]]) -> list[TokenScores]:
+    return [score_experts(fused, examples, 0, torch.float32) for examples in tasks]
+
+
+@torch.no_grad()
+def _adapters_in_turn(model: PeftModel, tasks: list[list[Example]]) -> None:
+    """Every adapter made active, then each task's rows in one batch."""
+    batches = [PadRight(0)(examples) for examples in tasks]
+    for name in list(model.peft_config):
+        model.set_adapter(name)
+        for batch in batches:
+            logits, targets = target_logits(model, **batch)
+            logits.log_softmax(-1).gather(-1, targets[:, None])
+    model.set_adapter("e0")
+
+
+def _weights(fused: FusedModel, examples: list[Example], once: bool) -> None:
+    """Weights of an ensemble at every rate of the fit, with the experts run once or in each epoch."""
+    scores = score_experts(fused, examples, 0, torch.float32).log_probabilities if once else None
+    for rate in WEIGHT_RATES:
+        mixture = Mixture({"logits": torch.zeros(len(fused.pool))}, mixture_loss, torch.device("cpu"))
+        optimizer = torch.optim.Adam(mixture.parameters(), rate)
+        for _ in range(EPOCHS):
+            now = scores
+            if now is None:
+                now = score_experts(fused, examples, 0, torch.float32).log_probabilities
+            mixture(scores=now)["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def _examples(shape: Shape, rows: int, tokens: int, seed: int) -> list[Example]:
+    """Random rows, the last quarter of each its target."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(shape.vocabulary, (rows, tokens), generator=generator).tolist()
+    prompt = tokens - tokens // 4
+    return [{"input_ids": row, "labels": [IGNORED] * prompt + row[prompt:]} for row in ids]

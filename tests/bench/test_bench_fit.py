@@ -1,0 +1,30 @@
+"""The benchmark of fits at toy size: what is timed runs, and both sides score alike."""
+
+from __future__ import annotations
+
+import torch
+
+from lorafuse_bench.bench.fit import Both, _examples, run
+from lorafuse_bench.bench.models import Shape
+from lorafuse_bench.training.examples import PadRight
+from lorafuse_bench.training.loss import target_logits
+from lorafuse_bench.training.token_scores import score_experts
+
+SHAPE = Shape(hidden_size=64, layers=2, vocabulary=64, rank=2)
+
+
+def test_every_goal_is_measured() -> None:
+    found = run(SHAPE, experts=2, batch=2, tokens=8, matrix=2, rows=2, rounds=1)
+    assert len(found["targets"]) == 4
+    assert all(line["value"] > 0 for line in found["targets"])
+
+
+def test_the_loss_matrix_is_what_pefts_loop_finds() -> None:
+    both = Both.of(SHAPE, 2)
+    examples = _examples(SHAPE, 3, 8, 0)
+    ours = score_experts(both.fused, examples, 0, torch.float32).log_probabilities
+    for i, scores in enumerate(ours):
+        both.peft.set_adapter(f"e{i}")
+        with torch.no_grad():
+            logits, targets = target_logits(both.peft, **PadRight(0)(examples))
+        torch.testing.assert_close(scores, logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0])
