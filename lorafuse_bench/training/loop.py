@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +73,14 @@ class Progress:
         if step == steps and self.trackers is not None:
             self.trackers.finish()
 
-    def check(self, step: int) -> None:
-        """LorafuseError where a loss since the last line was no number: what is saved must be good."""
+    def check(self, step: int, trained: Iterable[Tensor]) -> None:
+        """LorafuseError where a loss since the last line, or what is trained, is no number: what is saved is good."""
         if self.unsaid:
             _mean(self.unsaid, self.what, step)
+        if not all(bool(tensor.isfinite().all()) for tensor in trained):
+            raise LorafuseError(
+                f"{self.what}: what is trained is no number any more by step {step}. Lower the learning rate."
+            )
 
 
 def _mean(losses: list[Tensor], what: str, step: int) -> float:
@@ -128,8 +132,9 @@ def train(
     for step in range(start, schedule.steps):
         loss, tokens = run.step(step, batches[step], collate)
         progress.step(step + 1, schedule.steps, loss, tokens, schedule.rate(step))
+        if (step + 1) % every == 0 or step + 1 == schedule.steps:
+            progress.check(step + 1, run.trained.values())
         if (step + 1) % every == 0 and step + 1 < schedule.steps:
-            progress.check(step + 1)
             checkpoints.save(work, step + 1, run.state(step + 1))
     model.eval()
     return Trained(float(run.loss) / schedule.steps, run.tokens)

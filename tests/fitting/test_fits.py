@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.fitted import Fitted
 from lorafuse_bench.fusion.merging.merge_sgd import MergeSgd
 from lorafuse_bench.loading import load_model
+from lorafuse_bench.training import descent
 from lorafuse_bench.training import fit_rows as fit_rows_module
 from lorafuse_bench.training.fitting import FitSettings, fit
 from lorafuse_bench.training.loss_matrix import Losses, read_losses
@@ -63,16 +65,28 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None
     assert lines == [f"fit {again.name}: already there, kept"]
 
 
-def test_a_loss_that_is_no_number_stops_the_fit_and_keeps_the_last_good_checkpoint(zoo: Zoo) -> None:
-    far = FitSettings(steps=4, batch_size=2, rates=(3e38,), rows=4, dev=2)
-    with pytest.raises(
-        LorafuseError, match=r"fit merge_sgd/.* at rate 3e\+38: the loss is nan by step [234]\."
-    ):
-        fitted(zoo, "merge_sgd", far)
+def test_a_loss_that_is_no_number_stops_the_fit_and_keeps_the_last_good_checkpoint(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = descent.completion_loss, iter(range(9))
+
+    def breaks(*given: Any, **batch: Any) -> Any:
+        loss, count = whole(*given, **batch)
+        return (loss * float("nan") if next(calls) == 2 else loss), count
+
+    monkeypatch.setattr(descent, "completion_loss", breaks)
+    with pytest.raises(LorafuseError, match=r"fit merge_sgd/.* at rate 0\.1: the loss is nan by step 3\."):
+        fitted(zoo, "merge_sgd")
     assert not Zoo.open(zoo.root).manifest.artefacts
-    (checkpoint, *_) = sorted((zoo.root / ".training").rglob("checkpoint-*.pt"), reverse=True)
-    state = torch.load(checkpoint, weights_only=True)
-    assert all(value.isfinite().all() for value in state["trained"].values())
+    names = sorted(path.name for path in (zoo.root / ".training").rglob("checkpoint-*.pt"))
+    assert names == ["checkpoint-1.pt", "checkpoint-2.pt"]
+
+
+def test_parameters_that_are_no_numbers_are_never_kept(zoo: Zoo) -> None:
+    far = FitSettings(steps=4, batch_size=2, rates=(3e38,), rows=4, dev=2)
+    with pytest.raises(LorafuseError, match=r"what is trained is no number any more by step 1\. Lower"):
+        fitted(zoo, "merge_sgd", far)
+    assert not list((zoo.root / ".training").rglob("checkpoint-*.pt"))
 
 
 def test_what_is_learned_is_used_and_exported_and_differs_from_its_start(zoo: Zoo) -> None:
