@@ -159,7 +159,8 @@ class ExpertPool:
         if len(serving) > 1:
             named = " and ".join(f"'{self.names[i]}'" for i in serving)
             raise LorafuseError(
-                f"experts {named} both serve task '{task}'. Choose one with experts=, or give one another task."
+                f"experts {named} both serve task '{task}'. Choose with --experts (experts= of --model_args), or"
+                f" say what each serves: `lorafuse zoo index ZOO --task {self.names[serving[-1]]}=TASK`."
             )
         if serving:
             return serving[0]

@@ -57,7 +57,7 @@ class Evaluation:
         for pool in {id(cell.pool): cell.pool for cell in cells}.values():
             self._use(pool)
         for cell in cells:
-            if "fit" in cell.method.needed:
+            if {"fit", "task_id"} & cell.method.needed:
                 self._try(cell)
 
     def run(self, cell: Cell, watcher: Watcher) -> Path:
@@ -78,12 +78,12 @@ class Evaluation:
         return cell_files.write_cell(self.plan.out, result, items)
 
     def _try(self, cell: Cell) -> None:
-        """Fuse, and route one token: the fit must be there and of these experts."""
+        """Fuse, and route a token of each task: the fit must be there and of these experts, one of them the task's."""
         self._use(cell.pool)
         self.lm.use(cell.method)
-        token = torch.tensor([[self.lm.eot_token_id]], device=self.lm.device)
-        length = torch.ones(1, dtype=torch.long, device=self.lm.device)
-        self.lm.fused.select(Prompts(token, length, tuple(self.suites[cell.suite].tasks)[:1]))
+        tasks = tuple(self.suites[cell.suite].tasks)
+        tokens = torch.full((len(tasks), 1), self.lm.eot_token_id, device=self.lm.device)
+        self.lm.fused.select(Prompts(tokens, torch.ones_like(tokens[:, 0]), tasks))
 
     def _use(self, pool: ExpertPool) -> None:
         self.lm.fused = FusedModel.of(self.lm.fused, pool)

@@ -179,9 +179,29 @@ def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
 def test_a_router_that_is_missing_is_said_before_anything_runs(
     zoo: Zoo, tmp_path: Path, ran: list[str]
 ) -> None:
-    with pytest.raises(LorafuseError, match="no router for method 'moa'"):
+    with pytest.raises(LorafuseError, match="has no fit of method 'moa'"):
         runner.run(plan(zoo, tmp_path, "base,moa"))
     assert not ran
+
+
+def test_two_experts_of_one_task_are_said_before_anything_runs(
+    tmp_path: Path, ran: list[str], handmade_data: Path
+) -> None:
+    """Which of them the oracle takes is for the user to say, by one command or the other."""
+    made = tiny_zoo(tmp_path / "zoo", experts=3)
+    experts = [entry.model_copy(update={"tasks": ("sst2",)}) for entry in made.manifest.experts[:2]]
+    changed = made.manifest.model_copy(update={"experts": (*experts, *made.manifest.experts[2:])})
+    zoo = Zoo(made.root, changed.model_copy(update={"data": str(handmade_data)}))
+    zoo.save()
+    asked = plan(zoo, tmp_path / "out", "base,oracle", suites=["squad/sst2"])
+    with pytest.raises(
+        LorafuseError, match="'sst2' and 'mnli' both serve task 'sst2'. Choose with --experts"
+    ) as said:
+        runner.run(asked)
+    assert "`lorafuse zoo index ZOO --task mnli=TASK`" in str(said.value)
+    assert not ran
+    runner.run(replace(asked, experts=("mnli", "squad"), limit=1))
+    assert sorted(ran) == ["base", "oracle"]
 
 
 def test_rows_that_are_missing_are_said_before_anything_runs(
