@@ -36,12 +36,17 @@ MODELS = {
 
 def install() -> None:
     """Register with lm-eval as soon as it is imported; does nothing twice, or when opted out."""
-    if os.environ.get(OPT_OUT) or any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+    if os.environ.get(OPT_OUT) or installed():
         return
     sys.meta_path.insert(0, _AfterImport())
     for name, hook in HOOKS.items():
         if name in sys.modules:
             _guarded(hook, sys.modules[name])
+
+
+def installed() -> bool:
+    """Whether the start-up file has put our finder in place."""
+    return any(isinstance(finder, _AfterImport) for finder in sys.meta_path)
 
 
 def register() -> None:

@@ -37,6 +37,7 @@ SUBCOMMANDS: tuple[str, ...] = (
     "export",
     "bench",
     "analyze",
+    "doctor",
 )
 
 
