@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from lorafuse_bench import hub
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_text
+from lorafuse_bench.hub import Upload
 from lorafuse_bench.leaderboards.board import Leaderboard, write_leaderboard
 from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.leaderboards.cell_files import write_cell
 from lorafuse_bench.leaderboards.collect import collect
 from lorafuse_bench.leaderboards.samples import SUFFIX
 from lorafuse_bench.leaderboards.verify import BOARD, CAPTION, RESULTS, caption_of, verify
-
-
-@dataclass(frozen=True)
-class Upload:
-    """One file: where it lies, what it is called in the repository, how large it is."""
-
-    path: Path
-    name: str
-    size: int
 
 
 def pack(
@@ -65,25 +57,9 @@ def _uploads(folder: Path) -> Iterable[Upload]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not path.name.startswith(".") and not path.name.endswith(SUFFIX):
-            yield Upload(path, name, path.stat().st_size)
+            yield Upload(name, path)
 
 
 def publish(folder: str | Path, repo: str, message: str = "Leaderboard") -> str:
-    """Upload in one commit and return its address. The token comes from HF_TOKEN or `hf auth login`.
-
-    The hub's address is huggingface_hub's own (HF_ENDPOINT).
-    """
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
-
-    uploads = plan(folder)
-    if get_token() is None:
-        raise LorafuseError("no token of the hub. Set HF_TOKEN, or run `hf auth login`.")
-    api = HfApi()
-    operations = [CommitOperationAdd(path_in_repo=u.name, path_or_fileobj=u.path) for u in uploads]
-    try:
-        api.create_repo(repo, repo_type="dataset", exist_ok=True)
-        done = api.create_commit(repo, operations, commit_message=message, repo_type="dataset")
-    except Exception as error:  # network, authentication, a bad name: all need the same advice
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise LorafuseError(f"cannot publish to '{repo}': {reason}. Check the name and the token.") from error
-    return str(done.commit_url)
+    """Upload in one commit and return its address; see hub.py for token and address of the hub."""
+    return hub.put(repo, plan(folder), message, "dataset")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorafuse_bench.cli._signatures import keyword, with_options
+
+if TYPE_CHECKING:
+    from lorafuse_bench.hub import Upload
 
 _AS_JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -45,3 +48,16 @@ def tell(answer: Answer, as_json: bool) -> None:
             typer.echo(part)
         else:
             screen.print(part)
+
+
+def uploaded(repo: str, files: Sequence[Upload], address: str | None) -> Answer:
+    """What was put on the hub at `address`, or would be, where that is None."""
+    from lorafuse_bench.tables import Table
+
+    records = [{"file": file.name, "bytes": file.size} for file in files]
+    done = (
+        f"published: {address}"
+        if address
+        else f"dry run: {len(files)} files for {repo}. Add --yes to upload them."
+    )
+    return Answer({"repo": repo, "files": records, "published": address}, [Table.of(records), done])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafuse_bench.cli import _checked
-from lorafuse_bench.cli._answers import Answer, answers
+from lorafuse_bench.cli._answers import Answer, answers, uploaded
 
 if TYPE_CHECKING:
     from lorafuse_bench.leaderboards.board import Leaderboard
@@ -159,17 +159,9 @@ def publish(
     The token is that of HF_TOKEN or `hf auth login`.
     """
     from lorafuse_bench.leaderboards import publish as publishing
-    from lorafuse_bench.tables import Table
 
     uploads = publishing.plan(folder)
-    files = [{"file": upload.name, "bytes": upload.size} for upload in uploads]
-    address = publishing.publish(folder, repo, message) if yes else None
-    done = (
-        f"published: {address}"
-        if yes
-        else f"dry run: {len(files)} files for {repo}. Add --yes to upload them."
-    )
-    return Answer({"repo": repo, "files": files, "published": address}, [Table.of(files), done])
+    return uploaded(repo, uploads, publishing.publish(folder, repo, message) if yes else None)
 
 
 @app.command()

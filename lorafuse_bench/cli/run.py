@@ -41,7 +41,9 @@ def command(
         Path,
         typer.Option(callback=_checked.folder, help="Folder for the results; finished cells in it are kept."),
     ] = Path("results"),
-    zoo: Annotated[str, typer.Option(help="A zoo directory, or 'mini', the embedded one.")] = "mini",
+    zoo: Annotated[
+        str, typer.Option(help="A zoo directory, an installed zoo such as 'mini', or OWNER/NAME of the hub.")
+    ] = "mini",
     experts: Annotated[
         str | None,
         typer.Option(

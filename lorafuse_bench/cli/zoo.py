@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lorafuse_bench.cli import _checked
-from lorafuse_bench.cli._answers import Answer, answers
+from lorafuse_bench.cli._answers import Answer, answers, uploaded
 from lorafuse_bench.cli._checked import within
 from lorafuse_bench.cli._trust import TrustRemoteCode
 from lorafuse_bench.limits import MAX_SEED, POSITIVE
@@ -236,3 +236,49 @@ def index(
     names = ", ".join(expert.name for expert in zoo.manifest.experts)
     typer.echo(f"{len(zoo.manifest.experts)} experts ({names})")
     typer.echo(_next.evaluation(zoo))
+
+
+@app.command()
+@answers
+def push(
+    zoo: Annotated[str, typer.Argument(help="A zoo directory, or an installed zoo.")],
+    repo: Annotated[str, typer.Option(help="Repository on the hub, such as somebody/zoo.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Upload; without it only say what would be.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Zoo",
+) -> Answer:
+    """Put a zoo on the Hugging Face hub, where --zoo OWNER/NAME finds it.
+
+    The token is that of HF_TOKEN or `hf auth login`.
+    """
+    from lorafuse_bench import hub
+    from lorafuse_bench.zoo.manifest import Zoo
+    from lorafuse_bench.zoo.travel import uploads
+
+    files = uploads(Zoo.open(zoo), repo)
+    return uploaded(repo, files, hub.put(repo, files, message, private=private) if yes else None)
+
+
+@app.command()
+def add(
+    zoo: Annotated[Path, typer.Argument(help="A zoo directory; a new one is made where there is none.")],
+    adapter: Annotated[
+        str, typer.Argument(help="A PEFT adapter: a hub id such as user/adapter, or a folder.")
+    ],
+    task: Annotated[str, typer.Option(help="What it was trained on: a task key, or several as TASK/TASK.")],
+    name: Annotated[str | None, typer.Option(help="The expert's name; by default its first task.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base of a new zoo; by default the one that the adapter names.")
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Take an adapter from the hub or from a folder into a zoo."""
+    from lorafuse_bench.cli import _next
+    from lorafuse_bench.remote_code import trust
+    from lorafuse_bench.zoo.travel import add as add_adapter
+
+    trust(trust_remote_code)
+    made = add_adapter(zoo, adapter, task.split("/"), name, revision, base, report=typer.echo)
+    typer.echo(f"{len(made.manifest.experts)} experts ({', '.join(e.name for e in made.manifest.experts)})")
+    typer.echo(_next.evaluation(made))

@@ -6,6 +6,7 @@ manifest.json, or a function that returns that folder.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
@@ -41,8 +42,15 @@ def installed_root(name: str) -> Path | None:
 
 
 def writable(out: str | Path) -> Path:
-    """The folder `out` to write a zoo to; LorafuseError where an installed zoo is meant, or nothing can be written."""
+    """The folder `out` to write a zoo to; LorafuseError where an installed or hub zoo is meant, or nothing can be written."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
     path = Path(out).resolve()
+    if path.is_relative_to(Path(HF_HUB_CACHE).resolve()):
+        raise LorafuseError(
+            f"{path} is the hub's copy of a zoo, and read-only. Copy it and name the copy:"
+            f" lorafuse zoo copy {shlex.quote(str(path))} DIR"
+        )
     for name in installed_zoos():
         meant = str(out) == name and (name == EMBEDDED or not path.is_dir())
         if meant or _is_within(path, name):

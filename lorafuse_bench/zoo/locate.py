@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.hub import fetch
 from lorafuse_bench.zoo.hashes import BESIDE, WEIGHTS
 from lorafuse_bench.zoo.installed import EMBEDDED, embedded_root
 
@@ -47,14 +49,21 @@ def download(
     kind: str = "base model",
 ) -> Path:
     """Local snapshot of a hub model, of the files of these patterns; LorafuseError when it cannot be had."""
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
-    except (
-        Exception
-    ) as error:  # name, network, permission, disk: huggingface_hub has no common class for them
-        raise LorafuseError(
-            f"{kind} '{repo}' is neither a folder nor a hub model that can be downloaded now"
-            f" ({type(error).__name__}). Check the name and the connection."
-        ) from error
+        return fetch(repo, revision, patterns)
+    except LorafuseError as error:
+        raise LorafuseError(f"{kind} '{repo}' is no folder, and {error}") from error
+
+
+def hub_zoo(name: str) -> Path | None:
+    """Folder of the zoo that the hub has as `owner/name`, or `owner/name@revision`; None where `name` is no such.
+
+    Once for a process; LorafuseError where the hub does not give it.
+    """
+    repo, _, revision = name.partition("@")
+    return _hub_zoo(repo, revision or None) if is_hub_id(repo) else None
+
+
+@cache
+def _hub_zoo(repo: str, revision: str | None) -> Path:
+    return fetch(repo, revision)

@@ -31,7 +31,7 @@ from lorafuse_bench.zoo.hashes import (
     weights_sha256,
 )
 from lorafuse_bench.zoo.installed import EMBEDDED, embedded_root, installed_root, writable
-from lorafuse_bench.zoo.locate import cached_base, download, is_hub_id, local_model
+from lorafuse_bench.zoo.locate import cached_base, download, hub_zoo, is_hub_id, local_model
 
 __all__ = [
     "EMBEDDED",
@@ -59,8 +59,8 @@ _BESIDE_THE_POINT: Any = {
 class Zoo:
     """A zoo directory opened for reading.
 
-    `Zoo.open("mini")` is the embedded zoo; any other name is a directory with a manifest.json, or a zoo
-    that an installed package brings.
+    `Zoo.open("mini")` is the embedded zoo; any other name is a directory with a manifest.json, a zoo that an
+    installed package brings, or a hub repository: `owner/name`, or `owner/name@revision`.
     """
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
@@ -79,12 +79,15 @@ class Zoo:
             raise LorafuseError(
                 f"zoo '{str(name)[:60]}...': {error.strerror}. Name a zoo directory."
             ) from error
-        if not there:
-            raise LorafuseError(
-                f"zoo '{name}' not found: no {root / 'manifest.json'}. Name a zoo directory, or '{EMBEDDED}' for the"
-                " embedded one; `lorafuse train` makes one, `lorafuse zoo index` describes existing PEFT adapters."
-            )
-        return cls(root, read_manifest(root / "manifest.json"))
+        if there:
+            return cls(root, read_manifest(root / "manifest.json"))
+        not_there = f"zoo '{name}' not found: no {root / 'manifest.json'}."
+        if not root.is_dir() and (found := _from_hub(str(name), not_there)):
+            return found
+        raise LorafuseError(
+            f"{not_there} Name a zoo directory, or '{EMBEDDED}' for the embedded one; `lorafuse train` makes one,"
+            " `lorafuse zoo index` describes existing PEFT adapters."
+        )
 
     @property
     def name(self) -> str:
@@ -258,3 +261,25 @@ class Zoo:
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         return self.table()._repr_html_()
+
+
+def _from_hub(name: str, not_there: str) -> Zoo | None:
+    """The zoo that the hub has under `name`, None where that is no hub id; LorafuseError where it is not to be had.
+
+    Its base must come with it or from the hub: nothing else of this machine is read for a stranger's zoo.
+    """
+    try:
+        root = hub_zoo(name)
+    except LorafuseError as error:
+        raise LorafuseError(f"{not_there} {error}") from error
+    if root is None:
+        return None
+    if not (root / "manifest.json").is_file():
+        raise LorafuseError(f"{not_there} The hub's '{name}' holds no manifest.json: it is no zoo.")
+    zoo = Zoo(root, read_manifest(root / "manifest.json"))
+    for place in (zoo.manifest.base.path, zoo.manifest.data):
+        if Path(place).is_absolute() or ".." in Path(place).parts:
+            raise LorafuseError(
+                f"zoo '{name}' of the hub names '{place[:80]}', outside itself. It is not opened."
+            )
+    return zoo
