@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorafuse_bench.cli import _checked
+from lorafuse_bench.cli._answers import tell, uploaded
 from lorafuse_bench.cli._trust import TrustRemoteCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lorafuse_bench.export import Exported
+    from lorafuse_bench.zoo.manifest import Zoo
 
 
 def command(
     out: Annotated[
-        Path, typer.Option(callback=_checked.folder, help="A new folder; one that is not empty is refused.")
+        Path,
+        typer.Option(
+            callback=_checked.folder, help="A new folder; with --push alone, one that was exported before."
+        ),
     ],
     method: Annotated[
         str | None, typer.Option(help="The merge, with options as name:option=value+option=value.")
     ] = None,
-    zoo: Annotated[str, typer.Option(help="A zoo directory, or 'mini', the embedded one.")] = "mini",
+    zoo: Annotated[
+        str, typer.Option(help="A zoo directory, an installed zoo such as 'mini', or OWNER/NAME of the hub.")
+    ] = "mini",
     experts: Annotated[
         str | None,
         typer.Option(help="Experts separated by commas, or a bank such as @mbc; by default all private."),
@@ -26,6 +38,21 @@ def command(
     every: Annotated[
         bool, typer.Option("--all", help="Instead of a merge, every expert as an adapter of its own.")
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="With --method: a whole model, also where an adapter would do.")
+    ] = False,
+    dtype: Annotated[
+        str, typer.Option(help="Type to write in: float32, bfloat16, float16, or auto, the base's own.")
+    ] = "float32",
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Results, or a leaderboard.json, whose scores the card shows; may be repeated."),
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(help="Put it on the hub, as OWNER/NAME; without --yes only say what would be."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --push: upload.")] = False,
     vllm_cpu: Annotated[
         bool,
         typer.Option(
@@ -35,41 +62,83 @@ def command(
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Write a merge as a PEFT adapter, or as a whole model where it is full-rank.
+    """Write a merge as a PEFT adapter, or as a whole model where it is full-rank, with a card.
 
     An interruption leaves nothing behind.
     """
     from lorafuse_bench.errors import LorafuseError
-
-    if every == (method is not None):
-        raise LorafuseError("say what to export: --method NAME, or --all for every expert (and not both).")
-    if vllm_cpu and not every:
-        raise LorafuseError("--vllm-cpu goes with --all. Leave it out, or export every expert.")
-    from lorafuse_bench.cli import _next
-    from lorafuse_bench.export import export_experts, export_experts_for, export_merge
-    from lorafuse_bench.fusion import registry
     from lorafuse_bench.remote_code import trust
-    from lorafuse_bench.zoo.manifest import Zoo
-    from lorafuse_bench.zoo.pools import named
 
-    opened = Zoo.open(zoo)
+    if every == (method is not None) and (every or push is None):
+        raise LorafuseError("say what to export: --method NAME, or --all for every expert (and not both).")
+    if (vllm_cpu and not every) or ((whole or results) and method is None):
+        raise LorafuseError(
+            "--vllm-cpu goes with --all, --whole and --results with --method. Leave them out."
+        )
     trust(trust_remote_code)
     names = [name.strip() for name in experts.split(",")] if experts else None
-    if method is None:
-        if vllm_cpu:
-            from lorafuse_bench.heads import VLLM_CPU_SIZES
+    if method is not None:
+        _merge(method, zoo, out, names, whole, dtype, results or ())
+    elif every:
+        _every(zoo, out, names, dtype, vllm_cpu)
+    if push is not None:
+        _push(out, push, yes)
 
-            written = export_experts_for(VLLM_CPU_SIZES, opened, out, names)
-        else:
-            written = export_experts(opened, out, names)
-        typer.echo(f"{len(written)} adapters in {out}: {', '.join(one.path.name for one in written)}")
-        first = written[0]
-    else:
-        first = export_merge(registry.parse(method), opened, out, names)
-        whole = first.kind == "model"
-        kind = "a whole model in fp32" if whole else f"an adapter of {first.parameters} parameters"
-        typer.echo(f"{method} as {kind} in {out}")
-    model = str(first.path) if first.kind == "model" else f"{first.base},peft={first.path}"
-    fused = named(opened, names)
-    tasks = (task for entry in (fused[:1] if method is None else fused) for task in entry.tasks)
+
+def _merge(
+    method: str,
+    zoo: str,
+    out: Path,
+    names: Sequence[str] | None,
+    whole: bool,
+    dtype: str,
+    results: Sequence[Path],
+) -> None:
+    from lorafuse_bench.export import export_merge
+    from lorafuse_bench.fusion import registry
+    from lorafuse_bench.model_card import read_scores
+    from lorafuse_bench.zoo.manifest import Zoo
+
+    opened = Zoo.open(zoo)
+    scores = read_scores(results)
+    made = export_merge(registry.parse(method), opened, out, names, whole, dtype, scores)
+    kind = "a whole model" if made.kind == "model" else f"an adapter of {made.parameters} parameters"
+    typer.echo(f"{method} as {kind} in {out}, {dtype}")
+    _say_next(made, opened, zoo, names)
+
+
+def _every(zoo: str, out: Path, names: Sequence[str] | None, dtype: str, vllm_cpu: bool) -> None:
+    from lorafuse_bench.export import export_experts, export_experts_for
+    from lorafuse_bench.heads import VLLM_CPU_SIZES
+    from lorafuse_bench.zoo.manifest import Zoo
+
+    opened = Zoo.open(zoo)
+    written = (
+        export_experts_for(VLLM_CPU_SIZES, opened, out, names, dtype)
+        if vllm_cpu
+        else export_experts(opened, out, names, dtype)
+    )
+    typer.echo(f"{len(written)} adapters in {out}: {', '.join(one.path.name for one in written)}")
+    _say_next(written[0], opened, zoo, [written[0].path.name])
+
+
+def _say_next(made: Exported, opened: Zoo, zoo: str, names: Sequence[str] | None) -> None:
+    """Stock lm_eval on what was exported."""
+    from lorafuse_bench.cli import _next
+    from lorafuse_bench.zoo.pools import named
+
+    model = str(made.path) if made.kind == "model" else f"{made.base},peft={made.path}"
+    tasks = (task for entry in named(opened, names) for task in entry.tasks)
     typer.echo(_next.harness(f"pretrained={model}", zoo, tasks))
+
+
+def _push(out: Path, repo: str, yes: bool) -> None:
+    from lorafuse_bench import hub
+    from lorafuse_bench.cli import _next
+    from lorafuse_bench.export import uploads
+
+    files = uploads(out)
+    address = hub.put(repo, files, f"Export {out.name}") if yes else None
+    tell(uploaded(repo, files, address), as_json=False)
+    if not yes:
+        typer.echo(_next.command("lorafuse", "export", "--out", out, "--push", repo, "--yes"))

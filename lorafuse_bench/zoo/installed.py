@@ -42,7 +42,10 @@ def installed_root(name: str) -> Path | None:
 
 
 def writable(out: str | Path) -> Path:
-    """The folder `out` to write a zoo to; LorafuseError where an installed or hub zoo is meant, or nothing can be written."""
+    """The folder `out` to write a zoo to.
+
+    LorafuseError where an installed zoo or the hub's cache is meant, or nothing can be written.
+    """
     from huggingface_hub.constants import HF_HUB_CACHE
 
     path = Path(out).resolve()
