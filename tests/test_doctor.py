@@ -43,6 +43,12 @@ def test_a_package_that_is_missing_or_too_old_is_bad(monkeypatch: pytest.MonkeyP
     assert (absent.state, absent.found) == ("bad", "not installed")
 
 
+def test_what_is_to_mend_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    for state, code in (("good", 0), ("look", 0), ("bad", 1)):
+        monkeypatch.setattr(doctor, "CHECKS", (lambda s=state: iter([doctor.Finding("x", s, "y", "z")]),))
+        assert CliRunner().invoke(cli.app, ["doctor", "--json"]).exit_code == code
+
+
 def test_a_plugin_that_is_off_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         sys, "meta_path", [f for f in sys.meta_path if not isinstance(f, plugin._AfterImport)]

@@ -22,6 +22,7 @@ class Answer:
 
     data: Any
     shown: Iterable[Any]
+    exit_code: int = 0
 
 
 def answers(command: Callable[..., Answer]) -> Callable[..., None]:
@@ -34,20 +35,19 @@ def answers(command: Callable[..., Answer]) -> Callable[..., None]:
 
 
 def tell(answer: Answer, as_json: bool) -> None:
-    """Print an answer on standard output."""
+    """Print an answer on standard output, and end the command where its exit code is not 0."""
     import json
 
     from lorafuse_bench.tables import console
 
-    if as_json:
-        typer.echo(json.dumps(answer.data, indent=1, allow_nan=False))
-        return
     screen = console()
-    for part in answer.shown:
+    for part in [json.dumps(answer.data, indent=1, allow_nan=False)] if as_json else answer.shown:
         if isinstance(part, str):
             typer.echo(part)
         else:
             screen.print(part)
+    if answer.exit_code:
+        raise typer.Exit(answer.exit_code)
 
 
 def uploaded(repo: str, files: Sequence[Upload], address: str | None) -> Answer:

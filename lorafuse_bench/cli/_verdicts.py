@@ -1,39 +1,31 @@
-"""How verdicts are shown: a table, or JSON."""
+"""Verdicts of checks as a command's answer."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import typer
+from lorafuse_bench.cli._answers import Answer
 
 if TYPE_CHECKING:
     from lorafuse_bench.testing.check import Verdict
 
 
-def show(of: Mapping[str, Any], verdicts: Sequence[Verdict], as_json: bool, says: Mapping[str, str]) -> None:
-    """Print the verdicts; exit code 1 if one is failed. `says`: what a check says, shown where it passed."""
-    import dataclasses
-    import json
+def answer(of: Mapping[str, Any], verdicts: Sequence[Verdict], says: Mapping[str, str]) -> Answer:
+    """The verdicts; exit code 1 if one is failed. `says`: what a check says, shown where it passed."""
+    from lorafuse_bench.tables import Table
 
-    from rich.console import Console
-    from rich.table import Table
-
-    failed = sum(verdict.status == "failed" for verdict in verdicts)
-    if as_json:
-        rows = [dataclasses.asdict(verdict) for verdict in verdicts]
-        typer.echo(json.dumps({**of, "failed": failed, "checks": rows}, indent=2))
-    else:
-        table = Table(box=None)
-        table.add_column("check", no_wrap=True)
-        table.add_column("verdict")
-        table.add_column("what it says, or why", overflow="fold")
-        for verdict in verdicts:
-            table.add_row(verdict.check, verdict.status, verdict.why or says.get(verdict.check, ""))
-        console = Console(highlight=False, markup=False)
-        console.print(table)
-        passed = sum(verdict.status == "passed" for verdict in verdicts)
-        others = len(verdicts) - passed - failed
-        console.print(f"{next(iter(of.values()))}: {passed} passed, {failed} failed, {others} do not apply.")
-    if failed:
-        raise typer.Exit(1)
+    count = Counter(verdict.status for verdict in verdicts)
+    failed, others = count["failed"], len(verdicts) - count["passed"] - count["failed"]
+    rows = [(v.check, v.status, v.why or says.get(v.check, "")) for v in verdicts]
+    told = f"{count['passed']} passed, {failed} failed, {others} do not apply."
+    return Answer(
+        {**of, "failed": failed, "checks": [asdict(verdict) for verdict in verdicts]},
+        [
+            Table(("check", "verdict", "what it says, or why"), rows, words=range(3)),
+            f"{next(iter(of.values()))}: {told}",
+        ],
+        exit_code=1 if failed else 0,
+    )

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from lorafuse_bench.cli._answers import Answer, answers
 
+
+@answers
 def command(
     method: Annotated[
         str,
@@ -18,14 +21,13 @@ def command(
         bool,
         typer.Option("--freeze", help="Write the golden outputs of this version and these options first."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
-) -> None:
+) -> Answer:
     """Run every check on a fusion method; exit code 1 if one fails.
 
     The checks use random experts on random bases: they say whether a method is sound, not whether it is good. A check
     that does not apply is shown as skipped, with the reason.
     """
-    from lorafuse_bench.cli._verdicts import show
+    from lorafuse_bench.cli._verdicts import answer
     from lorafuse_bench.testing.golden import freeze as write_golden
     from lorafuse_bench.testing.run import CHECKS, check_method, resolve
 
@@ -33,4 +35,4 @@ def command(
     if freeze:
         write_golden(found)
     says = {name: check.says for name, check in CHECKS.items()}
-    show({"method": found.label(), "version": found.version}, check_method(found), as_json, says)
+    return answer({"method": found.label(), "version": found.version}, check_method(found), says)
