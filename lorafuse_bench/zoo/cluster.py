@@ -53,7 +53,7 @@ def gram(pool: ExpertPool) -> NDArray[np.float64]:
         b = stack.B / stack.scaling[:, None, None]
         for factor in (stack.A, b):
             flat = factor.flatten(1).double()
-            total += (flat @ flat.T).numpy()
+            total += (flat @ flat.T).cpu().numpy()
     return total
 
 
