@@ -35,3 +35,6 @@ LORAHUB = (
     "Huang et al. 2023, LoraHub: Efficient Cross-Task Generalization via Dynamic LoRA Composition,"
     " arXiv 2307.13269"
 )
+LORA_SOUPS = (
+    "Prabhakar et al. 2024, LoRA Soups: Merging LoRAs for Practical Skill Composition Tasks, arXiv 2410.13025"
+)
