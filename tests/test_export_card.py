@@ -112,8 +112,8 @@ def test_an_export_goes_to_the_hub_after_a_dry_run(zoo: Zoo, hub: Hub, tmp_path:
     assert dry.exit_code == 0, dry.output
     assert "dry run:" in dry.stdout and "model.safetensors" in dry.stdout and hub.asked == []
     assert f"Next: lorafuse export --out {out} --push me/svd --yes" in dry.stdout
-    done = call("--out", out, "--push", "me/svd", "--yes")
-    assert "published: " in done.stdout, done.output
+    done = call("--out", out, "--push", "me/svd", "--yes", "--json")
+    assert json.loads(done.stdout)["published"], done.output
     assert hub.repos["me/svd"]["model.safetensors"] == (out / "model.safetensors").read_bytes()
     assert {"README.md", "config.json", "lorafuse_export.json"} <= set(hub.repos["me/svd"])
 

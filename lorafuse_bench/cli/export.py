@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafuse_bench.cli import _checked
-from lorafuse_bench.cli._answers import tell, uploaded
+from lorafuse_bench.cli._answers import Answer, answers, uploaded
 from lorafuse_bench.cli._trust import TrustRemoteCode
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lorafuse_bench.zoo.manifest import Zoo
 
 
+@answers
 def command(
     out: Annotated[
         Path,
@@ -61,7 +62,7 @@ def command(
         ),
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
-) -> None:
+) -> Answer:
     """Write a merge as a PEFT adapter, or as a whole model where it is full-rank, with a card.
 
     An interruption leaves nothing behind.
@@ -77,12 +78,15 @@ def command(
         )
     trust(trust_remote_code)
     names = [name.strip() for name in experts.split(",")] if experts else None
+    made: list[Exported] = []
+    lines: list[str] = []
     if method is not None:
-        _merge(method, zoo, out, names, whole, dtype, results or ())
+        made, lines = _merge(method, zoo, out, names, whole, dtype, results or ())
     elif every:
-        _every(zoo, out, names, dtype, vllm_cpu)
-    if push is not None:
-        _push(out, push, yes)
+        made, lines = _every(zoo, out, names, dtype, vllm_cpu)
+    data = [{"path": str(e.path), "kind": e.kind, "base": e.base, "parameters": e.parameters} for e in made]
+    pushed = _push(out, push, yes) if push is not None else Answer({}, ())
+    return Answer({"exported": data, **pushed.data}, [*lines, *pushed.shown])
 
 
 def _merge(
@@ -93,7 +97,7 @@ def _merge(
     whole: bool,
     dtype: str,
     results: Sequence[Path],
-) -> None:
+) -> tuple[list[Exported], list[str]]:
     from lorafuse_bench.export import export_merge
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.model_card import read_scores
@@ -103,11 +107,12 @@ def _merge(
     scores = read_scores(results)
     made = export_merge(registry.parse(method), opened, out, names, whole, dtype, scores)
     kind = "a whole model" if made.kind == "model" else f"an adapter of {made.parameters} parameters"
-    typer.echo(f"{method} as {kind} in {out}, {dtype}")
-    _say_next(made, opened, zoo, names)
+    return [made], [f"{method} as {kind} in {out}, {dtype}", _next_line(made, opened, zoo, names)]
 
 
-def _every(zoo: str, out: Path, names: Sequence[str] | None, dtype: str, vllm_cpu: bool) -> None:
+def _every(
+    zoo: str, out: Path, names: Sequence[str] | None, dtype: str, vllm_cpu: bool
+) -> tuple[list[Exported], list[str]]:
     from lorafuse_bench.export import export_experts, export_experts_for
     from lorafuse_bench.heads import VLLM_CPU_SIZES
     from lorafuse_bench.zoo.manifest import Zoo
@@ -118,27 +123,26 @@ def _every(zoo: str, out: Path, names: Sequence[str] | None, dtype: str, vllm_cp
         if vllm_cpu
         else export_experts(opened, out, names, dtype)
     )
-    typer.echo(f"{len(written)} adapters in {out}: {', '.join(one.path.name for one in written)}")
-    _say_next(written[0], opened, zoo, [written[0].path.name])
+    told = f"{len(written)} adapters in {out}: {', '.join(one.path.name for one in written)}"
+    return written, [told, _next_line(written[0], opened, zoo, [written[0].path.name])]
 
 
-def _say_next(made: Exported, opened: Zoo, zoo: str, names: Sequence[str] | None) -> None:
+def _next_line(made: Exported, opened: Zoo, zoo: str, names: Sequence[str] | None) -> str:
     """Stock lm_eval on what was exported."""
     from lorafuse_bench.cli import _next
     from lorafuse_bench.zoo.pools import named
 
     model = str(made.path) if made.kind == "model" else f"{made.base},peft={made.path}"
     tasks = (task for entry in named(opened, names) for task in entry.tasks)
-    typer.echo(_next.harness(f"pretrained={model}", zoo, tasks))
+    return _next.harness(f"pretrained={model}", zoo, tasks)
 
 
-def _push(out: Path, repo: str, yes: bool) -> None:
+def _push(out: Path, repo: str, yes: bool) -> Answer:
     from lorafuse_bench import hub
     from lorafuse_bench.cli import _next
     from lorafuse_bench.export import uploads
 
     files = uploads(out)
-    address = hub.put(repo, files, f"Export {out.name}") if yes else None
-    tell(uploaded(repo, files, address), as_json=False)
-    if not yes:
-        typer.echo(_next.command("lorafuse", "export", "--out", out, "--push", repo, "--yes"))
+    told = uploaded(repo, files, hub.put(repo, files, f"Export {out.name}") if yes else None)
+    again = [] if yes else [_next.command("lorafuse", "export", "--out", out, "--push", repo, "--yes")]
+    return Answer(told.data, [*told.shown, *again])
