@@ -16,8 +16,11 @@ from typer.testing import CliRunner
 from lorafuse_bench import cli
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.base import Merge
 from lorafuse_bench.testing import check_method, pytest_plugin
 from lorafuse_bench.testing.run import CHECKS, Bound, cases, resolve
+
+MEAN = next(cls for cls in SOUND if issubclass(cls, Merge))
 
 HALF = '''
 from dataclasses import dataclass
@@ -64,7 +67,7 @@ def test_verdicts_of_failures_expected_and_not() -> None:
 
 
 def test_an_expected_failure_must_come_about() -> None:
-    sound = SOUND[0]()
+    sound = MEAN()
     verdict = CHECKS["gauge"].verdict(sound, "it is merge-before")
     assert verdict.status == "failed"
     assert verdict.why == "it was expected to fail (it is merge-before), and passed"
@@ -82,7 +85,7 @@ def test_an_expected_failure_must_come_about() -> None:
 )
 def test_expectations_name_checks_and_reasons(expected: dict[str, str], message: str) -> None:
     with pytest.raises(LorafuseError, match=message):
-        cases([SOUND[0]()], expected)
+        cases([MEAN()], expected)
 
 
 def test_a_check_as_a_test_passes_skips_fails_or_is_expected_to() -> None:
