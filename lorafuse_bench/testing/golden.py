@@ -34,6 +34,7 @@ TOLERANCE = 1e-4
 def outputs_are_those_of_its_version(subject: Subject) -> None:
     """Frozen experts give what this version of the method gave when its golden outputs were written."""
     method = subject.method
+    require_experts(method)
     file, label = golden_file(method), method.label()
     frozen = json.loads(file.read_text())["outputs"] if file.is_file() else {}
     if label not in frozen:
