@@ -47,7 +47,7 @@ def test_version():
 
 def test_every_file_is_listed():
     assert sorted(cli.SUBCOMMANDS) == sorted(
-        m.name for m in pkgutil.iter_modules(cli.__path__) if m.name[0] != "_"
+        m.name.replace("_", "-") for m in pkgutil.iter_modules(cli.__path__) if m.name[0] != "_"
     )
 
 
