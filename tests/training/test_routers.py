@@ -115,7 +115,7 @@ def test_train_router_records_its_settings_and_routes(zoo: Zoo) -> None:
     assert entry.settings["accuracy"] == pytest.approx(sum(entry.settings["accuracy_per_block"]) / 3)
     assert again.manifest.artefacts[0].sha256 == entry.sha256, "the same seed gives the same bytes"
     assert Zoo.open(zoo.root).manifest == again.manifest
-    lm = LorafuseLM("moa", zoo=zoo.root, device="cpu")
+    lm = LorafuseLM("moa:pooling=mean", zoo=zoo.root, device="cpu")
     prompts = ["Premise:\na b.\nHypothesis:\nb c.\nRelationship:", "Great film\nSentiment:"]
     choices = lm._choose([tuple(lm.tok_encode(p)) for p in prompts], ["mnli", "sst2"])
     assert choices is not None
