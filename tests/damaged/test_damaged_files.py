@@ -188,6 +188,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing_half_written(
 def test_asking_git_for_the_commit_takes_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk would leave git's lock behind in the user's checkout."""
     asked: list[list[str]] = []
+    monkeypatch.setattr(identity, "_git", identity._git.__wrapped__)  # without its cache
     monkeypatch.setattr(identity.subprocess, "run", lambda command, **_: asked.append(command) or Said())
     identity.environment(torch.device("cpu"))
     assert len(asked) == 2
