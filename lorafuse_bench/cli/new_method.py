@@ -26,6 +26,6 @@ def command(
 
     folder = write_package(name, out or Path(f"lorafuse-{name.replace('_', '-')}"))
     typer.echo(
-        f"{folder}: a package with the method '{name}'. Next: pip install -e {folder} && pytest {folder}, then"
+        f"{folder}: a package with the method '{name}'. Try it with `pip install -e {folder} && pytest {folder}`, then"
         f" write your method in {folder / f'lorafuse_{name}' / 'method.py'}."
     )

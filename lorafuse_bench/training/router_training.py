@@ -128,7 +128,8 @@ def learn_routers(
 
 
 def check_zoo(zoo: Zoo, suite: str | None = None, base: str | None = None) -> None:
-    """LorafuseError unless the zoo covers `suite` and stands on `base`, where these are given."""
+    """LorafuseError unless the zoo can be written, covers `suite` and stands on `base`, where these are given."""
+    writable(zoo.root)
     if suite is not None:
         missing = set(suite_of(suite).tasks) - {
             task for expert in zoo.manifest.experts for task in expert.tasks

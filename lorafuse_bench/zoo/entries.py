@@ -148,6 +148,11 @@ class ArtefactEntry(_Strict):
         description="Experts trained jointly with it; empty when it serves the zoo's own.",
     )
 
+    @property
+    def kind(self) -> str:
+        """`fit`, or `router` where it does not say what it was learned on."""
+        return "fit" if self.fitted_on else "router"
+
     @model_validator(mode="before")
     @classmethod
     def _told_by_settings(cls, given: Any) -> Any:

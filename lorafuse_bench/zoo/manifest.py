@@ -163,7 +163,7 @@ class Zoo:
                 self.find_base()
             except LorafuseError as error:
                 lines.append(str(error))
-        parts = [("artefact", entry.name, entry.path, entry.file) for entry in self.manifest.artefacts]
+        parts = [(entry.kind, entry.name, entry.path, entry.file) for entry in self.manifest.artefacts]
         parts += [
             ("adapter", entry.name, entry.path, "adapter.safetensors") for entry in self.manifest.adapters
         ]
@@ -237,8 +237,7 @@ class Zoo:
         for entry in manifest.artefacts:
             accuracy = entry.settings.get("accuracy")
             shown = accuracy if isinstance(accuracy, float) else ""
-            kind = "fit" if entry.fitted_on else "router"
-            parts.append((kind, entry.name, entry.experts, entry.sha256, shown, ""))
+            parts.append((entry.kind, entry.name, entry.experts, entry.sha256, shown, ""))
         parts += [
             ("adapter", adapter.name, adapter.tasks, adapter.sha256, "", adapter.parameters)
             for adapter in manifest.adapters

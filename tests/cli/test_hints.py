@@ -146,8 +146,9 @@ def test_hints_are_made_in_one_place() -> None:
     }
     assert uses == {
         "_next.py": [],
-        "export.py": ["harness"],
+        "export.py": ["command", "harness"],
+        "fit.py": ["evaluation"],
         "run.py": ["board"],
         "train.py": ["command", "compared", "evaluation", "evaluation"],
-        "zoo.py": ["evaluation", "evaluation"],
+        "zoo.py": ["clustered", "evaluation", "evaluation", "evaluation", "evaluation"],
     }

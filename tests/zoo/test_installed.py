@@ -72,11 +72,11 @@ def test_a_directory_goes_before_an_installed_zoo(site: Path, tmp_path: Path) ->
     ],
 )
 def test_an_entry_point_that_fails_is_named(site: Path, source: str, said: str) -> None:
-    (site / "broken.py").write_text(source + "\n")
-    distribution(site, "broken", {"bad": "broken:folder"})
+    (site / "broken_zoo.py").write_text(source + "\n")
+    distribution(site, "broken", {"bad": "broken_zoo:folder"})
     with pytest.raises(LorafuseError, match=said) as caught:
         Zoo.open("bad")
-    assert "entry point 'bad' (broken:folder)" in str(caught.value)
+    assert "entry point 'bad' (broken_zoo:folder)" in str(caught.value)
 
 
 def test_two_packages_with_one_zoo_are_named(site: Path) -> None:

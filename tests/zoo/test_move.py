@@ -72,7 +72,7 @@ def test_missing_parts_are_listed_each_on_a_line(tmp_path: Path) -> None:
     done = call("zoo", "show", zoo.root)
     assert done.exit_code == 2
     router, expert = done.stderr.splitlines()
-    assert "router 'moa-mean': no " in router
+    assert "router 'moa-last': no " in router
     assert "expert 'mnli': no " in expert
 
 
