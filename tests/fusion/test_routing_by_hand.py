@@ -32,7 +32,7 @@ X = torch.randn(2, 6, 12, generator=torch.Generator().manual_seed(3))
 
 
 def update(spec: str, experts: Sequence[LoraExpert], x: Tensor = X) -> Tensor:
-    runtime = SimpleNamespace(pool=ExpertPool(experts), selection=Selection(), blocks=1)
+    runtime = SimpleNamespace(pool=ExpertPool(experts), selection=Selection(), blocks=1, artefact=None)
     layer = registry.parse(spec).updates(cast(Any, runtime))[MODULE]
     return layer.add_to(torch.zeros(*x.shape[:-1], 9), x)
 
@@ -41,7 +41,7 @@ def test_hand_computed_two_by_two() -> None:
     """Rank-1 experts with s B A = [[2,0],[0,0]] and [[0,0],[0,3]]; prototypes e1 and e2."""
     one = expert(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0], [0.0]]), 2.0, "one")
     two = expert(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0], [3.0]]), 1.0, "two")
-    runtime = SimpleNamespace(pool=ExpertPool([one, two]), selection=Selection(), blocks=1)
+    runtime = SimpleNamespace(pool=ExpertPool([one, two]), selection=Selection(), blocks=1, artefact=None)
 
     def at(spec: str, *x: float) -> list[float]:
         layer = registry.parse(spec).updates(cast(Any, runtime))[MODULE]

@@ -23,7 +23,7 @@ def test_every_task_runs_under_the_next_tasks_expert(tmp_path: Path) -> None:
     base = load_base(zoo.root)
     entries = zoo.manifest.experts
     following = {
-        entry.task: with_delta(base, expert_delta(zoo.root / other.path))
+        entry.tasks[0]: with_delta(base, expert_delta(zoo.root / other.path))
         for entry, other in zip(entries, entries[1:] + entries[:1], strict=True)
     }
     lm = LorafuseLM("base", zoo=zoo.root, device="cpu")
@@ -32,10 +32,10 @@ def test_every_task_runs_under_the_next_tasks_expert(tmp_path: Path) -> None:
 
 def test_another_expert_of_the_same_task_is_not_wrong_enough() -> None:
     experts = random_experts(3)
-    experts[1] = replace(experts[1], task=experts[0].task)
+    experts[1] = replace(experts[1], tasks=experts[0].tasks)
     pool = ExpertPool(experts)
-    assert expert_of(pool, experts[0].task, wrong=True) == 2
-    assert expert_of(pool, experts[2].task, wrong=True) == 0
+    assert expert_of(pool, experts[0].tasks[0], wrong=True) == 2
+    assert expert_of(pool, experts[2].tasks[0], wrong=True) == 0
 
 
 def test_one_task_has_no_wrong_expert(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_it_is_a_floor_with_a_label_of_its_own() -> None:
 
 def test_it_hangs_on_the_order_of_the_experts_as_it_declares() -> None:
     experts = random_experts(3)
-    task = experts[0].task
+    task = experts[0].tasks[0]
     names = {
         ExpertPool(order).names[expert_of(ExpertPool(order), task, wrong=True)]
         for order in (experts, experts[::-1])
