@@ -131,7 +131,7 @@ def test_the_commands_write_numbers_and_pictures(zoo: Zoo, handmade_data: Path, 
         "mnli",
         "text_story",
     }
-    assert (matrix["module"], matrix["tasks"]) == (MODULE, ["sst2", "mnli", "text_story"])
+    assert (matrix["module"], matrix["tasks"]) == (MODULE, ["mnli", "sst2", "text_story"])
     distances = torch.tensor(matrix["correlation"])
     assert torch.equal(distances, distances.T) and distances.diagonal().tolist() == [0, 0, 0]
     assert distances.max() == 1

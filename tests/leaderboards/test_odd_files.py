@@ -58,7 +58,10 @@ def one_line(out: Path, name: str, says: str) -> None:
         (b'{"schema": {"a": 1}}', "schema: '{'a': 1}' is unknown"),
         (b"1" * 5000, "cannot be read as JSON"),
         (b'{"results": 1, "configs": 2, "config": 3}', "not lm-eval's results"),
-        (b'{"results": {}, "configs": {}, "config": {"lorafuse": [1]}}', "not lm-eval's results"),
+        (
+            b'{"results": {}, "configs": {}, "config": {"lorafuse": [1]}}',
+            "time_seconds: missing. Run lm_eval",
+        ),
         (b'{"results": {}, "configs": [], "config": null}', "not lm-eval's results"),
     ],
 )

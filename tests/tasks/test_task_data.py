@@ -173,16 +173,16 @@ def test_the_hub_is_asked_for_the_right_split_and_renders_the_same(
 
 def test_rows_under_another_name_serve_where_the_datasets_own_folder_is_missing(tmp_path: Path) -> None:
     write_split(
-        tmp_path / "them__all" / "all", "test", [{"subject": s, "n": n} for n, s in enumerate("abab")]
+        tmp_path / "them__all" / "all", "test", [{"subject": s, "n": str(n)} for n, s in enumerate("abab")]
     )
     named = {"hub": "us/all", "name": "b", "elsewhere": "them__all/all", "columns": ["n"]}
     splits = load({**named, "where": "subject"}, data=str(tmp_path))
-    assert splits["test"]["n"] == [1, 3]
+    assert splits["test"]["n"] == ["1", "3"]
     assert splits.provenance == {"test": "them__all/all/test.parquet"}
-    assert load(named, data=str(tmp_path))["test"]["n"] == [0, 1, 2, 3]
-    write_split(tmp_path / "us__all" / "b", "test", [{"n": 9}])
+    assert load(named, data=str(tmp_path))["test"]["n"] == ["0", "1", "2", "3"]
+    write_split(tmp_path / "us__all" / "b", "test", [{"n": "9"}])
     own = load({**named, "where": "subject"}, data=str(tmp_path))
-    assert own["test"]["n"] == [9] and own.provenance == {"test": "test.parquet"}
+    assert own["test"]["n"] == ["9"] and own.provenance == {"test": "test.parquet"}
 
 
 def test_a_generated_directory_writes_what_it_does_not_hold(tmp_path: Path) -> None:
@@ -242,5 +242,5 @@ def test_suites_need_neither_lm_eval_nor_torch() -> None:
 def test_a_column_with_nulls_is_refused_before_anything_is_read_as_text(tmp_path: Path) -> None:
     rows = [*REVIEWS, {"sentence": None, "label": 1}]
     write_split(tmp_path / "nyu-mll__glue" / "sst2", "train", rows)
-    with pytest.raises(LorafuseError, match=r"train.parquet: column 'sentence' is null in 1 rows. Fill or"):
+    with pytest.raises(LorafuseError, match=r"train.parquet: column 'sentence' is null in 1 places. Fill or"):
         load(SST2, data=str(tmp_path))["train"]

@@ -189,6 +189,7 @@ def test_the_hub_is_asked_for_the_right_datasets(monkeypatch: pytest.MonkeyPatch
         calls.add((path, name, split))
         return generated(f"{path.replace('/', '__')}/{name or 'default'}", split, 0)
 
+    monkeypatch.setattr(data, "_of_hub", data._of_hub.__wrapped__)  # nothing opened is kept for other tests
     monkeypatch.setattr(data, "load_dataset", hub)
     monkeypatch.setattr(data, "resolve_source", lambda *_: "hub")
     for leaf in LEAVES[:-1]:
@@ -212,6 +213,7 @@ def test_a_gated_dataset_says_how_to_get_access(monkeypatch: pytest.MonkeyPatch)
             "Dataset 'Idavidrein/gpqa' is a gated dataset on the Hub. You must be authenticated to access it."
         )
 
+    monkeypatch.setattr(data, "_of_hub", data._of_hub.__wrapped__)  # nothing opened is kept for other tests
     monkeypatch.setattr(data, "load_dataset", gated)
     with pytest.raises(
         LorafuseError,
