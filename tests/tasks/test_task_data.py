@@ -160,7 +160,6 @@ def test_the_hub_is_asked_for_the_right_split_and_renders_the_same(
         calls.append((path, name, revision, split))
         return Dataset.from_list(rows, features=features)
 
-    monkeypatch.setattr(data, "_of_hub", data._of_hub.__wrapped__)
     monkeypatch.setattr(data, "load_dataset", hub)
     local, remote = (load_task(f"lorafuse_{key}", source) for source in (str(handmade_data), "hub"))
     dataset, _, name = folder.partition("/")
@@ -208,7 +207,6 @@ def test_a_hub_failure_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> Dataset:
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr(data, "_of_hub", data._of_hub.__wrapped__)
     monkeypatch.setattr(data, "load_dataset", offline)
     with pytest.raises(
         LorafuseError, match=r"'nyu-mll/glue' \(sst2, split train\).*no route to host.*data="
@@ -224,7 +222,6 @@ def test_a_revision_in_the_yaml_reaches_the_hub(monkeypatch: pytest.MonkeyPatch)
         seen.append(revision)
         return Dataset.from_list(REVIEWS)
 
-    monkeypatch.setattr(data, "_of_hub", data._of_hub.__wrapped__)
     monkeypatch.setattr(data, "load_dataset", hub)
     splits = load({**SST2, "revision": "abc"})
     assert len(splits["train"]) == len(REVIEWS)
