@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from lorafuse_bench.analysis.base import Analysis, Count, Counts, Part, Positive, Say, Seeds, option
-from lorafuse_bench.analysis.curve import Curves, curve, curve_figure
+from lorafuse_bench.analysis.curve import Curves, curve, curve_figure, of_losses
 from lorafuse_bench.analysis.difficulty import difficulty
 from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.analysis.study import RESULTS, Study, adapter_methods, complete
@@ -73,6 +73,8 @@ class Conflict(Analysis[ConflictResult]):
         return self.folder
 
     def run(self, say: Say) -> ConflictResult:
+        if suite_of(self.suite).kind == "loss":  # before hours of training
+            raise of_losses(self.suite)
         if self.base is not None:
             complete(self._study(self.base), say)
         results = self.folder / RESULTS if (self.folder / RESULTS).is_dir() else self.folder

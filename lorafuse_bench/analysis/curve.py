@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from lorafuse_bench.analysis.base import Part
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import Board, Row, Score
 from lorafuse_bench.picture import colours, new_figure
 
@@ -39,8 +40,18 @@ def curve(stages: Iterable[tuple[int, Board]]) -> Curves:
 
 
 def measured(board: Board) -> list[Row]:
-    """The rows that were measured here."""
+    """The rows that were measured here; LorafuseError for a board of losses, which has no mean score."""
+    if all(column.direction == "down" for column in board.columns):
+        raise of_losses(board.suite)
     return [row for row in board.rows if row.origin == "measured"]
+
+
+def of_losses(suite: str) -> LorafuseError:
+    """What to say of a suite of losses where scores are compared."""
+    return LorafuseError(
+        f"suite '{suite}' is of losses, and this analysis compares scores. Name a suite of scores;"
+        " `lorafuse leaderboard build` ranks losses."
+    )
 
 
 def curve_figure(methods: Curves, scored: str) -> Figure:

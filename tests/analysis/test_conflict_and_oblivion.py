@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,19 @@ SEEDS = {0: "1" * 64, 1: "2" * 64}
 
 
 def put(
-    out: Path, label: str, suite: str, scores: dict[str, list[float]], seed: int = 0, trained_on: int = 7
+    out: Path,
+    label: str,
+    suite: str,
+    scores: Mapping[str, Sequence[Any]],
+    seed: int = 0,
+    trained_on: int = 7,
+    losses: bool = False,
 ) -> None:
     """A cell of an adapter (or of the base) in a zoo that holds no experts."""
     family = "floor" if label == "base" else "adapters"
     zoo = {"name": f"nlu_mtl-{trained_on}", "seed": seed, "sha256": SEEDS[seed]}
-    write(out, label, scores, suite=suite, method={"family": family}, experts=[], zoo=zoo)
+    loss = tuple(scores) if losses else ()
+    write(out, label, dict(scores), suite=suite, loss=loss, method={"family": family}, experts=[], zoo=zoo)
 
 
 def grid(out: Path) -> Path:

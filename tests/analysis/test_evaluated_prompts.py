@@ -113,12 +113,16 @@ def test_every_analysis_reads_every_suite(zoo: Zoo, suite: str, tmp_path: Path) 
         assert done.exit_code == 0, done.output
         written: Any = json.loads((tmp_path / f"{name}.json").read_text())
         assert name == "latency" or set(written["tasks"]) == set(suite_of(suite).tasks)
-    if suite_of(suite).kind == "loss":
-        return  # conflict and oblivion are told of scores
+    losses = suite_of(suite).kind == "loss"
     for label, score in (("base", WRONG), (MOORE, RIGHT)):
-        put(tmp_path / "results", label, suite, dict.fromkeys(suite_of(suite).tasks, score))
+        values = [[2.0, 3.0], [3.0, 4.0]] if losses else score
+        put(tmp_path / "results", label, suite, dict.fromkeys(suite_of(suite).tasks, values), losses=losses)
     for name in ("conflict", "oblivion"):
         done = call(name, str(tmp_path / "results"), "--suite", suite, "--out", str(tmp_path))
+        if losses:
+            assert done.exit_code == 2
+            assert f"suite '{suite}' is of losses, and this analysis compares scores." in done.output
+            continue
         assert done.exit_code == 0, done.output
         assert MOORE in json.loads((tmp_path / f"{name}.json").read_text())["methods"]
 
