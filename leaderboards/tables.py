@@ -10,6 +10,7 @@ from lorafuse_bench.leaderboards.plausible import BASE
 from lorafuse_bench.tables import Table
 
 ROOM_FOR_COSTS = 100
+"""Columns of a terminal that shows costs too."""
 MOST_TASKS = 16
 HIDDEN = "Each of the {} tasks stands in the board's file and page."
 MEANS = {
@@ -19,13 +20,16 @@ MEANS = {
 }
 
 
-def tables_of(leaderboard: Leaderboard, width: int = ROOM_FOR_COSTS) -> list[Table]:
-    """Every board as a table with its caption; costs have room from 100 columns of `width` on."""
-    return [table_of(board, costs=width >= ROOM_FOR_COSTS) for board in leaderboard.boards]
+def tables_of(leaderboard: Leaderboard, costs: bool = True, raw: bool = False) -> list[Table]:
+    """Every board as a table with its caption."""
+    return [table_of(board, costs, raw) for board in leaderboard.boards]
 
 
-def table_of(board: Board, costs: bool = True) -> Table:
-    """One board: its rows as they rank, the papers' greyed below; caption, uncounted tasks and papers as notes."""
+def table_of(board: Board, costs: bool = True, raw: bool = False) -> Table:
+    """One board: its rows as they rank, the papers' greyed below; caption, uncounted tasks and papers as notes.
+
+    raw: tasks show their metric, not the score over the oracle's.
+    """
     kind = "oblivion" if board.oblivion else "losses" if board.losses else "scored"
     hidden = len(board.columns) if len(board.columns) > MOST_TASKS else 0
     if hidden:
@@ -36,7 +40,7 @@ def table_of(board: Board, costs: bool = True) -> Table:
     papers = (f"{name}: {source}." for source, name in _papers(board).items())
     return Table(
         headings=["", "method", *MEANS[kind], *tasks, *(("params", "eval s") if costs else ())],
-        rows=[_cells(board, row) + (_costs(row) if costs else []) for row in board.rows],
+        rows=[_cells(board, row, raw) + (_costs(row) if costs else []) for row in board.rows],
         title=f"{board.suite} on {board.zoo}",
         notes=[board.caption, *not_counted, *papers, *([HIDDEN.format(hidden)] if hidden else [])],
         words=(1,),
@@ -51,14 +55,16 @@ def _papers(board: Board) -> dict[str, str]:
     return {s: "paper" if len(sources) == 1 else f"paper {i}" for i, s in enumerate(sources, start=1)}
 
 
-def _cells(board: Board, row: Row) -> list[str]:
+def _cells(board: Board, row: Row, raw: bool) -> list[str]:
     """Rank, role or paper, method, and the scores."""
     place = {"floor": "floor", "oracle": "ref", "method": text.place(row)}[row.role]
     if row.source:
         place = _papers(board)[row.source]
-    show = _before_and_after if board.oblivion else _above_the_oracle if board.losses else _over_the_oracle
-    scores = show(board, row)
-    return [place, row.label, *scores]
+    if board.oblivion:
+        return [place, row.label, *_before_and_after(board, row)]
+    means = _above_the_oracle(row) if board.losses else _over_the_oracle(row)
+    of_tasks = _metrics if raw or board.losses else _shares
+    return [place, row.label, *means, *of_tasks(board, row)]
 
 
 def _before_and_after(board: Board, row: Row) -> list[str]:
@@ -76,13 +82,30 @@ def _before_and_after(board: Board, row: Row) -> list[str]:
     return cells
 
 
-def _over_the_oracle(board: Board, row: Row) -> list[str]:
-    """Ability, its error, tasks; in brackets the raw value of a task that does not count."""
-    cells: list[str] = []
+def _over_the_oracle(row: Row) -> list[str]:
+    """Ability and its error."""
     if row.ability is None:
-        cells += [row.note or "–", ""]
-    else:
-        cells += [text.number(row.ability.value), text.uncertainty(row.ability).removeprefix("±")]
+        return [row.note or "–", ""]
+    return [text.number(row.ability.value), text.uncertainty(row.ability).removeprefix("±")]
+
+
+def _above_the_oracle(row: Row) -> list[str]:
+    """Mean loss minus the oracle's and its error over items, mean loss and its error over tasks, gap."""
+    if not row.losses:
+        return [row.note or "–", "", "", "", ""]
+    found = row.losses
+    return [
+        text.signed(found.excess.value),
+        text.uncertainty(found.excess).removeprefix("±"),
+        text.number(found.mean.value),
+        "" if found.se_tasks is None else f"{found.se_tasks:.3f}",
+        "–" if found.recovered is None else text.number(found.recovered.value),
+    ]
+
+
+def _shares(board: Board, row: Row) -> list[str]:
+    """Each task's score over the oracle's; in brackets the raw value of a task that does not count."""
+    cells = []
     for column in board.columns:
         score, kind = text.shown(column, row.tasks[column.task]) if column.task in row.tasks else (None, "")
         value = "–" if score is None else text.number(score.value)
@@ -90,23 +113,11 @@ def _over_the_oracle(board: Board, row: Row) -> list[str]:
     return cells
 
 
-def _above_the_oracle(board: Board, row: Row) -> list[str]:
-    """Mean loss minus the oracle's and its error over items, mean loss and its error over tasks, gap; tasks' losses."""
-    cells = [row.note or "–", "", "", "", ""]
-    if row.losses:
-        found = row.losses
-        cells = [
-            text.signed(found.excess.value),
-            text.uncertainty(found.excess).removeprefix("±"),
-            text.number(found.mean.value),
-            "" if found.se_tasks is None else f"{found.se_tasks:.3f}",
-            "–" if found.recovered is None else text.number(found.recovered.value),
-        ]
-    for column in board.columns:
-        held = row.tasks.get(column.task)
-        raw = held.metrics.get(column.metric) if held else None
-        cells.append("–" if raw is None else text.number(raw.value))
-    return cells
+def _metrics(board: Board, row: Row) -> list[str]:
+    """Each task's metric."""
+    held = [(row.tasks.get(column.task), column.metric) for column in board.columns]
+    found = [scores.metrics.get(metric) if scores else None for scores, metric in held]
+    return ["–" if raw is None else text.number(raw.value) for raw in found]
 
 
 def _costs(row: Row) -> list[str]:

@@ -71,6 +71,12 @@ class Table:
         head = _html_row(self.headings, "th", self.words, False)
         return f"<table>{title}<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>{notes}"
 
+    def markdown(self) -> str:
+        """The table alone, in Markdown: what a page of documentation shows."""
+        sides = ["---" if i in self.words else "---:" for i in range(len(self.headings))]
+        lines = [self.headings, sides, *self.rows]
+        return "\n".join(f"| {' | '.join(_in_markdown(text) for text in line)} |" for line in lines)
+
     def _rich(self) -> RichTable:
         from rich import box
         from rich.table import Table as RichTable
@@ -121,6 +127,12 @@ def _html_row(texts: Sequence[str], tag: str, words: Collection[int], dim: bool)
     )
     style = ' style="opacity:.6"' if dim else ""
     return f"<tr{style}>{''.join(cells)}</tr>"
+
+
+def _in_markdown(text: str) -> str:
+    """Text that can neither end its cell nor be markup."""
+    one_line = printable(text).replace("_\n", "_").replace("\n", " ")
+    return html.escape(one_line, quote=False).replace("|", "\\|")
 
 
 def _escaped(text: str) -> str:

@@ -54,11 +54,19 @@ def build(
 
 @app.command()
 @answers
-def show(file: Annotated[Path, typer.Argument(help="A leaderboard.json.")]) -> Answer:
+def show(
+    file: Annotated[Path, typer.Argument(help="A leaderboard.json.")],
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Tasks show their metric, not the oracle's share.")
+    ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the tables alone, in Markdown.")
+    ] = False,
+) -> Answer:
     """Print a leaderboard."""
     from lorafuse_bench.leaderboards.board import read_leaderboard
 
-    return _boards(read_leaderboard(file))
+    return _boards(read_leaderboard(file), raw=raw, markdown=markdown)
 
 
 @app.command()
@@ -177,10 +185,12 @@ def schema(
         typer.echo(str(path))
 
 
-def _boards(leaderboard: Leaderboard, *lines: str) -> Answer:
+def _boards(leaderboard: Leaderboard, *lines: str, raw: bool = False, markdown: bool = False) -> Answer:
     """Boards as tables with their captions, and as the content of leaderboard.json."""
     from lorafuse_bench.leaderboards.board import content
-    from lorafuse_bench.leaderboards.tables import tables_of
+    from lorafuse_bench.leaderboards.tables import ROOM_FOR_COSTS, tables_of
     from lorafuse_bench.tables import console
 
-    return Answer(content(leaderboard), [*tables_of(leaderboard, console().width), *lines])
+    costs = not markdown and console().width >= ROOM_FOR_COSTS
+    tables = tables_of(leaderboard, costs, raw)
+    return Answer(content(leaderboard), [*([t.markdown() for t in tables] if markdown else tables), *lines])
