@@ -24,6 +24,7 @@ from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.memory import peak_bytes
 from lorafuse_bench.tasks.data import HUB, MINI
 from lorafuse_bench.zoo.manifest import Zoo
+from lorafuse_bench.zoo.pools import pool_name
 
 _PACKAGES = ("lorafuse-bench", "lm_eval", "torch", "transformers", "peft", "datasets")
 _TOKENIZER_FILES = (
@@ -50,7 +51,7 @@ def identity(zoo: Zoo, pool: ExpertPool, method: FusionMethod, dtype: str) -> di
             "source_sha256": source_sha256(type(method)),
         },
         "zoo": {
-            "name": zoo.name,
+            "name": pool_name(zoo, pool.names),
             "seed": zoo.manifest.seed,
             "sha256": zoo.sha256(),
             "init": zoo.manifest.init,

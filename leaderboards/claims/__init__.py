@@ -16,12 +16,19 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from lorafuse_bench.leaderboards.made_of import Strict
 from lorafuse_bench.leaderboards.schema import invalid
 
+Bank = Literal["private", "mbc", "shared"]
+
 
 class Side(Strict):
     """One side of a comparison."""
 
     method: str = Field(description="Method label, such as concat:scaling=false.")
     suite: str = Field(description="Suite whose board has it.")
+    bank: Bank = Field(default="private", description="Bank of the experts that it fuses.")
+
+    def on(self, zoo: str) -> tuple[str, str]:
+        """Suite and zoo of its board: a bank's board is that of `ZOO@BANK`."""
+        return self.suite, zoo if self.bank == "private" else f"{zoo}@{self.bank}"
 
 
 class Figures(Strict):
@@ -62,6 +69,11 @@ class Claim(Strict):
             raise ValueError("a claim has either two sides or an analysis")
         return self
 
+    def on(self, suite: str) -> Claim:
+        """The same finding with both sides on another suite."""
+        sides = {name: getattr(self, name).model_copy(update={"suite": suite}) for name in ("left", "right")}
+        return self.model_copy(update=sides)
+
     @property
     def sides(self) -> tuple[Side, ...]:
         return (self.left, self.right) if self.left and self.right else ()
@@ -73,7 +85,21 @@ class Paper(Strict):
     name: str = Field(description="File name without its ending.")
     title: str = Field(description="Title of the paper.")
     note: str | None = Field(default=None, description="What a reader of the verdicts must know.")
+    stand_ins: dict[str, tuple[str, ...]] = Field(
+        default={}, description="Suite to those like it on which its findings are held too."
+    )
     claims: tuple[Claim, ...] = Field(min_length=1, description="The findings.")
+
+    def forms(self) -> list[list[Claim]]:
+        """The findings as printed, and once more for every suite that stands in for the one of both sides."""
+        like = dict.fromkeys(suite for suites in self.stand_ins.values() for suite in suites)
+        return [
+            list(self.claims),
+            *([c.on(suite) for c in self.claims if self._stands_in(suite, c)] for suite in like),
+        ]
+
+    def _stands_in(self, suite: str, claim: Claim) -> bool:
+        return bool(claim.sides) and all(suite in self.stand_ins.get(side.suite, ()) for side in claim.sides)
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from lorafuse_bench.leaderboards import text
-from lorafuse_bench.leaderboards.claims import Claim, Paper
+from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
 from lorafuse_bench.leaderboards.claims.verdicts import Verdict
 
 HEADINGS = ("finding", "reported", "zoo", "left", "right", "difference, 95%", "p", "ruling")
@@ -40,8 +40,13 @@ def sides(claim: Claim) -> str:
         return ""
     left, right = claim.left, claim.right
     if left.suite == right.suite:
-        return f"{left.method} {claim.relation} {right.method} on {left.suite}"
-    return f"{left.method} on {left.suite} {claim.relation} {right.method} on {right.suite}"
+        return f"{_method(left)} {claim.relation} {_method(right)} on {left.suite}"
+    return f"{_method(left)} on {left.suite} {claim.relation} {_method(right)} on {right.suite}"
+
+
+def _method(side: Side) -> str:
+    """`concat`, or `concat@mbc` of another bank's experts."""
+    return side.method if side.bank == "private" else f"{side.method}@{side.bank}"
 
 
 def reported(claim: Claim) -> str:

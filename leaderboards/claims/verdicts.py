@@ -3,20 +3,22 @@
 A side's score is the mean over tasks, and over the zoo's seeds, of what its board compares: the metric over
 the oracle's, the raw metric on a board of oblivion, minus the loss where losses are scored. The difference of
 two sides has the paired bootstrap's interval: both sides, and their oracles, see the same items in each draw,
-across boards too. p values are corrected by Holm over one paper's findings on one zoo.
+across boards too. p values are corrected by Holm over one paper's findings on one zoo, and apart on each
+suite that stands in for the paper's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import reduce
+from typing import Literal, get_args
 
 import numpy as np
 
 from lorafuse_bench.leaderboards import rank_intervals, stats
 from lorafuse_bench.leaderboards.board import Board, Leaderboard
-from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
+from lorafuse_bench.leaderboards.claims import Bank, Claim, Paper, Side
 from lorafuse_bench.leaderboards.collect import ORACLE, Cell, Group
 from lorafuse_bench.leaderboards.measures import Array
 
@@ -75,20 +77,25 @@ def verdicts(groups: Iterable[Group], leaderboard: Leaderboard, papers: Sequence
     boards = _Boards(groups, leaderboard)
     found: list[Verdict] = []
     for paper in papers:
-        ruled = [verdict for zoo in boards.zoos for verdict in _on_zoo(paper, zoo, boards)]
+        ruled = [
+            verdict
+            for claims in paper.forms()
+            for zoo in boards.zoos
+            for verdict in _on_zoo(paper.name, claims, zoo, boards)
+        ]
         for claim in paper.claims:
             own = [verdict for verdict in ruled if verdict.claim.id == claim.id]
             found += own or [Verdict(paper.name, claim, None, "not measured")]
     return found
 
 
-def _on_zoo(paper: Paper, zoo: str, boards: _Boards) -> list[Verdict]:
-    measured = [one for claim in paper.claims if (one := _measure(paper, claim, zoo, boards)) is not None]
+def _on_zoo(paper: str, claims: Sequence[Claim], zoo: str, boards: _Boards) -> list[Verdict]:
+    measured = [one for claim in claims if (one := _measure(paper, claim, zoo, boards)) is not None]
     corrected = rank_intervals.holm(np.array([one.p for one in measured])) if measured else np.empty(0)
     return [one.ruled(float(p)) for one, p in zip(measured, corrected, strict=True)]
 
 
-def _measure(paper: Paper, claim: Claim, zoo: str, boards: _Boards) -> _Measured | None:
+def _measure(paper: str, claim: Claim, zoo: str, boards: _Boards) -> _Measured | None:
     """The finding's difference on one zoo; None where a side, a task or a seed is missing."""
     if claim.left is None or claim.right is None:
         return None
@@ -99,7 +106,7 @@ def _measure(paper: Paper, claim: Claim, zoo: str, boards: _Boards) -> _Measured
     difference = left.value - right.value
     se = float(np.std(left.draws - right.draws, ddof=1))
     verdict = Verdict(
-        paper=paper.name,
+        paper=paper,
         claim=claim,
         zoo=zoo,
         ruling="cannot be told",
@@ -131,7 +138,8 @@ class _Boards:
         self.boards: dict[tuple[str, str], Board] = {
             (board.suite, board.zoo): board for board in leaderboard.boards
         }
-        self.zoos = sorted({zoo for _, zoo in self.groups})
+        banks = [f"@{bank}" for bank in get_args(Bank)]
+        self.zoos = sorted({reduce(str.removesuffix, banks, zoo) for _, zoo in self.groups})
         self._drawn: dict[tuple[str, str, int, str, str], _Scored] = {}
 
     def tasks(self, zoo: str, claim: Claim) -> tuple[str, ...]:
@@ -139,7 +147,7 @@ class _Boards:
         counted = [
             [column.task for column in board.columns if column.counts or board.oblivion]
             for side in claim.sides
-            if (board := self.boards.get((side.suite, zoo))) is not None
+            if (board := self.boards.get(side.on(zoo))) is not None
         ]
         if len(counted) < len(claim.sides):
             return ()
@@ -149,7 +157,7 @@ class _Boards:
 
     def side(self, zoo: str, side: Side, tasks: Sequence[str]) -> _Scored | None:
         """The mean over seeds and tasks; None where the board, or some zoo of it, lacks the method or a task."""
-        group = self.groups.get((side.suite, zoo))
+        group = self.groups.get(side.on(zoo))
         if group is None or not tasks:
             return None
         seeds = tuple(sorted(group.cells))

@@ -18,7 +18,7 @@ from lorafuse_bench.leaderboards import layout
 from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
-from lorafuse_bench.zoo.pools import by_bank, experts_for, named
+from lorafuse_bench.zoo.pools import by_bank, experts_for, named, pool_name
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
             method,
             suite,
             pools[suite],
-            layout.cell_path(plan.out, suite, zoo.name, zoo.manifest.seed, method.label()),
+            layout.cell_path(
+                plan.out, suite, pool_name(zoo, names[suite]), zoo.manifest.seed, method.label()
+            ),
         )
         for suite in names
         for method in methods

@@ -48,6 +48,16 @@ def experts_for(zoo: Zoo, tasks: Iterable[str], names: Sequence[str] | None = No
     return tuple(entry.name for entry in chosen)
 
 
+def pool_name(zoo: Zoo, experts: Iterable[str]) -> str:
+    """What results call these experts of a zoo: its name, and `NAME@mbc` where they are of another bank than private.
+
+    So the same method stands on a board of its own for each bank.
+    """
+    names = set(experts)
+    banks = {entry.bank for entry in zoo.manifest.experts if entry.name in names} - {"private"}
+    return MARK.join([zoo.name, *sorted(banks)])
+
+
 def by_bank(name: str | None) -> bool:
     """Whether a name means a bank, as none at all does."""
     return name is None or name.startswith(MARK)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
 from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.claims import Claim, Figures, Paper, papers
+from lorafuse_bench.leaderboards.claims import Claim, Figures, Paper, papers, report
 from lorafuse_bench.leaderboards.claims.verdicts import Verdict, verdicts
 from lorafuse_bench.leaderboards.collect import collect
 
@@ -141,6 +141,26 @@ def test_sides_on_two_boards_see_the_same_items(tmp_path: Path) -> None:
     assert verdict.high is not None
     assert (verdict.high - 0.1) / 1.96 == pytest.approx(math.sqrt(0.1 * 0.9 / 60), rel=0.05)
     assert verdict.ruling == "holds"
+
+
+def test_a_side_may_be_of_another_bank_and_a_suite_stand_in(tmp_path: Path) -> None:
+    """The same method on the boards of two banks; a finding on a suite is held on the one that stands in for it."""
+    for zoo, loss in (("toy", 2.0), ("toy@mbc", 1.5)):
+        for label, own in (("base", 3.0), ("oracle", 1.0), ("arrow", loss)):
+            told = [[own + i % 3 / 10, 1.0] for i in range(90)]
+            write(tmp_path, label, {"a": told}, loss=("a",), suite="like", zoo={"name": zoo})
+    claim = claim_of("bank", "arrow@printed", "arrow@printed")
+    claim["left"]["bank"] = "mbc"
+    alone, standing = (
+        paper_of(claim),
+        paper_of(claim).model_copy(update={"stand_ins": {"printed": ("like",)}}),
+    )
+    (unmeasured,) = verdicts(collect([tmp_path]), build([tmp_path]), [alone])
+    (measured,) = verdicts(collect([tmp_path]), build([tmp_path]), [standing])
+    assert unmeasured.ruling == "not measured"
+    assert (measured.zoo, measured.ruling) == ("toy", "holds")
+    assert measured.difference == pytest.approx(0.5)
+    assert report.sides(measured.claim) == "arrow@mbc over arrow on like"
 
 
 def test_a_variant_does_not_stand_for_its_method(boards: Path) -> None:

@@ -22,7 +22,7 @@ from lorafuse_bench.training.expert_training import train_experts
 from lorafuse_bench.training.records import Wanted
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.manifest import Zoo
-from lorafuse_bench.zoo.pools import experts_for, named
+from lorafuse_bench.zoo.pools import experts_for, named, pool_name
 
 TASKS = ("sst2", "mnli", "paws")
 SHORT = ("--steps", "1", "--batch-size", "2", "--rank", "2", "--cutoff", "96")
@@ -74,6 +74,13 @@ def test_the_same_command_keeps_what_is_finished(library: Path) -> None:
     assert "expert mbc-0: already trained, kept" in said and Zoo.open(library).manifest == before
 
 
+def test_results_name_the_bank_where_it_is_not_the_private_one(library: Path) -> None:
+    zoo = Zoo.open(library)
+    assert pool_name(zoo, TASKS) == pool_name(zoo, ()) == zoo.name
+    assert pool_name(zoo, ["mbc-0"]) == f"{zoo.name}@mbc"
+    assert pool_name(zoo, ["sst2", "shared", "mbc-1"]) == f"{zoo.name}@mbc@shared"
+
+
 def test_a_bank_is_chosen_by_its_name_and_private_is_the_default(library: Path) -> None:
     zoo = Zoo.open(library)
     assert zoo.banks == ("private", "mbc", "shared")
@@ -108,8 +115,10 @@ def test_lm_eval_and_run_take_a_bank(library: Path, tmp_path: Path, handmade_dat
         *("run", "--zoo", library, "--methods", "oracle", "--suites", "sst2/paws", "--experts", "@shared"),
         *("--limit", 1, "--data", handmade_data, "--out", tmp_path),
     )
-    (result,) = tmp_path.rglob("oracle.json")
-    assert [expert["name"] for expert in json.loads(result.read_text())["experts"]] == ["shared"]
+    (path,) = tmp_path.rglob("oracle.json")
+    result = json.loads(path.read_text())
+    assert [expert["name"] for expert in result["experts"]] == ["shared"]
+    assert result["zoo"]["name"] == f"{Zoo.open(library).name}@shared"
 
 
 def test_show_lists_banks(library: Path) -> None:
