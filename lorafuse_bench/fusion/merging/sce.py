@@ -9,7 +9,12 @@ from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
-from lorafuse_bench.fusion.merging.elementwise import check_options, disjoint_mean, keep_largest, products
+from lorafuse_bench.fusion.merging.elementwise import (
+    check_options,
+    keep_largest,
+    products,
+    weighted_sum,
+)
 from lorafuse_bench.fusion.papers import SCE
 from lorafuse_bench.fusion.registry import register
 
@@ -20,18 +25,18 @@ class Sce(Merge):
     """The experts' updates at the entries where they vary most, weighted by their energy, under an elected sign.
 
     Select: of the entries `(out, in)` of a map, the `⌈density · n⌉` whose variance over the N updates is largest.
-    Calculate: `η_i = ‖δ_i‖² / Σ_j ‖δ_j‖²` over those. Erase: the sign of `Σ η_i δ_i` is elected;
+    Calculate: `η_i = ‖δ_i‖² / Σ_j ‖δ_j‖²` over those. Erase: the sign of `Σ δ_i` is elected;
     `ΔW = scale · Σ η_i δ_i / Σ η_i` over the experts that have it, entry by entry. Entries on which all agree have
-    variance 0 and are never selected below density 1. The paper weighs without the division; this is the form that
-    its authors released in mergekit, but the sign there is that of the sum without weights.
-    Source: Wan et al. 2024, section 3.3. Cost: one full-rank update.
+    variance 0 and are never selected below density 1. The division is the released code's, mergekit's `sce`,
+    which this equals to 3e-16 where `density · n` is whole.
+    Source: Wan et al. 2024 (SCE). Cost: one full-rank update.
     """
 
     density: float = option(0.1, "share of a map's entries selected (the paper's 10%)")
     scale: float = option(1.0, "multiplies the merged update")
 
     name = "sce"
-    paper = f"{SCE}, section 3.3"
+    paper = SCE
 
     def __post_init__(self) -> None:
         check_options(self.name, self.density, self.scale)
@@ -47,14 +52,20 @@ class Sce(Merge):
         return Adapter(dense={module: self._merge(stack) for module, stack in pool.modules.items()})
 
     def _merge(self, stack: ModuleStack) -> Tensor:
+        """The updates are made anew for each step rather than held at once."""
         selected = self._selected(stack)
         energies = [float((delta * selected).double().square().sum()) for delta in products(stack)]
         total = sum(energies)
-        weights = [energy / total if total else 1 / len(energies) for energy in energies]
-        return self.scale * disjoint_mean((delta * selected for delta in products(stack)), weights)
+        elected = weighted_sum(products(stack), [1.0] * len(energies)).sign() * selected
+        above, below = torch.zeros_like(elected), torch.zeros_like(elected)
+        for delta, energy in zip(products(stack), energies, strict=True):
+            agrees = (delta.sign() * elected > 0).to(delta.dtype) * (energy / (total or 1))
+            above += agrees * delta
+            below += agrees
+        return torch.where(below > 0, self.scale * above / below, 0)
 
     def _selected(self, stack: ModuleStack) -> Tensor:
-        """1 at the entries of largest variance, 0 elsewhere; the updates are made twice rather than held at once."""
+        """1 at the entries of largest variance, 0 elsewhere."""
         if self.density == 1:
             return torch.ones(())
         mean = sum(products(stack)) / len(stack.A)

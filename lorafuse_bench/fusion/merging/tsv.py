@@ -19,18 +19,19 @@ from lorafuse_bench.fusion.routing.gates import expert_svd
 class Tsv(Merge):
     """The sum of the experts' leading singular triplets after their vectors were made orthogonal.
 
-    `s_i B_i A_i = U_i S_i V_iᵀ`, of which the first k triplets stay; `U = [U_1, ..., U_N] (out, Nk)`, V alike;
-    `ΔW = scale · U⊥ diag(S_1, ..., S_N) V⊥ᵀ`, with `X⊥ = P Qᵀ` of the SVD `X = P D Qᵀ`, the nearest matrix with
-    orthonormal columns. `k = ⌊min(out, in) / N⌋`, at least 1, so that all fit beside each other; a LoRA of lower
-    rank keeps all of its triplets. Of experts whose vectors coincide, `X⊥` shares the one direction out.
-    Source: Gargiulo et al. 2025, section 3.3 and algorithm 1 (TSV-Merge). Cost: one LoRA of rank `Σ min(k, r_i)`.
+    `s_i B_i A_i = U_i S_i V_iᵀ`, of which the first k triplets stay; `U = [U_1, ..., U_N] (out, Nk)`, V alike; `ΔW =
+    scale · U⊥ diag(S_1, ..., S_N) V⊥ᵀ`, with `X⊥ = P Qᵀ` of the SVD `X = P D Qᵀ`, the nearest matrix with orthonormal
+    columns. `k = ⌊min(out, in) / N⌋`, at least 1, so that all fit beside each other; a LoRA of lower rank keeps all of
+    its triplets. Of experts whose vectors coincide, `X⊥` shares the one direction out. Source: Gargiulo et al. 2025
+    (TSV-Merge); where k is the experts' rank it is the authors' code to 3e-15, which otherwise also moves apart the
+    arbitrary vectors of the singular values 0 that a LoRA has. Cost: one LoRA of rank `Σ min(k, r_i)`.
     """
 
     rank: int | None = option(None, "triplets k kept of each expert; by default as many as fit")
     scale: float = option(1.0, "multiplies the merged update (the paper's α)")
 
     name = "tsv"
-    paper = f"{TSV}, section 3.3"
+    paper = TSV
 
     def __post_init__(self) -> None:
         check_options(self.name, 1, self.scale)
