@@ -19,8 +19,8 @@ from lorafuse_bench.leaderboards.board import (
     Score,
     TaskScores,
 )
-from lorafuse_bench.leaderboards.collect import BASE, ORACLE, Cell, Group, collect
-from lorafuse_bench.leaderboards.made_of import Cost
+from lorafuse_bench.leaderboards.collect import BASE, Cell, Group, collect, is_oracle
+from lorafuse_bench.leaderboards.made_of import Cost, Method
 from lorafuse_bench.leaderboards.provenance import caption, provenance_of, replicate_of
 from lorafuse_bench.leaderboards.ranking import ranked
 from lorafuse_bench.leaderboards.reported_rows import reported_rows
@@ -84,7 +84,7 @@ def _against_counting(group: Group, key: str, direction: str) -> list[str]:
     """Why the zoos' oracles do not pass their gates."""
     reasons = []
     for seed, members in sorted(group.cells.items()):
-        oracle, base = members[ORACLE].representative(key), members[BASE].representative(key)
+        oracle, base = members[group.oracle].representative(key), members[BASE].representative(key)
         reason = stats.oracle_gate(oracle, base, direction)
         if reason is not None:
             reasons.append(reason if len(group.cells) == 1 else f"seed {seed}: {reason}")
@@ -105,7 +105,7 @@ def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
     return Row(
         label=label,
         family=some.result.method.family,
-        role=_role(label, some.result.method.family),
+        role=_role(some.result.method),
         origin="measured",
         note=note,
         ability=_mean_over(cells, () if note else counted, partial(_ratio, group)),
@@ -121,11 +121,11 @@ def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
     )
 
 
-def _role(label: str, family: str) -> Role:
-    """The oracle and the base go by their labels; any other floor, such as one wrong expert, by its family."""
-    if label == ORACLE:
+def _role(method: Method) -> Role:
+    """The base goes by its label; any other floor, such as one wrong expert, by its family."""
+    if is_oracle(method):
         return "oracle"
-    return "floor" if label == BASE or family == FLOOR else "method"
+    return "floor" if method.label == BASE or method.family == FLOOR else "method"
 
 
 def _missing(group: Group, cells: Mapping[int, Cell]) -> str | None:
@@ -151,7 +151,9 @@ def _task_scores(group: Group, key: str, cells: Mapping[int, Cell], counts: bool
         return TaskScores(metrics=metrics, change=change)
     task = next(iter(cells.values())).result.tasks[key]
     trios = {
-        seed: tuple(c.representative(key) for c in (cell, group.cells[seed][BASE], group.cells[seed][ORACLE]))
+        seed: tuple(
+            c.representative(key) for c in (cell, group.cells[seed][BASE], group.cells[seed][group.oracle])
+        )
         for seed, cell in cells.items()
     }
     if task.metrics[task.representative].direction == "up":
@@ -191,7 +193,7 @@ def _losses(group: Group, cells: Mapping[int, Cell], counted: Collection[str]) -
         )
 
     def recovered(seed: int, cell: Cell, key: str) -> Estimate:
-        references = (group.cells[seed][name].representative(key) for name in (BASE, ORACLE))
+        references = (group.cells[seed][name].representative(key) for name in (BASE, group.oracle))
         return stats.recovered_gap(cell.representative(key), *references)
 
     values = [[cell.representative(key).value for key in group.tasks] for cell in cells.values()]
@@ -205,7 +207,9 @@ def _losses(group: Group, cells: Mapping[int, Cell], counted: Collection[str]) -
 
 
 def _above_oracle(group: Group, seed: int, cell: Cell, key: str) -> Estimate:
-    return stats.paired_difference(cell.representative(key), group.cells[seed][ORACLE].representative(key))
+    return stats.paired_difference(
+        cell.representative(key), group.cells[seed][group.oracle].representative(key)
+    )
 
 
 def _raw(_: int, cell: Cell, key: str) -> Estimate:
@@ -213,7 +217,7 @@ def _raw(_: int, cell: Cell, key: str) -> Estimate:
 
 
 def _ratio(group: Group, seed: int, cell: Cell, key: str) -> Estimate:
-    return stats.paired_ratio(cell.representative(key), group.cells[seed][ORACLE].representative(key))
+    return stats.paired_ratio(cell.representative(key), group.cells[seed][group.oracle].representative(key))
 
 
 def _change(group: Group, seed: int, cell: Cell, key: str) -> Estimate:

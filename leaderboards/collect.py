@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
 from lorafuse_bench.leaderboards.cell_files import read_cell
 from lorafuse_bench.leaderboards.item_checks import measure_of
 from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
+from lorafuse_bench.leaderboards.made_of import Method
 from lorafuse_bench.leaderboards.measures import Array
 from lorafuse_bench.leaderboards.reading import parsed, read_bytes
 from lorafuse_bench.leaderboards.schema import Items, Result
@@ -87,13 +89,36 @@ class Group:
         kept = self.reference(min(self.cells)).result.definition
         return kept is not None and kept.kind == "loss" and not self.oblivion
 
+    @cached_property
+    def oracle(self) -> str:
+        """The label of what scores are divided by: `oracle`, or the one that was told which expert serves a task.
+
+        LorafuseError where two were told differently.
+        """
+        cells = [cell for members in self.cells.values() for cell in members.values()]
+        oracles = {cell.label: cell.path for cell in cells if is_oracle(cell.result.method)}
+        if ORACLE in oracles or not oracles:
+            return ORACLE
+        (first, _), *others = oracles.items()
+        for label, path in others:
+            raise LorafuseError(
+                f"{path}: method.label: {label}, beside {first}: scores are divided by one oracle."
+                " Give one of them, or oracle."
+            )
+        return first
+
     @property
     def references(self) -> tuple[str, ...]:
         """What every zoo must have, whole; the first is what the others must be like."""
-        return (BASE,) if self.oblivion else (ORACLE, BASE)
+        return (BASE,) if self.oblivion else (self.oracle, BASE)
 
     def reference(self, seed: int) -> Cell:
         return self.cells[seed][self.references[0]]
+
+
+def is_oracle(method: Method) -> bool:
+    """Whether a method is the oracle, whatever it was told; one wrong expert is a floor."""
+    return method.name == ORACLE and method.family == plausible.REFERENCES[ORACLE]
 
 
 def collect(paths: Iterable[str | Path], allow_limit: bool = False) -> list[Group]:

@@ -11,7 +11,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards import stats
 from lorafuse_bench.leaderboards.board import Board, Leaderboard, Score
 from lorafuse_bench.leaderboards.builder import over_seeds
-from lorafuse_bench.leaderboards.collect import BASE, ORACLE, Group
+from lorafuse_bench.leaderboards.collect import BASE, Group
 from lorafuse_bench.leaderboards.pairs import Pairs, ability_pairs, task_pairs
 from lorafuse_bench.leaderboards.samples import Item, read_samples, samples_path, side_by_side
 from lorafuse_bench.leaderboards.stats import Estimate
@@ -64,7 +64,7 @@ def _gaps(group: Group, board: Board) -> tuple[dict[str, dict[str, Score]], dict
     for seed, members in sorted(group.cells.items()):
         for label, cell in members.items():
             for key in (key for key in counted if key in cell.result.tasks):
-                trio = (some.representative(key) for some in (cell, members[BASE], members[ORACLE]))
+                trio = (some.representative(key) for some in (cell, members[BASE], members[group.oracle]))
                 gaps.setdefault(label, {}).setdefault(key, {})[seed] = stats.recovered_gap(*trio)
     means = {
         label: over_seeds(

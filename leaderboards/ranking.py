@@ -8,7 +8,7 @@ import numpy as np
 
 from lorafuse_bench.leaderboards import rank_intervals, stats
 from lorafuse_bench.leaderboards.board import Pair, Ranking, Row
-from lorafuse_bench.leaderboards.collect import ORACLE, Group
+from lorafuse_bench.leaderboards.collect import Group
 from lorafuse_bench.leaderboards.measures import Array
 
 
@@ -65,22 +65,24 @@ def ability_draws(group: Group, labels: Sequence[str], counted: Collection[str])
     draws = np.zeros((len(labels), stats.BOOTSTRAP_DRAWS))
     terms = 0
     for seed, members in group.cells.items():
-        for key, task in members[ORACLE].result.tasks.items():
+        for key, task in members[group.oracle].result.tasks.items():
             if key not in counted or task.metrics[task.representative].direction == "down":
                 continue
             scores = group.draws(seed, key)
-            draws += np.stack([scores[label] for label in labels]) / scores[ORACLE]
+            draws += np.stack([scores[label] for label in labels]) / scores[group.oracle]
             terms += 1
     return draws / terms
 
 
 def loss_draws(group: Group, labels: Sequence[str], _: Collection[str]) -> Array:
     """(methods, draws): the oracle's mean loss minus the method's over resampled items, stratified by task."""
-    tasks = [(seed, key) for seed, members in group.cells.items() for key in members[ORACLE].result.tasks]
+    tasks = [
+        (seed, key) for seed, members in group.cells.items() for key in members[group.oracle].result.tasks
+    ]
     draws = np.zeros((len(labels), stats.BOOTSTRAP_DRAWS))
     for seed, key in tasks:
         drawn = group.draws(seed, key)
-        draws += np.stack([drawn[ORACLE] - drawn[label] for label in labels])
+        draws += np.stack([drawn[group.oracle] - drawn[label] for label in labels])
     return draws / len(tasks)
 
 

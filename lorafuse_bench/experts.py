@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -153,14 +153,18 @@ class ExpertPool:
     def names(self) -> tuple[str, ...]:
         return tuple(expert.name for expert in self.experts)
 
-    def index_of_task(self, task: str) -> int:
-        """Position of the expert trained on `task`; LorafuseError when there is none, or more than one."""
+    def index_of_task(self, task: str, preferred: Collection[str] = ()) -> int:
+        """Position of the expert trained on `task`, where several were of the one whose name is `preferred`.
+
+        LorafuseError when there is none, or no telling which.
+        """
         serving = [i for i, expert in enumerate(self.experts) if task in expert.tasks]
+        serving = [i for i in serving if self.names[i] in preferred] or serving
         if len(serving) > 1:
-            named = " and ".join(f"'{self.names[i]}'" for i in serving)
+            names = [self.names[i] for i in serving]
             raise LorafuseError(
-                f"experts {named} both serve task '{task}'. Choose with --experts (experts= of --model_args), or"
-                f" say what each serves: `lorafuse zoo index ZOO --task {self.names[serving[-1]]}=TASK`."
+                f"task '{task}' is served by experts {', '.join(names)}. Say by which: oracle:expert={names[0]}"
+                f" (of lm_eval: method=oracle,expert={names[0]}), or leave the others out of --experts (experts=)."
             )
         if serving:
             return serving[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,10 @@ from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.training.fit_rows import check_rows
 from lorafuse_bench.truncation import LEAST, RULE, answer_room, truncate
 from lorafuse_bench.zoo.manifest import EMBEDDED, ArtefactEntry, Zoo
-from lorafuse_bench.zoo.pools import by_bank, experts_for
+from lorafuse_bench.zoo.pools import by_bank, experts_for, untrained
 
 _AUTO_BATCH = 32
+_LOGGER = logging.getLogger(__name__)
 
 
 class LorafuseLM(HFLM):
@@ -144,12 +146,16 @@ class LorafuseLM(HFLM):
         if asked.get("apply_chat_template"):
             self.chat_template(asked["apply_chat_template"])
         self.tasks, self.asked = tasks, asked
-        if self._named is not None and not any(map(by_bank, self._named)):
-            return
-        names = experts_for(self.zoo, map(task_key, tasks), self._named)
+        keys, method = list(dict.fromkeys(map(task_key, tasks))), self.fused.method
+        assert method is not None
+        if self._named is None or any(map(by_bank, self._named)):
+            self._take(experts_for(self.zoo, keys, self._named), method)
+        if method.fuses_experts and (word := untrained(self.zoo, keys, self._named)):
+            _LOGGER.warning(word)
+        method.check_tasks(self.fused.pool, keys)
+
+    def _take(self, names: tuple[str, ...], method: FusionMethod) -> None:
         if names != self.fused.pool.names:
-            method = self.fused.method
-            assert method is not None
             pool = ExpertPool([expert for expert in self._whole_pool.experts if expert.name in names])
             self.fused = FusedModel.of(self.fused, pool)
             self.use(method)

@@ -16,7 +16,7 @@ def stock(out: Path, tasks: list[str], include: Path | None = None, **asked: Any
 
     `zoo`, `data`, `method` and the like go into the model's arguments, everything else to `simple_evaluate`.
     """
-    names = ("method", "zoo", "data", "experts", "max_length")
+    names = ("method", "expert", "zoo", "data", "experts", "max_length")
     model_args = {name: str(asked.pop(name)) for name in names if name in asked}
     folders = [str(files("lorafuse_bench.tasks")), *([str(include)] if include else [])]
     manager = TaskManager(include_defaults=False, include_path=folders, metadata=model_args)

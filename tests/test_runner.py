@@ -180,7 +180,9 @@ def test_an_interruption_loses_nothing_finished(
     assert layout.cell_path(tmp_path, "mtl5", "tiny", 0, "concat").is_file()
 
 
-@pytest.mark.parametrize(("change", "field"), [({"limit": 1}, "limit"), ({"experts": ("sst2",)}, "experts")])
+@pytest.mark.parametrize(
+    ("change", "field"), [({"limit": 1}, "limit"), ({"experts": TASKS[::-1]}, "experts")]
+)
 def test_a_cell_of_other_inputs_is_refused_before_anything_runs(
     zoo: Zoo, finished: Path, change: dict[str, Any], field: str
 ) -> None:
@@ -217,7 +219,7 @@ def test_options_that_do_not_fit_are_all_named_before_anything_runs(zoo: Zoo, tm
 
 def test_a_suite_without_experts_is_refused(tmp_path: Path, handmade_data: Path) -> None:
     zoo = tiny_zoo(tmp_path / "zoo", experts=1)
-    with pytest.raises(LorafuseError, match="no expert for task|no expert for suite"):
+    with pytest.raises(LorafuseError, match="no expert for task"):
         runner.run(plan(zoo, tmp_path / "out", "oracle", data=str(handmade_data)))
 
 

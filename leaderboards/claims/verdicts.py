@@ -19,7 +19,7 @@ import numpy as np
 from lorafuse_bench.leaderboards import rank_intervals, stats
 from lorafuse_bench.leaderboards.board import Board, Leaderboard
 from lorafuse_bench.leaderboards.claims import Bank, Claim, Paper, Side
-from lorafuse_bench.leaderboards.collect import ORACLE, Cell, Group
+from lorafuse_bench.leaderboards.collect import Cell, Group
 from lorafuse_bench.leaderboards.measures import Array
 
 Ruling = Literal["holds", "does not hold", "cannot be told", "not measured"]
@@ -179,8 +179,8 @@ class _Boards:
             elif group.oblivion:
                 self._drawn[at] = _Scored(value, own)
             else:
-                oracle = group.cells[cell.seed][ORACLE].representative(key)
-                self._drawn[at] = _Scored(value / oracle.value, own / drawn[ORACLE])
+                oracle = group.cells[cell.seed][group.oracle].representative(key)
+                self._drawn[at] = _Scored(value / oracle.value, own / drawn[group.oracle])
         return self._drawn[at]
 
 

@@ -44,7 +44,7 @@ function plotted(held) {
 }
 
 function interval({ row, score }) {
-  const fixed = row.role === "oracle" && ["normalised", "gap"].includes(score.kind);
+  const fixed = row.role === "oracle" && score.value === 1 && ["normalised", "gap"].includes(score.kind);
   const half = fixed || score.se === null || score.se === undefined ? 0 : Z95 * score.se;
   return [score.value - half, score.value + half];
 }

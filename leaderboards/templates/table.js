@@ -86,7 +86,7 @@ function scoreCell(held, row, column) {
   const kind = ["difference", "change"].includes(score.kind);
   const uncounted = score.kind === "raw" && currentView() !== "raw" ? "uncounted" : "";
   const heat = score.heat === null ? "" : score.heat < 0 ? "cold" : "heat";
-  const own = row.role === "oracle" && ["normalised", "gap"].includes(score.kind);  // 1 by definition
+  const own = row.role === "oracle" && score.value === 1 && ["normalised", "gap"].includes(score.kind);  // by definition
   const known = score.kind === "change" && score.after !== null;
   if (known && row.label === "base") return el("td", { class: extra }, number(score.before), el("small", {}, "before"));
   return el("td", { class: `${extra} ${heat} ${uncounted}`, heat: score.heat === null ? null : Math.abs(score.heat),

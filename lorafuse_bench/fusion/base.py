@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -130,6 +130,9 @@ class FusionMethod(Named, ABC):
         """LorafuseError when these options do not fit the pool. Called before anything runs, so keep it quick."""
         if self.fuses_experts:
             pool.required_by(f"method '{self.name}'")
+
+    def check_tasks(self, pool: ExpertPool, tasks: Sequence[str]) -> None:
+        """LorafuseError when one of the tasks (keys) about to be evaluated cannot be served by the pool."""
 
     @property
     def needed(self) -> frozenset[Need]:

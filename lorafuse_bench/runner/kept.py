@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,7 +52,8 @@ class _OtherInputsError(LorafuseError):
 
 def _check_same(path: Path, found: Result, draft: Result) -> None:
     """LorafuseError when a finished cell was made from other inputs than the plan's."""
-    difference = first_difference(_asked(found), _asked(draft))
+    options = found.method.options.keys() & draft.method.options.keys()
+    difference = first_difference(_asked(found, options), _asked(draft, options))
     if difference:
         have, wanted = difference.texts()
         raise _OtherInputsError(
@@ -60,13 +62,18 @@ def _check_same(path: Path, found: Result, draft: Result) -> None:
         )
 
 
-def _asked(result: Result) -> dict[str, object]:
-    """What was asked for. A method's code may differ: its version says when its outputs do."""
+def _asked(result: Result, options: AbstractSet[str]) -> dict[str, object]:
+    """What was asked for. A method's code may differ: its version says when its outputs do.
+
+    An option that only one of them has came with another version of the package; where the labels are alike, it has
+    its default.
+    """
     fields = result.model_dump(mode="json", include=set(_ASKED_FOR))
     return fields | {
         "settings": result.told.model_dump(mode="json"),
         "data": result.data.source,
-        "method": fields["method"] | {"source_sha256": ""},
+        "method": fields["method"]
+        | {"source_sha256": "", "options": {name: result.method.options[name] for name in options}},
     }
 
 

@@ -15,10 +15,9 @@ from lorafuse_bench.fused import adapter_entry
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.leaderboards import layout
-from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
-from lorafuse_bench.zoo.pools import by_bank, experts_for, named, pool_name
+from lorafuse_bench.zoo.pools import experts_for, pool_name, untrained
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Plan:
 
     `methods=None` takes all that the zoo can do, and leaves out with a word those that do not fit its experts.
     `experts=None` takes, for each suite, the zoo's experts of that suite's tasks: as in the papers, five
-    experts are fused for five tasks. For a suite of oblivion, which no expert was trained for, it takes all.
+    experts are fused for five tasks. For a suite that no expert was trained for it takes all.
     A bank such as `@mbc` is taken in the same way.
     """
 
@@ -73,21 +72,30 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
     """
     methods = all_methods(zoo) if plan.methods is None else plan.methods
     suites = [suite_of(name) for name in plan.suites]
-    names = {suite.name: _experts(plan, zoo, suite, methods) for suite in suites}
+    names = {suite.name: experts_for(zoo, suite.tasks, plan.experts) for suite in suites}
+    if any(method.fuses_experts for method in methods):
+        for suite in suites:
+            if word := untrained(zoo, suite.tasks, plan.experts):
+                report(f"{suite.name}: {word}")
     pools = _pools(zoo, names)
     cells = [
         Cell(
             method,
-            suite,
-            pools[suite],
+            suite.name,
+            pools[suite.name],
             layout.cell_path(
-                plan.out, suite, pool_name(zoo, names[suite]), zoo.manifest.seed, method.label()
+                plan.out,
+                suite.name,
+                pool_name(zoo, names[suite.name]),
+                zoo.manifest.seed,
+                method.label(),
             ),
         )
-        for suite in names
+        for suite in suites
         for method in methods
     ]
-    misfits = {cell.path: error for cell in cells if (error := _misfit(zoo, cell))}
+    tasks = {suite.name: tuple(suite.tasks) for suite in suites}
+    misfits = {cell.path: error for cell in cells if (error := _misfit(zoo, cell, tasks[cell.suite]))}
     if plan.methods is not None and misfits:
         raise LorafuseError("\n".join(dict.fromkeys(misfits.values())))
     for cell in cells:
@@ -119,10 +127,11 @@ def all_methods(zoo: Zoo) -> list[FusionMethod]:
     return ready + list(adapters.values())
 
 
-def _misfit(zoo: Zoo, cell: Cell) -> str | None:
-    """Why a method cannot run with its experts, None where it can."""
+def _misfit(zoo: Zoo, cell: Cell, tasks: Sequence[str]) -> str | None:
+    """Why a method cannot run with its experts on the suite's tasks, None where it can."""
     try:
         cell.method.check(cell.pool)
+        cell.method.check_tasks(cell.pool, tasks)
         if "adapter" in cell.method.needed:
             adapter_entry(zoo, cell.method)
         if "fit" in cell.method.needed:
@@ -130,18 +139,6 @@ def _misfit(zoo: Zoo, cell: Cell) -> str | None:
     except LorafuseError as error:
         return str(error)
     return None
-
-
-def _experts(plan: Plan, zoo: Zoo, asked: Suite, methods: Sequence[FusionMethod]) -> Sequence[str]:
-    entries = named(zoo, plan.experts)
-    by_name = plan.experts is not None and not any(map(by_bank, plan.experts))
-    trained = by_name or any(set(entry.tasks) & set(asked.tasks) for entry in entries)
-    if not trained and asked.kind != "oblivion" and any(method.fuses_experts for method in methods):
-        tasks = ", ".join("/".join(entry.tasks) for entry in entries)
-        raise LorafuseError(
-            f"zoo '{zoo.name}' has no expert for suite '{asked.name}' (it has {tasks or 'none'}). Name --experts."
-        )
-    return experts_for(zoo, asked.tasks, plan.experts)
 
 
 def _pools(zoo: Zoo, names: Mapping[str, Sequence[str]]) -> dict[str, ExpertPool]:

@@ -58,6 +58,23 @@ def pool_name(zoo: Zoo, experts: Iterable[str]) -> str:
     return MARK.join([zoo.name, *sorted(banks)])
 
 
+def untrained(zoo: Zoo, tasks: Iterable[str], names: Sequence[str] | None = None) -> str | None:
+    """A word where `experts_for` takes all that there are, since none was trained for any of the tasks."""
+    wanted, entries = list(tasks), named(zoo, names)
+    if (
+        not entries
+        or (names is not None and not all(map(by_bank, names)))
+        or _tasks_of(entries) & set(wanted)
+    ):
+        return None
+    fused = ", ".join(entry.name for entry in entries)
+    return f"no expert of zoo '{zoo.name}' was trained for {', '.join(wanted)}, so all are fused: {fused}"
+
+
+def _tasks_of(entries: Iterable[ExpertEntry]) -> set[str]:
+    return {task for entry in entries for task in entry.tasks}
+
+
 def by_bank(name: str | None) -> bool:
     """Whether a name means a bank, as none at all does."""
     return name is None or name.startswith(MARK)

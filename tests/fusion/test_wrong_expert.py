@@ -14,7 +14,7 @@ from tiny import tiny_zoo
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.fusion.routing.oracle import expert_of
+from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 
 
@@ -34,8 +34,8 @@ def test_another_expert_of_the_same_task_is_not_wrong_enough() -> None:
     experts = random_experts(3)
     experts[1] = replace(experts[1], tasks=experts[0].tasks)
     pool = ExpertPool(experts)
-    assert expert_of(pool, experts[0].tasks[0], wrong=True) == 2
-    assert expert_of(pool, experts[2].tasks[0], wrong=True) == 0
+    assert Oracle(wrong=True).expert_of(pool, experts[0].tasks[0]) == 2
+    assert Oracle(wrong=True).expert_of(pool, experts[2].tasks[0]) == 0
 
 
 def test_one_task_has_no_wrong_expert(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_it_hangs_on_the_order_of_the_experts_as_it_declares() -> None:
     experts = random_experts(3)
     task = experts[0].tasks[0]
     names = {
-        ExpertPool(order).names[expert_of(ExpertPool(order), task, wrong=True)]
+        ExpertPool(order).names[Oracle(wrong=True).expert_of(ExpertPool(order), task)]
         for order in (experts, experts[::-1])
     }
     assert names == {"e1", "e2"}

@@ -75,6 +75,27 @@ def test_a_wrong_expert_is_a_floor_and_never_the_oracle(tmp_path: Path) -> None:
     assert row(board, "concat").rank == 1
 
 
+def test_an_oracle_that_was_told_which_expert_is_what_scores_are_divided_by(tmp_path: Path) -> None:
+    told = {"one": [1.0, 1.0, 1.0, 0.0] * 5, "two": [1.0] * 20}
+    told_which = {"family": "reference"}
+    for label in ("base", "concat"):
+        write(tmp_path, label, {"one": [0.0, 0.0, 1.0, 0.0] * 5, "two": [0.0] * 20})
+    write(tmp_path, "oracle:expert=b", told, method=told_which)
+    board = only_board(tmp_path)
+    oracle = row(board, "oracle:expert=b")
+    assert (oracle.role, oracle.rank, oracle.ability and oracle.ability.value) == ("oracle", None, 1)
+    other = write(tmp_path, "oracle:expert=c", told, method=told_which)
+    with pytest.raises(
+        LorafuseError, match="oracle:expert=c, beside oracle:expert=b: scores are divided by one"
+    ):
+        build([tmp_path])
+    other.unlink()
+    write(tmp_path, "oracle", {"one": [1.0] * 20, "two": [1.0] * 20})
+    board = only_board(tmp_path)
+    assert row(board, "oracle").ability and row(board, "oracle:expert=b").role == "oracle"
+    assert row(board, "oracle:expert=b").tasks["one"].normalised.value == 0.75  # type: ignore[union-attr]
+
+
 def test_missing_task_leaves_the_row_unranked(tmp_path: Path) -> None:
     grid(tmp_path, {"one": GOOD})
     concat = row(only_board(tmp_path), "concat")

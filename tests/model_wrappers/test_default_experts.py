@@ -17,9 +17,10 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards.cell_files import read_result
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
+from lorafuse_bench.runner import plan as plans
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import Zoo
-from lorafuse_bench.zoo.pools import experts_for
+from lorafuse_bench.zoo.pools import experts_for, untrained
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,28 @@ def test_both_commands_fuse_the_same_and_score_the_same(zoo: Zoo, tmp_path: Path
     alone = LorafuseLM("concat", zoo=zoo.root, experts="sst2/mnli", batch_size=4)
     ids = torch.arange(20)[None]
     torch.testing.assert_close(lm.model(ids).logits, alone.model(ids).logits)
+
+
+def test_tasks_that_no_expert_was_trained_for_fuse_all_by_both_commands_and_it_is_said(
+    zoo: Zoo, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    word = "no expert of zoo 'tiny' was trained for piqa_like, so all are fused: sst2, mnli, squad, piqa"
+    assert untrained(zoo, ["piqa_like"]) == word
+    assert untrained(zoo, ["piqa_like", "sst2"]) is None and untrained(zoo, ["piqa_like"], ["sst2"]) is None
+    said: list[str] = []
+    made = plans.cells_of(
+        runner.Plan([registry.parse("base"), registry.parse("concat")], ["boolq"], tmp_path, zoo.root),
+        zoo,
+        said.append,
+    )
+    assert [cell.pool.names for cell in made] == [("sst2", "mnli", "squad", "piqa")] * 2
+    assert said == ["boolq: " + word.replace("piqa_like", "boolq")]
+    lm = LorafuseLM("concat", zoo=zoo.root, data="mini")
+    lm.meet({"lorafuse_boolq": None, "lorafuse_boolq_options": None}, {})
+    assert lm.fused.pool.names == ("sst2", "mnli", "squad", "piqa")
+    assert word.replace("piqa_like", "boolq") in caplog.text
+    with pytest.raises(LorafuseError, match="no expert for task 'boolq'"):
+        LorafuseLM("oracle", zoo=zoo.root, data="mini").meet({"lorafuse_boolq": None}, {})
 
 
 def test_experts_that_were_named_stay(zoo: Zoo) -> None:

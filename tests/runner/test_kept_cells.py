@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from tiny import tiny_zoo
+from toy_cells import rewrite
 
 from lorafuse_bench import runner
 from lorafuse_bench.errors import LorafuseError
@@ -184,21 +186,26 @@ def test_a_router_that_is_missing_is_said_before_anything_runs(
     assert not ran
 
 
+def test_a_cell_of_before_an_option_was_added_is_kept(zoo: Zoo, tmp_path: Path, ran: list[str]) -> None:
+    """It has the option's default, since its label names nothing else."""
+    (path,) = runner.run(plan(zoo, tmp_path, "oracle", suites=["sst2"]))
+    options = json.loads(path.read_text())["method"]["options"]
+    rewrite(path, "method.options", {name: options[name] for name in options if name != "expert"})
+    assert runner.run(plan(zoo, tmp_path, "oracle", suites=["sst2"])) == [path] and ran == ["oracle"]
+
+
 def test_two_experts_of_one_task_are_said_before_anything_runs(
     tmp_path: Path, ran: list[str], handmade_data: Path
 ) -> None:
-    """Which of them the oracle takes is for the user to say, by one command or the other."""
+    """Which of them the oracle takes is for the user to say, to the oracle or by the experts."""
     made = tiny_zoo(tmp_path / "zoo", experts=3)
     experts = [entry.model_copy(update={"tasks": ("sst2",)}) for entry in made.manifest.experts[:2]]
     changed = made.manifest.model_copy(update={"experts": (*experts, *made.manifest.experts[2:])})
     zoo = Zoo(made.root, changed.model_copy(update={"data": str(handmade_data)}))
     zoo.save()
     asked = plan(zoo, tmp_path / "out", "base,oracle", suites=["squad/sst2"])
-    with pytest.raises(
-        LorafuseError, match="'sst2' and 'mnli' both serve task 'sst2'. Choose with --experts"
-    ) as said:
+    with pytest.raises(LorafuseError, match="task 'sst2' is served by experts sst2, mnli. Say by which"):
         runner.run(asked)
-    assert "`lorafuse zoo index ZOO --task mnli=TASK`" in str(said.value)
     assert not ran
     runner.run(replace(asked, experts=("mnli", "squad"), limit=1))
     assert sorted(ran) == ["base", "oracle"]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.routing.oracle import expert_of
+from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.training.banks import experts_of
 from lorafuse_bench.training.expert_training import train_experts
@@ -98,13 +98,13 @@ def test_the_oracle_takes_the_expert_that_has_the_row_s_task(library: Path) -> N
     zoo = Zoo.open(library)
     pool = ExpertPool.from_zoo(zoo, ["@mbc"])
     for task in TASKS:
-        own = expert_of(pool, task, wrong=False)
+        own = Oracle().expert_of(pool, task)
         assert task in pool.experts[own].tasks
-        assert expert_of(pool, task, wrong=True) == 1 - own
+        assert Oracle(wrong=True).expert_of(pool, task) == 1 - own
     shared = ExpertPool.from_zoo(zoo, ["@shared"])
-    assert [expert_of(shared, task, wrong=False) for task in TASKS] == [0, 0, 0]
+    assert [Oracle().expert_of(shared, task) for task in TASKS] == [0, 0, 0]
     with pytest.raises(LorafuseError, match="none is a wrong one"):
-        expert_of(ExpertPool.from_zoo(zoo, ["sst2", "@shared"]), "sst2", wrong=True)
+        Oracle(wrong=True).expert_of(ExpertPool.from_zoo(zoo, ["sst2", "@shared"]), "sst2")
 
 
 def test_lm_eval_and_run_take_a_bank(library: Path, tmp_path: Path, handmade_data: Path) -> None:

@@ -173,5 +173,7 @@ def test_two_experts_of_one_task_are_named_where_one_is_asked_for(tmp_path: Path
     manifest["experts"][1]["tasks"] = ["sst2"]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     pool = ExpertPool.from_zoo(Zoo.open(tmp_path))
-    with pytest.raises(LorafuseError, match="experts 'sst2' and 'sst2b' both serve task 'sst2'"):
+    with pytest.raises(
+        LorafuseError, match="task 'sst2' is served by experts sst2, sst2b. Say by which: oracle:expert=sst2"
+    ):
         pool.index_of_task("sst2")
