@@ -171,3 +171,11 @@ def rewrite(path: Path, field: str, value: Any) -> None:
 def write(out: Path, label: str, scores: Scores, **changes: Any) -> Path:
     """Write such a cell and return the path of its result file."""
     return write_cell(out, *cell(label, scores, **changes))
+
+
+def write_losses(out: Path, label: str, *means: float, **changes: Any) -> None:
+    """A cell of a suite of losses whose tasks `t0`, `t1`, ... have items evenly around these means."""
+    scores: Scores = {f"t{i}": [mean - 0.01, mean + 0.01] * 20 for i, mean in enumerate(means)}
+    tasks = [{"key": key, "metric": "nll", "direction": "down", "unit": "nats/token"} for key in scores]
+    kept = {"kind": "loss", "tasks": tasks}
+    write(out, label, scores, suite="losses", definition=kept, loss=tuple(scores), **changes)

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from lorafuse_bench.leaderboards import rank_intervals, stats
 from lorafuse_bench.leaderboards.board import Board, Leaderboard
-from lorafuse_bench.leaderboards.claims import Bank, Claim, Paper, Side
+from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
 from lorafuse_bench.leaderboards.collect import Cell, Group
 from lorafuse_bench.leaderboards.measures import Array
 
@@ -138,8 +137,7 @@ class _Boards:
         self.boards: dict[tuple[str, str], Board] = {
             (board.suite, board.zoo): board for board in leaderboard.boards
         }
-        banks = [f"@{bank}" for bank in get_args(Bank)]
-        self.zoos = sorted({reduce(str.removesuffix, banks, zoo) for _, zoo in self.groups})
+        self.zoos = sorted({zoo for _, zoo in self.groups})
         self._drawn: dict[tuple[str, str, int, str, str], _Scored] = {}
 
     def tasks(self, zoo: str, claim: Claim) -> tuple[str, ...]:

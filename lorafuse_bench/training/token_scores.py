@@ -41,13 +41,17 @@ class TokenScores:
 @torch.no_grad()
 def score_rows(
     fused: FusedModel,
-    updates: Mapping[str, Update],
+    updates: Mapping[str, Update] | None,
     examples: Sequence[Example],
     pad: int,
     dtype: torch.dtype,
 ) -> TokenScores:
-    """Targets under the model with these updates, one member; rows that differ in length share few passes."""
-    fused.put(updates)
+    """Targets under the model with these updates, one member; rows that differ in length share few passes.
+
+    None for the updates that are in place.
+    """
+    if updates is not None:
+        fused.put(updates)
     found: list[Tensor] = [torch.empty(0)] * len(examples)
     for batch in _batches([(0, i) for i in range(len(examples))], examples):
         for (_, row), scores in zip(

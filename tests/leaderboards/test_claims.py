@@ -156,7 +156,9 @@ def test_a_side_may_be_of_another_bank_and_a_suite_stand_in(tmp_path: Path) -> N
         paper_of(claim).model_copy(update={"stand_ins": {"printed": ("like",)}}),
     )
     (unmeasured,) = verdicts(collect([tmp_path]), build([tmp_path]), [alone])
-    (measured,) = verdicts(collect([tmp_path]), build([tmp_path]), [standing])
+    (measured,) = verdicts(
+        collect([tmp_path]), build([tmp_path]), [standing]
+    )  # not on toy@mbc, which has no mbc
     assert unmeasured.ruling == "not measured"
     assert (measured.zoo, measured.ruling) == ("toy", "holds")
     assert measured.difference == pytest.approx(0.5)

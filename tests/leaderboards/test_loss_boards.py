@@ -7,22 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_cells import write
+from toy_cells import write, write_losses
 
 from lorafuse_bench.leaderboards.builder import build
-
-
-def losses(out: Path, label: str, *means: float) -> None:
-    """A cell of tasks whose items lie evenly around these losses."""
-    kept = {
-        "kind": "loss",
-        "tasks": [
-            {"key": f"t{i}", "metric": "nll", "direction": "down", "unit": "nats/token"}
-            for i in range(len(means))
-        ],
-    }
-    scores = {f"t{i}": [mean - 0.01, mean + 0.01] * 20 for i, mean in enumerate(means)}
-    write(out, label, scores, suite="losses", definition=kept, loss=tuple(scores))
 
 
 def test_losses_rank_by_their_distance_to_the_oracle(tmp_path: Path) -> None:
@@ -33,7 +20,7 @@ def test_losses_rank_by_their_distance_to_the_oracle(tmp_path: Path) -> None:
         "mu": (1.4, 2.0),
         "svd": (1.2, 1.4),
     }.items():
-        losses(tmp_path, label, *means)
+        write_losses(tmp_path, label, *means)
     (board,) = build([tmp_path]).boards
     assert board.losses
     assert [(row.label, row.rank) for row in board.rows] == [
@@ -56,7 +43,7 @@ def test_losses_rank_by_their_distance_to_the_oracle(tmp_path: Path) -> None:
 
 def test_an_incomplete_cell_of_losses_is_not_ranked(tmp_path: Path) -> None:
     for label, means in {"base": (2.0, 3.0), "oracle": (1.0, 1.0), "svd": (1.2, 1.4)}.items():
-        losses(tmp_path, label, *means)
+        write_losses(tmp_path, label, *means)
     kept = json.loads(next(tmp_path.rglob("svd.json")).read_text())["definition"]
     write(tmp_path, "mu", {"t0": [1.0, 2.0] * 20}, suite="losses", definition=kept, loss=("t0",))
     (board,) = build([tmp_path]).boards
@@ -66,7 +53,7 @@ def test_an_incomplete_cell_of_losses_is_not_ranked(tmp_path: Path) -> None:
 
 def test_a_board_of_many_tasks_shows_its_means(tmp_path: Path) -> None:
     for label, loss in {"base": 2.0, "oracle": 1.0, "svd": 1.5}.items():
-        losses(tmp_path, label, *(loss + i for i in range(17)))
+        write_losses(tmp_path, label, *(loss + i for i in range(17)))
     shown = str(build([tmp_path]))
     assert "Each of the 17 tasks stands in the board's file and page." in shown
     assert "t16" not in shown and "+0.500" in shown

@@ -16,7 +16,7 @@ from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters, groups
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.fusion.registry import register
 from lorafuse_bench.fusion.routing.clusters import clusters_of
-from lorafuse_bench.fusion.routing.gates import AtMost, expert_svd, mixed
+from lorafuse_bench.fusion.routing.gates import AtMost, expert_svd, mixed, softmax_top_k
 from lorafuse_bench.layers import GatedUpdate, Update
 
 CLUSTERS, INSIDE = "clusters", "inside"
@@ -30,16 +30,19 @@ class Hc(Fitted):
     The weight of expert i at x is `softmax(W x)_c(i) · μ_i`: `W (C, in)` per linear map, μ (N,) the softmax inside
     each cluster of logits that start at 0, one for all maps or one per block (`scope=layer`); both are learned
     jointly by Adam on the tasks' loss, no task id. Merge-before, `y = Wx + (Σ_i λ_i s_i B_i)(Σ_j λ_j A_j) x`.
-    Clusters: KMeans of the experts' factors, kept with the fit. W starts at 0.
+    Clusters: KMeans of the experts' factors, kept with the fit. W starts at 0. `k` renormalises the k largest weights
+    at inference only.
     Source: trade-offs, section 5.3. Needs a fit. Cost: as routing_sgd, with C directions.
     """
 
     clusters: int = option(AtMost(10), "clusters of experts; the paper's 10, or as many as experts")
     scope: Literal["global", "layer"] = option("global", "one μ for all linear maps, or one per block")
+    k: int | Literal["all"] = option("all", "experts kept per token at inference, or all")
 
     name = "hc"
     family: ClassVar[Family] = "routing"
     paper = f"{TRADEOFFS}, section 5.3"
+    at_use: ClassVar[frozenset[str]] = frozenset({"k"})
 
     @property
     def merge_before(self) -> bool:
@@ -48,6 +51,7 @@ class Hc(Fitted):
     def check(self, pool: ExpertPool) -> None:
         super().check(pool)
         mixed(self.name, self.clusters, len(pool))
+        mixed(self.name, self.k, len(pool))
 
     def prototypes(self, stack: ModuleStack, clusters: Tensor) -> Tensor:
         """The start of one map's W, `(C, in)`."""
@@ -65,12 +69,14 @@ class Hc(Fitted):
         start = self.start(fitting.runtime, fitting.seed)
         fixed = {CLUSTERS: start.pop(CLUSTERS)}
         pool = fitting.runtime.pool
-        return fitting.descend(start, lambda found: self._updates(pool, {**found, **fixed})) | fixed
+        whole = len(pool)
+        return fitting.descend(start, lambda found: self._updates(pool, {**found, **fixed}, whole)) | fixed
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        return self._updates(runtime.pool, runtime.artefact(self).tensors)
+        k = mixed(self.name, self.k, len(runtime.pool))
+        return self._updates(runtime.pool, runtime.artefact(self).tensors, k)
 
-    def _updates(self, pool: ExpertPool, found: Parameters) -> dict[str, Update]:
+    def _updates(self, pool: ExpertPool, found: Parameters, k: int) -> dict[str, Update]:
         clusters, group = found[CLUSTERS].to(found[INSIDE].device), groups(pool, self.scope)
         inside = [log_inside(logits, clusters) for logits in found[INSIDE]]
         return {
@@ -78,7 +84,7 @@ class Hc(Fitted):
                 stack.A,
                 stack.B,
                 partial(_log_weights, clusters=clusters, inside=inside[group[module]]),
-                torch.exp,
+                partial(softmax_top_k, k=k) if k < len(pool) else torch.exp,
                 absent=[False] * len(pool),
                 merge="before",
                 probes=found[module].to(stack.A.device),
