@@ -2,7 +2,7 @@
 
 One YAML file per paper. A finding compares two sides, each a method on a suite, over the mean of some tasks;
 `verdicts` says of measured boards whether it holds there. A finding that needs more than boards names the
-analysis that would measure it.
+analysis that measures it, and where its result has the two sides.
 """
 
 from __future__ import annotations
@@ -29,6 +29,15 @@ class Side(Strict):
     def on(self, zoo: str) -> tuple[str, str]:
         """Suite and zoo of its board: a bank's board is that of `ZOO@BANK`."""
         return self.suite, zoo if self.bank == "private" else f"{zoo}@{self.bank}"
+
+
+class Reading(Strict):
+    """Where an analysis's result has the two sides: keys that lead to a table of numbers by name."""
+
+    left: tuple[str, ...] = Field(min_length=1, description="Keys that lead to the left side's table.")
+    right: tuple[str, ...] = Field(
+        default=(), description="Keys that lead to the right side's, of the same names; empty for zero."
+    )
 
 
 class Figures(Strict):
@@ -59,6 +68,10 @@ class Claim(Strict):
     analysis: str | None = Field(
         default=None, description="The analysis that measures it, where boards cannot."
     )
+    reading: Reading | None = Field(
+        default=None,
+        description="What to compare in that analysis's result; null where no two tables say it.",
+    )
     reported: tuple[Figures, ...] = Field(default=(), description="Empty where only a picture is printed.")
 
     @model_validator(mode="after")
@@ -67,6 +80,8 @@ class Claim(Strict):
             raise ValueError("left and right go together")
         if (self.left is None) == (self.analysis is None):
             raise ValueError("a claim has either two sides or an analysis")
+        if self.reading and not self.analysis:
+            raise ValueError("reading goes with an analysis")
         return self
 
     def on(self, suite: str) -> Claim:

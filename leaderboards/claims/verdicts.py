@@ -3,21 +3,25 @@
 A side's score is the mean over tasks, and over the zoo's seeds, of what its board compares: the metric over
 the oracle's, the raw metric on a board of oblivion, minus the loss where losses are scored. The difference of
 two sides has the paired bootstrap's interval: both sides, and their oracles, see the same items in each draw,
-across boards too. p values are corrected by Holm over one paper's findings on one zoo, and apart on each
-suite that stands in for the paper's.
+across boards too. Where an analysis has the two sides, as a number for each task or expert, they are paired by
+these, and the interval is Student's over them. p values are corrected by Holm over one paper's findings on one zoo,
+and apart on each suite that stands in for the paper's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from scipy.stats import t as student
 
 from lorafuse_bench.leaderboards import rank_intervals, stats
 from lorafuse_bench.leaderboards.board import Board, Leaderboard
 from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
+from lorafuse_bench.leaderboards.claims.analysed import Analysed
 from lorafuse_bench.leaderboards.collect import Cell, Group
 from lorafuse_bench.leaderboards.measures import Array
 
@@ -40,6 +44,7 @@ class Verdict:
     p: float | None = None
     """p of the ruling's own test, after Holm's correction."""
     tasks: tuple[str, ...] = ()
+    """The tasks, or the experts, whose numbers the sides are means of."""
     seeds: int = 0
 
 
@@ -49,15 +54,18 @@ class _Measured:
 
     verdict: Verdict
     se: float
+    freedom: float = math.inf
+    """Degrees of freedom of `se`; infinite where it is the bootstrap's."""
 
     @property
     def p(self) -> float:
         """p against the finding's null: no difference, or for `about` one of at least the margin."""
         claim, difference = self.verdict.claim, self.verdict.difference or 0.0
-        if claim.relation == "over":
-            return rank_intervals.two_sided(difference, self.se)
-        # How far the difference lies from the nearer edge of the margin, inside or outside of it.
-        return rank_intervals.two_sided(abs(difference) - claim.margin, self.se)
+        # Of `about`, how far the difference lies from the nearer edge of the margin, inside or outside of it.
+        off = difference if claim.relation == "over" else abs(difference) - claim.margin
+        if math.isinf(self.freedom) or off == 0 or self.se == 0:
+            return rank_intervals.two_sided(off, self.se)
+        return float(2 * student.sf(abs(off) / self.se, self.freedom))
 
     def ruled(self, p: float) -> Verdict:
         claim, difference = self.verdict.claim, self.verdict.difference or 0.0
@@ -68,19 +76,25 @@ class _Measured:
         return replace(self.verdict, ruling=ruling, p=p)
 
 
-def verdicts(groups: Iterable[Group], leaderboard: Leaderboard, papers: Sequence[Paper]) -> list[Verdict]:
+def verdicts(
+    groups: Iterable[Group],
+    leaderboard: Leaderboard,
+    papers: Sequence[Paper],
+    analysed: Analysed | None = None,
+) -> list[Verdict]:
     """Every finding on every zoo that measured it; once without a zoo where none did.
 
     `groups` are the cells that `leaderboard` was built of.
     """
-    boards = _Boards(groups, leaderboard)
+    boards, analysed = _Boards(groups, leaderboard), analysed or Analysed()
+    zoos = sorted(boards.zoos | analysed.zoos)
     found: list[Verdict] = []
     for paper in papers:
         ruled = [
             verdict
             for claims in paper.forms()
-            for zoo in boards.zoos
-            for verdict in _on_zoo(paper.name, claims, zoo, boards)
+            for zoo in zoos
+            for verdict in _on_zoo(paper.name, claims, zoo, boards, analysed)
         ]
         for claim in paper.claims:
             own = [verdict for verdict in ruled if verdict.claim.id == claim.id]
@@ -88,13 +102,19 @@ def verdicts(groups: Iterable[Group], leaderboard: Leaderboard, papers: Sequence
     return found
 
 
-def _on_zoo(paper: str, claims: Sequence[Claim], zoo: str, boards: _Boards) -> list[Verdict]:
-    measured = [one for claim in claims if (one := _measure(paper, claim, zoo, boards)) is not None]
+def _on_zoo(
+    paper: str, claims: Sequence[Claim], zoo: str, boards: _Boards, analysed: Analysed
+) -> list[Verdict]:
+    both = [
+        _by_analysis(paper, claim, zoo, analysed) if claim.analysis else _by_boards(paper, claim, zoo, boards)
+        for claim in claims
+    ]
+    measured = [one for one in both if one is not None]
     corrected = rank_intervals.holm(np.array([one.p for one in measured])) if measured else np.empty(0)
     return [one.ruled(float(p)) for one, p in zip(measured, corrected, strict=True)]
 
 
-def _measure(paper: str, claim: Claim, zoo: str, boards: _Boards) -> _Measured | None:
+def _by_boards(paper: str, claim: Claim, zoo: str, boards: _Boards) -> _Measured | None:
     """The finding's difference on one zoo; None where a side, a task or a seed is missing."""
     if claim.left is None or claim.right is None:
         return None
@@ -102,22 +122,29 @@ def _measure(paper: str, claim: Claim, zoo: str, boards: _Boards) -> _Measured |
     left, right = boards.side(zoo, claim.left, tasks), boards.side(zoo, claim.right, tasks)
     if left is None or right is None or left.seeds != right.seeds:
         return None
-    difference = left.value - right.value
     se = float(np.std(left.draws - right.draws, ddof=1))
-    verdict = Verdict(
-        paper=paper,
-        claim=claim,
-        zoo=zoo,
-        ruling="cannot be told",
-        left=left.value,
-        right=right.value,
-        difference=difference,
-        low=difference - stats.Z95 * se,
-        high=difference + stats.Z95 * se,
-        tasks=tasks,
-        seeds=len(left.seeds),
-    )
-    return _Measured(verdict, se)
+    verdict = Verdict(paper, claim, zoo, "cannot be told", left.value, right.value)
+    return _with_interval(replace(verdict, tasks=tasks, seeds=len(left.seeds)), se)
+
+
+def _by_analysis(paper: str, claim: Claim, zoo: str, analysed: Analysed) -> _Measured | None:
+    """The mean difference of the paired numbers on one zoo; None where its result lacks a side."""
+    if claim.analysis is None or claim.reading is None:
+        return None
+    pair = analysed.pair(claim.analysis, claim.reading, zoo)
+    if pair is None:
+        return None
+    left, right, names = pair
+    se = float(np.std(left - right, ddof=1) / math.sqrt(len(names)))
+    verdict = Verdict(paper, claim, zoo, "cannot be told", float(left.mean()), float(right.mean()))
+    return _with_interval(replace(verdict, tasks=names, seeds=1), se, len(names) - 1)
+
+
+def _with_interval(verdict: Verdict, se: float, freedom: float = math.inf) -> _Measured:
+    difference = (verdict.left or 0.0) - (verdict.right or 0.0)
+    half = (stats.Z95 if math.isinf(freedom) else float(student.ppf(0.975, freedom))) * se
+    low, high = difference - half, difference + half
+    return _Measured(replace(verdict, difference=difference, low=low, high=high), se, freedom)
 
 
 @dataclass(frozen=True)
@@ -137,7 +164,7 @@ class _Boards:
         self.boards: dict[tuple[str, str], Board] = {
             (board.suite, board.zoo): board for board in leaderboard.boards
         }
-        self.zoos = sorted({zoo for _, zoo in self.groups})
+        self.zoos = {zoo for _, zoo in self.groups}
         self._drawn: dict[tuple[str, str, int, str, str], _Scored] = {}
 
     def tasks(self, zoo: str, claim: Claim) -> tuple[str, ...]:

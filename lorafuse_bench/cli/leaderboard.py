@@ -106,21 +106,25 @@ def claims(
         Path | None, typer.Option(callback=_checked.folder, help="Folder for the page, claims.html.")
     ] = None,
     allow_limit: Annotated[bool, typer.Option("--allow-limit", help="Take results of limited runs.")] = False,
+    analyses: Annotated[
+        list[Path] | None, typer.Option(help="Folder of results of `lorafuse analyze`; may be given again.")
+    ] = None,
 ) -> Answer:
-    """Hold the papers' printed findings against measured boards.
+    """Hold the papers' printed findings against measured boards, and against analyses.
 
     Each one holds, does not hold, cannot be told, or is not measured, by the paired 95% interval of the
     difference; p values are corrected by Holm over one paper's findings.
     """
     from lorafuse_bench.files import write_text
     from lorafuse_bench.leaderboards.builder import of_groups
-    from lorafuse_bench.leaderboards.claims import papers, report, verdicts
+    from lorafuse_bench.leaderboards.claims import analysed, papers, report, verdicts
     from lorafuse_bench.leaderboards.collect import collect
     from lorafuse_bench.tables import Table
 
     known = papers()
     groups = collect(boards, allow_limit)
-    found = verdicts.verdicts(groups, of_groups(groups), known)
+    measured = analysed.Analysed.read(analyses or [])
+    found = verdicts.verdicts(groups, of_groups(groups), known, measured)
     if markdown is not None:
         write_text(markdown, report.markdown(known, found))
     if html is not None:
