@@ -14,8 +14,15 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import Leaderboard, read_leaderboard
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.collect import collect, fill_statistics, is_leaderboard, read, result_files
+from lorafuse_bench.leaderboards.builder import of_groups
+from lorafuse_bench.leaderboards.collect import (
+    Group,
+    collect,
+    fill_statistics,
+    is_leaderboard,
+    read,
+    result_files,
+)
 from lorafuse_bench.leaderboards.difference import differences
 from lorafuse_bench.leaderboards.plausible import check_nowhere
 from lorafuse_bench.leaderboards.reading import read_text
@@ -101,24 +108,28 @@ def _check_alone(file: Path) -> None:
 
 def _board_problems(board: Path, alone: bool) -> Iterator[str]:
     """A leaderboard file by itself, and against the results beside it."""
-    folder = board.parent
     try:
-        held = read_leaderboard(board)
+        if alone and not (board.parent / RESULTS).is_dir():
+            read_leaderboard(board)
+        else:
+            standing(board)
     except LorafuseError as error:
         yield str(error)
-        return
+
+
+def standing(board: Path) -> tuple[list[Group], Leaderboard]:
+    """The cells of a published board, and the board that they make; LorafuseError where it is another."""
+    folder, held = board.parent, read_leaderboard(board)
     if not (folder / RESULTS).is_dir():
-        if not alone:
-            yield f"{folder / RESULTS}: missing: a published board stands on its results. Add them."
-        return
-    try:
-        rebuilt = build([folder / RESULTS], _limited(folder), caption_of(folder))
-    except LorafuseError as error:
-        yield str(error)
-        return
-    difference = _difference(_content(held), _content(rebuilt))
+        raise LorafuseError(
+            f"{folder / RESULTS}: missing: a published board stands on its results. Add them."
+        )
+    groups = collect([folder / RESULTS], _limited(folder))
+    made = of_groups(groups, caption_of(folder))
+    difference = _difference(_content(held), _content(made))
     if difference:
-        yield f"{board}: {difference}. Build it again from its results."
+        raise LorafuseError(f"{board}: {difference}. Build it again from its results.")
+    return groups, made
 
 
 def caption_of(folder: Path) -> str:

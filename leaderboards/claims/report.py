@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
 from typing import Any
 
-from lorafuse_bench.leaderboards import text
+from lorafuse_bench.leaderboards import html, text
 from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
 from lorafuse_bench.leaderboards.claims.verdicts import Verdict
 
@@ -96,38 +94,8 @@ def as_json(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
 
 
 def page(papers: Sequence[Paper], verdicts: Sequence[Verdict]) -> str:
-    """A static page, in the leaderboard's own style; zoo names are untrusted and escaped."""
-    style = (files("lorafuse_bench.leaderboards") / "templates" / "page.css").read_text(encoding="utf-8")
-    parts = [
-        "<!doctype html>",
-        '<html lang="en">',
-        '<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-        "<title>The papers' findings, measured</title>",
-        f"<style>{style}\n{_STYLE}</style></head>",
-        "<body><main>",
-        "<h1>The papers' findings, measured</h1>",
-        '<p><a href="index.html">The boards</a></p>',
-    ]
-    for paper in papers:
-        parts += [f"<section><h2>{escape(paper.title)}</h2>", f"<p>{escape(paper.note or '')}</p>"]
-        parts += ['<div class="scroll"><table><thead><tr>']
-        parts += [f"<th>{escape(heading)}</th>" for heading in HEADINGS]
-        parts += ["</tr></thead><tbody>"]
-        for verdict in verdicts:
-            if verdict.paper == paper.name:
-                kind = verdict.ruling.replace(" ", "-")
-                row = "".join(f"<td>{escape(cell)}</td>" for cell in cells(verdict))
-                parts.append(f'<tr class="{kind}">{row}</tr>')
-        parts += ["</tbody></table></div></section>"]
-    return "\n".join([*parts, "</main></body></html>", ""])
-
-
-_STYLE = """
-.scroll { overflow-x: auto; }
-th, td { vertical-align: top; text-align: left; white-space: normal; }
-td:first-child { min-width: 15rem; }
-td:nth-child(6) { white-space: nowrap; }
-tr.holds td:last-child { color: #1a7f37; font-weight: 600; }
-tr.does-not-hold td:last-child { color: #b42318; font-weight: 600; }
-tr.not-measured td { opacity: .6; }
-"""
+    """A static page in the leaderboard's own style."""
+    by_paper = [(paper, [each for each in verdicts if each.paper == paper.name]) for paper in papers]
+    return html.render(
+        "claims", ("dom", "theme"), home="index.html", papers=by_paper, headings=HEADINGS, cells=cells
+    )

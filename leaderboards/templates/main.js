@@ -1,6 +1,6 @@
-// Controls, downloads, theme; and drawing it all again whenever the state changes.
+// Controls and downloads; and drawing it all again whenever the state changes.
 
-const { leaderboard: LEADERBOARD, extras: EXTRAS } = JSON.parse(document.getElementById("data").textContent);
+const { leaderboard: LEADERBOARD, extras: EXTRAS, methods: PAGES } = JSON.parse(document.getElementById("data").textContent);
 const BOARDS = LEADERBOARD.boards.map((board, place) => ({ board, extra: EXTRAS[place] ?? {} }));
 
 function options(id, choices, chosen) {
@@ -82,29 +82,6 @@ function boardName() {
   return `${suite}-${zoo}`.replace(/[^\w.-]+/g, "_");
 }
 
-function isDark() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-// Some browsers keep no storage for files: the theme then lasts until the page is closed.
-function theme(choice) {
-  document.documentElement.dataset.theme = choice;
-  nameTheme();
-  try { localStorage.setItem("theme", choice); } catch { /* nothing to keep it in */ }
-}
-
-function nameTheme() {
-  replace("theme", isDark() ? "Light mode" : "Dark mode");
-}
-
-function restoreTheme() {
-  nameTheme();
-  let kept = null;
-  try { kept = localStorage.getItem("theme"); } catch { /* nothing was kept */ }
-  if (kept === "dark" || kept === "light") theme(kept);
-}
-
 function listen() {
   const on = (id, event, action) => document.getElementById(id).addEventListener(event, action);
   for (const name of ["family", "plot", "cost", "a", "b", "task"]) {
@@ -116,7 +93,6 @@ function listen() {
   on("csv", "click", () => download(`${boardName()}.csv`, "text/csv", csv()));
   on("json", "click", () =>
     download("leaderboard.json", "application/json", `${JSON.stringify(LEADERBOARD, null, 1)}\n`));
-  on("theme", "click", () => theme(isDark() ? "light" : "dark"));
   for (const button of document.querySelectorAll("[data-view]")) {
     button.addEventListener("click", () => setState({ view: button.dataset.view }));
   }
@@ -128,7 +104,6 @@ function listen() {
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(render, 100); });
 }
 
-restoreTheme();
 listen();
 readState();
 render();

@@ -11,14 +11,22 @@ function readState() {
   for (const name of Object.keys(DEFAULTS)) {
     if (asked.has(name)) state[name] = asked.get(name);
   }
+  const named = BOARDS.findIndex(({ board }) => nameOf(board) === state.board);
+  if (named >= 0) state.board = String(named);
   if (!BOARDS[Number(state.board)]) state.board = DEFAULTS.board;
 }
 
 function setState(changes) {
   Object.assign(state, changes);
-  const kept = Object.entries(state).filter(([name, value]) => value !== DEFAULTS[name]);
+  const kept = Object.entries(state).filter(([name, value]) => value !== DEFAULTS[name] && name !== "board");
+  if (BOARDS.length > 1) kept.unshift(["board", nameOf(current().board)]);
   history.replaceState(null, "", `#${new URLSearchParams(kept)}`);
   render();
+}
+
+// A board's name, which stays where others come or go; addresses may also count boards from 0.
+function nameOf(board) {
+  return `${board.suite} on ${board.zoo}`;
 }
 
 function current() {

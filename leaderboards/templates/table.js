@@ -63,11 +63,17 @@ function header(column) {
   return el("th", { scope: "col", "aria-sort": order, title: column.title, class: name }, button);
 }
 
+// In a site, a method's name leads to its page.
+function named(label) {
+  const href = get(PAGES, label);
+  return href ? el("a", { href }, breakable(label)) : breakable(label);
+}
+
 function methodCell(row) {
   const chips = [row.role === "floor" ? "floor" : row.role === "oracle" ? "reference"
     : row.origin === "measured" ? row.family : null, row.note].filter(Boolean);
   return el("th", { scope: "row" },
-    rank(row), breakable(row.label),
+    rank(row), named(row.label),
     el("small", {}, chips.map((chip) => [el("span", { class: "chip" }, chip), " "])));
 }
 

@@ -177,6 +177,26 @@ def publish(
 
 
 @app.command()
+@answers
+def site(
+    folder: Annotated[Path, typer.Argument(help="A folder of published boards.")],
+    out: Annotated[Path, typer.Option(callback=_checked.folder, help="Folder for the site.")],
+) -> Answer:
+    """Write one site of all published boards: an index with a search, every board, a page for each method.
+
+    It needs no server. Links hang on names, so they hold where boards come and go. A board that is not what
+    its results make is refused.
+    """
+    from lorafuse_bench.leaderboards.site import write_site
+
+    files = write_site(folder, out)
+    return Answer(
+        {"index": str(files[0]), "pages": [str(file) for file in files]},
+        [f"{len(files)} pages: open {files[0]}"],
+    )
+
+
+@app.command()
 def schema(
     out: Annotated[
         Path, typer.Option(callback=_checked.folder, help="Folder for the JSON Schema files.")

@@ -11,7 +11,7 @@ from evil import EVIL
 from toy_cells import write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import text
+from lorafuse_bench.leaderboards import site, text
 from lorafuse_bench.leaderboards.board import Score, to_json
 from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.leaderboards.collect import collect
@@ -170,7 +170,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 
 def test_the_scripts_write_no_markup() -> None:
     folder = Path(__file__).parents[2] / "leaderboards" / "templates"
-    assert {path.stem for path in folder.glob("*.js")} == set(SCRIPTS)
+    assert {path.stem for path in folder.glob("*.js")} == {*SCRIPTS, *site.SCRIPTS}
     for path in folder.glob("*.js"):
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(|XMLHttp|http:",
@@ -196,7 +196,10 @@ def test_the_page_is_written_as_index(tmp_path: Path) -> None:
 def test_several_boards_are_linked(tmp_path: Path) -> None:
     fill(tmp_path)
     content = Tags(page_of(tmp_path, suite="other"))
-    assert [a["href"] for _, a in content.tags if "data-open" in a] == ["#board=0", "#board=1"]
+    assert [a["href"] for _, a in content.tags if "data-open" in a] == [
+        "#board=other%20on%20mini",
+        "#board=toy%20on%20mini",
+    ]
     assert [a["data-board"] for _, a in content.tags if "data-board" in a] == ["0", "1"] * 3
 
 
