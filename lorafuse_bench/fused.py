@@ -67,6 +67,8 @@ class FusedModel:
         warn_of_shrinking(method, self.zoo)
         start = time.perf_counter()
         self._in_use = {}
+        if "fit" in method.needed:
+            self.artefact(method)  # asked for here, whether updates read it or what comes after them
         self.clear()  # an update may stand in for a whole block, whose parts must be the base's
         with torch.no_grad():
             updates = dict(method.updates(self))

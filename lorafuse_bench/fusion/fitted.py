@@ -85,6 +85,9 @@ class Fitting(Protocol):
     def routers(self, pooling: Literal["last", "mean"]) -> dict[str, Tensor]:
         """MoA's routers of prompts to their tasks' experts, as `moa.router_logits` reads them."""
 
+    def clusters(self, count: int) -> Tensor:
+        """`(N,)`: the cluster of each expert; the zoo's, where it has so many of these experts, else made anew."""
+
     def loss(self, updates: Mapping[str, Update], task: str, rows: int) -> float:
         """Nats per token of the task's first `rows` fit rows under these updates."""
 

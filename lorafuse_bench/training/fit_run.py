@@ -18,6 +18,7 @@ from lorafuse_bench.files import read_json, write_bytes, write_json
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Runtime
 from lorafuse_bench.fusion.fitted import MAP_RATES, WEIGHT_RATES, LossMatrix, MakeUpdates, Parameters
+from lorafuse_bench.fusion.routing.clusters import clusters_of
 from lorafuse_bench.fusion.routing.moa import Pool
 from lorafuse_bench.layers import Update
 from lorafuse_bench.limits import COUNT, POSITIVE, SEED, Limit
@@ -166,6 +167,17 @@ class FitRun:
         tensors, learned = learn_routers(self.fused, prompts, labels, settings)
         self.record |= {"routers": asdict(settings), **learned}
         return tensors
+
+    def clusters(self, count: int) -> Tensor:
+        """See `Fitting.clusters`; whose they are is recorded."""
+        kept, pool = self.fused.zoo.manifest.clusters, self.fused.pool
+        theirs = {expert.name: expert.sha256 for expert in pool.experts}
+        if kept is None or len(kept.members) != count or kept.experts != theirs:
+            self.record["clusters"] = "of the fit"
+            return clusters_of(pool, count, self.seed)
+        self.record["clusters"] = "of the zoo"
+        place = {name: i for i, group in enumerate(kept.members) for name in group}
+        return torch.tensor([place[name] for name in pool.names])
 
     def loss(self, updates: Mapping[str, Update], task: str, rows: int) -> float:
         """See `Fitting.loss`."""

@@ -20,11 +20,13 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.fitted import Fitted
 from lorafuse_bench.fusion.merging.merge_sgd import MergeSgd
+from lorafuse_bench.fusion.routing.clusters import clusters_of
 from lorafuse_bench.loading import load_model
 from lorafuse_bench.training import descent
 from lorafuse_bench.training import fit_rows as fit_rows_module
 from lorafuse_bench.training.fitting import FitSettings, fit
 from lorafuse_bench.training.loss_matrix import Losses, read_losses
+from lorafuse_bench.zoo.entries import Clusters
 from lorafuse_bench.zoo.manifest import ArtefactEntry, Zoo
 
 TWO = "sst2/mnli"
@@ -161,6 +163,35 @@ def test_fits_leave_the_zoo_what_it_was(zoo: Zoo) -> None:
     assert matrix.losses.shape == (2, 2)
     assert set(matrix.tasks) == {"sst2", "mnli"}
     assert (matrix.standard_errors > 0).all()
+
+
+def test_clusters_of_the_zoo_are_taken_where_they_are_of_these_experts(tmp_path: Path) -> None:
+    """Clusters that KMeans would not find; of other experts, or as many others, they are not taken."""
+    zoo = tiny_zoo(tmp_path / "zoo", experts=3)
+    names, hashes = zip(*((e.name, e.sha256) for e in zoo.manifest.experts), strict=True)
+    found = clusters_of(ExpertPool.from_zoo(zoo), 2).tolist()
+    odd = next(each for each in ([0, 0, 1], [0, 1, 0]) if each != found)
+    kept = Clusters(
+        members=tuple(tuple(n for n, c in zip(names, odd, strict=True) if c == i) for i in range(2)),
+        experts=dict(zip(names, hashes, strict=True)),
+        seed=0,
+    )
+
+    def learned(clusters: Clusters | None, count: int) -> tuple[list[int], str]:
+        changed = Zoo(zoo.root, zoo.manifest.model_copy(update={"clusters": clusters, "artefacts": ()}))
+        changed.save()
+        method = registry.parse(f"hc:clusters={count}")
+        assert isinstance(method, Fitted)
+        short = FitSettings(steps=1, batch_size=2, rates=(1e-3,), rows=4, dev=2)
+        entry = fit(method, "/".join(names), changed, "mini", short, report=lambda line: None)
+        tensors = load_file(zoo.root / entry.path / entry.file)
+        return tensors["clusters"].tolist(), entry.settings["clusters"]
+
+    assert learned(kept, 2) == (odd, "of the zoo")
+    assert learned(None, 2) == (found, "of the fit")
+    assert learned(kept, 3) == ([0, 1, 2], "of the fit")
+    changed = kept.model_copy(update={"experts": {**kept.experts, names[0]: "0" * 64}})
+    assert learned(changed, 2) == (found, "of the fit")
 
 
 def test_dev_rows_that_experts_saw_are_refused(zoo: Zoo) -> None:

@@ -30,8 +30,8 @@ class Hc(Fitted):
     The weight of expert i at x is `softmax(W x)_c(i) · μ_i`: `W (C, in)` per linear map, μ (N,) the softmax inside
     each cluster of logits that start at 0, one for all maps or one per block (`scope=layer`); both are learned
     jointly by Adam on the tasks' loss, no task id. Merge-before, `y = Wx + (Σ_i λ_i s_i B_i)(Σ_j λ_j A_j) x`.
-    Clusters: KMeans of the experts' factors, kept with the fit. W starts at 0. `k` renormalises the k largest weights
-    at inference only.
+    Clusters: the zoo's, where `lorafuse zoo cluster` made so many of these experts, else KMeans of the experts'
+    factors; kept with the fit. W starts at 0. `k` renormalises the k largest weights at inference only.
     Source: trade-offs, section 5.3. Needs a fit. Cost: as routing_sgd, with C directions.
     """
 
@@ -57,18 +57,19 @@ class Hc(Fitted):
         """The start of one map's W, `(C, in)`."""
         return torch.zeros(int(clusters.max()) + 1, stack.shape[1])
 
-    def start(self, runtime: Runtime, seed: int = 0) -> dict[str, Tensor]:
-        """Each map's W by its name, the logits of μ, and the clusters."""
+    def start(self, runtime: Runtime, clusters: Tensor | None = None) -> dict[str, Tensor]:
+        """Each map's W by its name, the logits of μ, and the clusters: those given, else made with seed 0."""
         pool = runtime.pool
-        clusters = clusters_of(pool, mixed(self.name, self.clusters, len(pool)), seed)
+        if clusters is None:
+            clusters = clusters_of(pool, mixed(self.name, self.clusters, len(pool)))
         inside = torch.zeros(max(groups(pool, self.scope).values()) + 1, len(pool))
         maps = {name: self.prototypes(stack, clusters) for name, stack in pool.modules.items()}
         return {**maps, INSIDE: inside, CLUSTERS: clusters}
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
-        start = self.start(fitting.runtime, fitting.seed)
-        fixed = {CLUSTERS: start.pop(CLUSTERS)}
         pool = fitting.runtime.pool
+        start = self.start(fitting.runtime, fitting.clusters(mixed(self.name, self.clusters, len(pool))))
+        fixed = {CLUSTERS: start.pop(CLUSTERS)}
         whole = len(pool)
         return fitting.descend(start, lambda found: self._updates(pool, {**found, **fixed}, whole)) | fixed
 
