@@ -54,11 +54,13 @@ def skeleton(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrained
     config = load_config(folder)
     with torch.device("meta"):
         try:
-            return AutoModelForCausalLM.from_config(
+            model = AutoModelForCausalLM.from_config(
                 config, dtype=dtype or config.dtype or torch.float32, trust_remote_code=trusted()
             )
         except ValueError as error:
             raise _refusal(folder, error, config) from error
+    model.tie_weights()  # transformers 5.0 leaves that to loading
+    return model
 
 
 def check_base(folder: Path) -> None:
