@@ -35,8 +35,12 @@ function compareRows(held, a, b) {
     return p && q ? [difference(column.task, column.metric, p, q, pair, column.direction === "down")] : [];
   });
   if (x.overall && y.overall) {
-    const pair = overallPair(held, a, b);
+    const pair = overallPair(held, a, b, "up");
     return [difference("overall", "mean score", x.overall, y.overall, pair, false), ...tasks];
+  }
+  if (x.losses && y.losses) {
+    const pair = rankedPair(held, a, b) ?? overallPair(held, a, b, "down");
+    return [difference("loss", "mean of the tasks", x.losses.mean, y.losses.mean, pair, true), ...tasks];
   }
   if (!x.ability || !y.ability) return tasks;
   const pair = abilityPair(held, a, b);
@@ -44,17 +48,22 @@ function compareRows(held, a, b) {
 }
 
 // Tasks share no items, so the errors of a mean of their differences add up in squares.
-function overallPair(held, a, b) {
-  const scores = held.board.columns.filter((column) => column.direction === "up");
+function overallPair(held, a, b, direction) {
+  const scores = held.board.columns.filter((column) => column.direction === direction);
   const errors = scores.map((column) => pairOf(held, column.task, a, b)?.se ?? null);
   return errors.includes(null) ? null : { se: Math.hypot(...errors) / errors.length };
 }
 
 // Ranked methods were compared by the board itself, with Holm's correction; a floor or the oracle was not.
-function abilityPair(held, a, b) {
+function rankedPair(held, a, b) {
   const ranked = held.board.ranking?.pairs.find((pair) =>
     (pair.a === a && pair.b === b) || (pair.a === b && pair.b === a));
-  if (ranked) return { ...ranked, level: held.board.ranking.level };
+  return ranked ? { ...ranked, level: held.board.ranking.level } : null;
+}
+
+function abilityPair(held, a, b) {
+  const ranked = rankedPair(held, a, b);
+  if (ranked) return ranked;
   const pairs = held.extra.pairs?.ability;
   const [i, j] = [a, b].map((label) => pairs?.labels.indexOf(label) ?? -1);
   return i < 0 || j < 0 ? null : { se: pairs.se[Math.max(i, j)][Math.min(i, j)] };

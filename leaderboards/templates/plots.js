@@ -39,8 +39,7 @@ function plotted(held) {
   const read = column ? (row) => scoreOf(held, row, column, view) : (row) => headline(held, row, view);
   const rows = visibleRows().filter((row) => row.origin === "measured")
     .map((row) => ({ row, score: read(row) })).filter(({ score }) => score);
-  const down = column && column.direction === "down" && view !== "gap";
-  return rows.sort((x, y) => (down ? 1 : -1) * (x.score.value - y.score.value));
+  return rows.sort((x, y) => (isDown(held, column, view) ? 1 : -1) * (x.score.value - y.score.value));
 }
 
 function interval({ row, score }) {
@@ -74,7 +73,7 @@ function renderForest() {
   const x = scale(low, high, left + 8, width - 14);
   const bottom = entries.length * rowHeight;
   const marks = ticks(low, high, width < 500 ? 3 : 6);
-  const one = currentView() === "normalised" || currentView() === "gap" ? 1 : 0;
+  const one = ["normalised", "gap"].includes(entries[0].score.kind) ? 1 : 0;
   const grid = marks.map((value) => [
     svg("line", { x1: x(value), x2: x(value), y1: 0, y2: bottom, class: "grid" }),
     svg("text", { x: x(value), y: bottom + 17, "text-anchor": "middle", class: "tick" }, tickText(value))]);
@@ -93,9 +92,9 @@ const squash = (cost) => Math.log10(1 + cost);
 
 function onFront(points) {
   let best = -Infinity;
-  return points.filter((point) => {
-    const better = point.score > best;
-    best = Math.max(best, point.score);
+  return points.filter(({ good }) => {
+    const better = good > best;
+    best = Math.max(best, good);
     return better;
   });
 }
@@ -105,7 +104,12 @@ function costPoints() {
   const [usual] = viewsOf(held);  // the front is of the board's own measure, whichever the table shows
   return visibleRows().filter((row) => headline(held, row, usual) && get(row.cost, state.cost) != null)
     .map((row) => ({ row, cost: row.cost[state.cost], score: headline(held, row, usual).value }))
-    .sort((p, q) => p.cost - q.cost || q.score - p.score);
+    .map((point) => ({ ...point, good: isDown(held, null, usual) ? -point.score : point.score }))
+    .sort((p, q) => p.cost - q.cost || q.good - p.good);
+}
+
+function costScore() {
+  return headlineName(current(), viewsOf(current())[0]);
 }
 
 function renderPareto() {
@@ -119,7 +123,7 @@ function renderPareto() {
   const front = onFront(points);
   const path = front.map((point, place) =>
     `${place ? `H${x(squash(point.cost))}V` : `M${x(squash(point.cost))},`}${y(point.score)}`).join("");
-  return replace("pareto", figure(width, height, `${headlineName(current())} against cost`, axes(points, x, y, width, height, left),
+  return replace("pareto", figure(width, height, `${costScore()} against cost`, axes(points, x, y, width, height, left),
     svg("path", { d: `${path}H${width - 8}`, class: "front" }),
     costMarks(points, front, x, y, width)));
 }
@@ -181,7 +185,7 @@ function costName() {
 
 function costPoint({ row, cost, score }, cx, cy, front, name) {
   return svg("g", { class: `mark ${familyClass(row)} ${front ? "on-front" : ""}` },
-    svg("title", {}, `${row.label}: ${headlineName(current())} ${number(score)}, ${costName()} ${costText(cost)}`),
+    svg("title", {}, `${row.label}: ${costScore()} ${number(score)}, ${costName()} ${costText(cost)}`),
     svg("circle", { cx, cy, r: front ? 6 : 4.5 }), name);
 }
 

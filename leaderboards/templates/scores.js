@@ -8,6 +8,16 @@ const VIEWS = {
     + "trained for. A loss here is oblivion.",
 };
 
+const VIEWS_OF_LOSSES = {
+  normalised: "Each task's loss minus the oracle's: 0 is as good as a task's own expert, lower is better. Coloured by the "
+    + "gap that is recovered.",
+  raw: "The loss itself, lower is better, coloured from the column's worst to its best.",
+};
+
+function meaning({ board }, view) {
+  return (board.losses && VIEWS_OF_LOSSES[view]) || VIEWS[view];
+}
+
 // A board of oblivion has no oracle to divide by; gaps need the results, which only some pages were given.
 function viewsOf({ board, extra }) {
   if (board.oblivion) return ["change", "raw"];
@@ -85,14 +95,20 @@ function pairOf(held, task, a, b) {
 // What a row is judged by: the ability, or on a board of oblivion the mean change.
 function headline(held, row, view = currentView()) {
   if (view === "gap") return cell(gapsOf(held.extra.gap_means, row), "gap");
-  if (held.board.losses) return cell(row.losses?.excess, "difference");
+  if (held.board.losses && view === "raw") return cell(row.losses?.mean, "raw", null);
+  if (held.board.losses) return cell(row.losses?.excess, "difference", row.losses?.recovered?.value ?? null);
   if (held.board.oblivion) return view === "raw" ? cell(row.overall, "raw", null) : overallChange(held, row);
   return cell(row.ability, "normalised");
 }
 
-function headlineName({ board }) {
-  if (board.losses) return "Δ loss";
+function headlineName({ board }, view = currentView()) {
+  if (board.losses) return { raw: "loss", gap: "gap" }[view] ?? "Δ loss";
   return board.oblivion ? "overall" : "ability";
+}
+
+// Whether a smaller number is the better one.
+function isDown({ board }, column, view) {
+  return view !== "gap" && (column ? column.direction === "down" : Boolean(board.losses));
 }
 
 // The uncertainty that is written beside a number: over seeds where there are several, else over items.

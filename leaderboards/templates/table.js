@@ -16,8 +16,8 @@ function columnsOf(held) {
       value: (row) => get(row.cost, field) ?? null }));
   const means = { normalised: "over the oracle", gap: "mean gap", change: "mean change",
     raw: held.board.oblivion ? "mean score" : "over the oracle" };
-  const losses = Boolean(held.board.losses);
-  const mean = { key: "ability", name: headlineName(held), note: losses ? "above the oracle" : means[view], down: losses,
+  const note = headlineName(held) === "Δ loss" ? "above the oracle" : held.board.losses ? "mean" : means[view];
+  const mean = { key: "ability", name: headlineName(held), note, down: isDown(held, null, view),
     score: (row) => headline(held, row, view) };
   return [{ key: "method", name: "method", note: "", down: true, value: (row) => row.label }, mean, ...tasks,
     ...costs];
@@ -134,5 +134,5 @@ function renderTable() {
   replace("scores", el("thead", {}, el("tr", {}, columns.map(header))),
     el("tbody", {}, measured.map((row) => line(held, row, columns))), groups);
   replace("count", `${rows.length} of ${held.board.rows.length} rows`);
-  replace("meaning", VIEWS[currentView()]);
+  replace("meaning", meaning(held, currentView()));
 }

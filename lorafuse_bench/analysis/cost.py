@@ -204,7 +204,7 @@ class Cost(Analysis[CostResult]):
                     axes.plot(shares, list(values), "o", label="computed", color="tab:orange")
             axes.set_xscale("log")
             axes.set_xlabel(f"added {what.replace('_', ' ')}, over the base's")
-            axes.legend(fontsize="small")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
         return figure
 
 
