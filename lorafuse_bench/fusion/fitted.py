@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Adapter, FusionMethod, Learned, Merge, Need, Runtime, option
-from lorafuse_bench.layers import Update
+from lorafuse_bench.layers import StaticUpdate, Update
 
 MAP_RATES = (1e-3, 1e-4, 1e-5)
 """Adam's rates tried for maps and gates, as in the trade-offs paper."""
@@ -45,6 +45,11 @@ class LossMatrix:
         return self.nats / self.tokens
 
 
+def expert_alone(pool: ExpertPool, expert: int) -> dict[str, Update]:
+    """The updates of one expert of the pool."""
+    return {m: StaticUpdate(stack.A[expert], stack.B[expert]) for m, stack in pool.modules.items()}
+
+
 class Fitting(Protocol):
     """What a method may ask for while it is fitted: the experts on the model, rows, and a training loop.
 
@@ -74,6 +79,14 @@ class Fitting(Protocol):
     def distil(self, start: Parameters, updates: MakeUpdates, weights: Tensor) -> dict[str, Tensor]:
         """As `descend`, on KL(teacher ‖ student) per target token; the teacher mixes the experts by `weights (N,)`."""
 
+    def sharpen(
+        self, start: Parameters, updates: MakeUpdates, rates: Sequence[float] = MAP_RATES
+    ) -> dict[str, Tensor]:
+        """As `descend`, on the entropy of the first answer token after the rows' prompts: no target is read.
+
+        The rate is the one of least entropy on dev rows.
+        """
+
     def mix(
         self, start: Parameters, loss: Callable[[Parameters, Tensor], Tensor], part: str = ""
     ) -> dict[str, Tensor]:
@@ -81,6 +94,21 @@ class Fitting(Protocol):
 
         `log p` is every expert's log-probability of the target tokens, computed once.
         """
+
+    def inputs(self, expert: int, rows: int, see: Callable[[str, Tensor], None]) -> None:
+        """`see(module, x (tokens, in))` for what each adapted map sees of the expert's own rows, under it alone.
+
+        Its rows are the first `rows` fit rows of each of its tasks in the suite, prompt and target.
+        """
+
+    def gradients(self, expert: int, rows: int, see: Callable[[str, Tensor, Tensor], None]) -> None:
+        """`see(module, x (tokens, in), g (tokens, out))` for each of the expert's own rows, under it alone.
+
+        g: gradient of `log p(y)` by the map's output, y drawn from the model's own distributions at the targets.
+        """
+
+    def kept(self, part: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What `make` gives, made once: an interrupted fit that goes on finds it again under `part`."""
 
     def routers(self, pooling: Literal["last", "mean"]) -> dict[str, Tensor]:
         """MoA's routers of prompts to their tasks' experts, as `moa.router_logits` reads them."""

@@ -38,3 +38,6 @@ LORAHUB = (
 LORA_SOUPS = (
     "Prabhakar et al. 2024, LoRA Soups: Merging LoRAs for Practical Skill Composition Tasks, arXiv 2410.13025"
 )
+REGMEAN = "Jin et al. 2023, Dataless Knowledge Fusion by Merging Weights of Language Models, arXiv 2212.09849"
+FISHER = "Matena and Raffel 2022, Merging Models with Fisher-Weighted Averaging, arXiv 2111.09832"
+ADAMERGING = "Yang et al. 2024, AdaMerging: Adaptive Model Merging for Multi-Task Learning, arXiv 2310.02575"

@@ -14,9 +14,9 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import row_updates
 from lorafuse_bench.fusion.fitted import MakeUpdates, Parameters
 from lorafuse_bench.layers import Update
-from lorafuse_bench.training.examples import IGNORED, Example
+from lorafuse_bench.training.examples import IGNORED, Example, PadRight
 from lorafuse_bench.training.loss import completion_loss, target_logits
-from lorafuse_bench.training.token_scores import TokenScores
+from lorafuse_bench.training.token_scores import ROWS, TokenScores
 
 
 class Objective(nn.Module, ABC):
@@ -88,6 +88,39 @@ class Distance(LanguageLoss):
         self.fused.selection.set(None)
         assert total is not None
         return total
+
+
+class Entropy(LanguageLoss):
+    """Entropy of what follows each prompt, the first answer token alone: what the answers are is not seen."""
+
+    def summed(self, **batch: Tensor) -> tuple[Tensor, Tensor]:
+        self.fused.put(self.updates(self.named))
+        return entropy(self.fused.model, **_inputs(batch))
+
+
+def entropy(model: nn.Module, labels: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """`(Σ_n H(p(· | prompt_n)), n)` in nats, over the rows of a batch."""
+    answers = labels != IGNORED
+    first = answers & (answers.cumsum(1) == 1)
+    logits, targets = target_logits(model, labels.masked_fill(~first, IGNORED), **inputs)
+    scores = logits.float().log_softmax(-1)
+    return -(scores.exp() * scores).sum(), targets.new_tensor(len(targets))
+
+
+@torch.no_grad()
+def mean_entropy(fused: FusedModel, examples: Sequence[Example], pad: int, dtype: torch.dtype) -> float:
+    """Nats per row, under the updates in place."""
+    total = 0.0
+    for start in range(0, len(examples), ROWS):
+        batch = PadRight(pad)([_plain(example) for example in examples[start : start + ROWS]])
+        moved = {name: tensor.to(fused.model.device) for name, tensor in batch.items()}
+        with torch.autocast(fused.model.device.type, dtype, enabled=dtype != torch.float32):
+            total += float(entropy(fused.model, **moved)[0])
+    return total / len(examples)
+
+
+def _plain(example: Example) -> Example:
+    return {key: example[key] for key in ("input_ids", "labels")}
 
 
 class Mixture(Objective):

@@ -17,7 +17,14 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import read_json, write_bytes, write_json
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Runtime
-from lorafuse_bench.fusion.fitted import MAP_RATES, WEIGHT_RATES, LossMatrix, MakeUpdates, Parameters
+from lorafuse_bench.fusion.fitted import (
+    MAP_RATES,
+    WEIGHT_RATES,
+    LossMatrix,
+    MakeUpdates,
+    Parameters,
+    expert_alone,
+)
 from lorafuse_bench.fusion.routing.clusters import clusters_of
 from lorafuse_bench.fusion.routing.moa import Pool
 from lorafuse_bench.layers import Update
@@ -27,10 +34,12 @@ from lorafuse_bench.tasks.rows import Row
 from lorafuse_bench.training.descent import (
     CachedBatches,
     Distance,
+    Entropy,
     LanguageLoss,
     Mixture,
     Objective,
     collate_scores,
+    mean_entropy,
 )
 from lorafuse_bench.training.examples import Batches, Example, PadRight, pad_token, prompt_of, tokenize
 from lorafuse_bench.training.fit_rows import DEV, FitRows
@@ -44,6 +53,7 @@ from lorafuse_bench.training.token_scores import (
     score_experts,
     score_rows,
 )
+from lorafuse_bench.training.visits import SeeGradients, SeeInputs, visit_gradients, visit_inputs
 
 FILE = "learned.safetensors"
 
@@ -135,6 +145,24 @@ class FitRun:
             MAP_RATES,
         )
 
+    def sharpen(
+        self, start: Parameters, updates: MakeUpdates, rates: Sequence[float] = MAP_RATES
+    ) -> dict[str, Tensor]:
+        """See `Fitting.sharpen`."""
+
+        def dev(found: Parameters) -> float:
+            self.fused.put(updates(found))
+            rows = [example for each in self.rows for example in self._examples(each.dev[: len(each.dev)])]
+            return mean_entropy(self.fused, rows, self.pad, self.compute.dtype)
+
+        return self._search(
+            lambda: Entropy(self.fused, start, updates),
+            self._batches(self.rows),
+            PadRight(self.pad),
+            dev,
+            rates,
+        )
+
     def mix(
         self, start: Parameters, loss: Callable[[Parameters, Tensor], Tensor], part: str = ""
     ) -> dict[str, Tensor]:
@@ -153,6 +181,27 @@ class FitRun:
             WEIGHT_RATES,
             part=part,
         )
+
+    def inputs(self, expert: int, rows: int, see: SeeInputs) -> None:
+        """See `Fitting.inputs`."""
+        visit_inputs(self.fused, expert_alone(self.fused.pool, expert), self._own(expert, rows), see)
+
+    def gradients(self, expert: int, rows: int, see: SeeGradients) -> None:
+        """See `Fitting.gradients`."""
+        updates = expert_alone(self.fused.pool, expert)
+        visit_gradients(self.fused, updates, self._own(expert, rows), self.seed, see)
+
+    def kept(self, part: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """See `Fitting.kept`."""
+        path = self.work / f"{part.replace('/', '+')}.safetensors"
+        if not path.is_file():
+            self.report(f"fit {self.name}: {part}")
+            write_bytes(path, save({key: value.cpu().contiguous() for key, value in make().items()}))
+        return {key: value.to(self.compute.device) for key, value in load_file(path).items()}
+
+    def _own(self, expert: int, rows: int) -> list[Example]:
+        tasks = self.fused.pool.experts[expert].tasks
+        return self._examples([row for each in self.rows if each.task in tasks for row in each.fit[:rows]])
 
     def routers(self, pooling: Pool) -> dict[str, Tensor]:
         """See `Fitting.routers`; what is known of their accuracy is recorded."""
