@@ -143,6 +143,11 @@ class Fitted(FusionMethod):
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         """The tensors that `updates` will find in the zoo. Where there is chance, it is of `fitting.seed`."""
 
+    @property
+    def learns_from_dev(self) -> str | None:
+        """Why dev rows shape what is learned, beyond the choice of a rate; None where they do not."""
+        return None
+
     def made_by(self, zoo: str) -> str | None:
         """The command that learns it into the zoo at `zoo`, where that is not `lorafuse fit`."""
         return None

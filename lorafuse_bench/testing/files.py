@@ -37,6 +37,11 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return folder
 
 
+def toy_folder() -> Path:
+    """The folder of a zoo of the toys: for reading alone."""
+    return Path(_folder().name)
+
+
 @check
 def what_is_exported_is_the_merge(subject: Subject) -> None:
     """A merge that is written, as an adapter or as a model, and loaded again gives the same distributions."""
@@ -44,7 +49,7 @@ def what_is_exported_is_the_merge(subject: Subject) -> None:
         raise DoesNotApplyError("it does not collapse to one adapter")
     if "fit" in subject.method.needed:
         raise DoesNotApplyError("it exports what was fitted in a zoo, and the toy zoo has no fits")
-    zoo = Zoo.open(_folder().name)
+    zoo = Zoo.open(toy_folder())
     expected = subject.distribution(ExpertPool.from_zoo(zoo).experts)
     with tempfile.TemporaryDirectory(prefix="lorafuse-export-") as out:
         exported = export_merge(subject.method, zoo, Path(out) / "merge")

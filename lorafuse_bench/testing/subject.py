@@ -160,18 +160,18 @@ def batch(rows: Sequence[Sequence[int]], tasks: Sequence[str], padding: int = 0)
     return Prompts(ids, lengths, tuple(tasks))
 
 
-def select(model: ToyModel, ids: Tensor, tasks: Sequence[str]) -> Tensor | None:
+def select(model: FusedModel, ids: Tensor, tasks: Sequence[str]) -> Tensor | None:
     """The method's choice for unpadded rows."""
     return model.select(batch(ids.tolist(), tasks))
 
 
-def distribution(model: ToyModel, ids: Tensor, tasks: Sequence[str]) -> Tensor:
+def distribution(model: FusedModel, ids: Tensor, tasks: Sequence[str]) -> Tensor:
     """Log-probabilities `(rows, tokens, V)` in fp32, each row routed by all of its tokens."""
     return distribution_under(model, ids, select(model, ids, tasks))
 
 
 @torch.no_grad()
-def distribution_under(model: ToyModel, ids: Tensor, choice: Tensor | None) -> Tensor:
+def distribution_under(model: FusedModel, ids: Tensor, choice: Tensor | None) -> Tensor:
     """The same with the rows' experts `choice (rows, blocks)` given; of whatever family the method is."""
     method = model.method
     if not isinstance(method, Ensembling):
@@ -186,12 +186,12 @@ def distribution_under(model: ToyModel, ids: Tensor, choice: Tensor | None) -> T
     return method.log_probabilities(total)
 
 
-def layers(model: ToyModel) -> dict[str, FusedModule]:
+def layers(model: FusedModel) -> dict[str, FusedModule]:
     """The fused modules, by name."""
     return {name: m for name, m in model.model.named_modules() if isinstance(m, FusedModule)}
 
 
-def choose_in_turn(model: ToyModel, rows: int = 3) -> None:
+def choose_in_turn(model: FusedModel, rows: int = 3) -> None:
     """Give row i expert (or task) i in every block, whatever the method would choose."""
     model.selection.set(torch.arange(rows)[:, None].repeat(1, model.base.blocks))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import broken_fits
 import broken_gates
 import broken_merges
 import broken_rows
@@ -9,5 +10,5 @@ from mistakes import CATCHES, SOUND
 
 __all__ = ["CATCHES", "SOUND"]
 
-MADE_BY = (broken_merges, broken_gates, broken_rows)
+MADE_BY = (broken_merges, broken_gates, broken_rows, broken_fits)
 """They fill both in when they are imported."""

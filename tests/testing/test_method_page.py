@@ -78,7 +78,7 @@ def test_the_table_of_mistakes_is_true() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)  # the page promises a quarter of an hour
 def test_the_page_in_a_new_environment_with_the_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,9 @@ VARIANTS = (
     "spectr:k=2+score=subspace",
     "spectr:merge=two_step",
     "ensemble:space=logit",
+    "ensemble:weights=sgd",
+    "ensemble:weights=lp",
+    "adamerging:scope=global",
 )
 
 

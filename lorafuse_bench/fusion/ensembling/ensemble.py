@@ -52,6 +52,10 @@ class Ensemble(Fitted, Ensembling):
     def needed(self) -> frozenset[Need]:
         return frozenset() if self.weights == "uniform" else self.needs
 
+    @property
+    def learns_from_dev(self) -> str | None:
+        return "the linear program is of the losses on dev rows" if self.weights == "lp" else None
+
     def start(self, runtime: Runtime) -> dict[str, Tensor]:
         """`weights (N,)`, equal."""
         return {"weights": torch.full((len(runtime.pool),), 1 / len(runtime.pool))}
