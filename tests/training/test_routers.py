@@ -77,6 +77,9 @@ def test_decisions() -> None:
     # One vote each: expert 0 has the larger summed probability.
     assert decide([one, three], [1, 3], 4, "vote").tolist() == [[0, 0, 0, 0]]
     assert decide([one, three, three], [0, 1, 3], 4, "vote").tolist() == [[1, 1, 1, 1]]
+    # Two sure routers: 1 - 2e-9 and 1 - 5e-9 are one number in fp32.
+    sure, surer = torch.tensor([[19.0, 0.0, -9.0]]), torch.tensor([[0.0, 20.0, -9.0]])
+    assert decide([sure, surer], [1, 3], 4, "vote").tolist() == [[1, 1, 1, 1]]
     # Block 0 follows the first deciding block, block 2 the one before it.
     assert decide([one, three], [1, 3], 4, "per_block").tolist() == [[0, 0, 0, 1]]
 

@@ -111,7 +111,8 @@ def pool_hidden(hidden: Tensor, prompts: Prompts, pool: Pool) -> Tensor:
 def decide(logits: Sequence[Tensor], blocks: Sequence[int], n_blocks: int, decision: Decision) -> Tensor:
     """Expert per row and block `(rows, n_blocks)` from the `(rows, N)` logits of the deciding blocks.
 
-    A tied vote goes to the expert with the larger summed probability among the tied.
+    A tied vote goes to the expert with the larger summed probability among the tied, in fp64: in fp32 the
+    probabilities of two sure routers are equal.
     """
     choices = torch.stack([layer.argmax(-1) for layer in logits])
     if decision == "per_block":
@@ -123,6 +124,6 @@ def decide(logits: Sequence[Tensor], blocks: Sequence[int], n_blocks: int, decis
         choice = choices[-1]
     else:
         votes = F.one_hot(choices, logits[0].shape[-1]).sum(0)
-        probability = torch.stack([layer.softmax(-1) for layer in logits]).mean(0)
+        probability = torch.stack(list(logits)).double().softmax(-1).mean(0)
         choice = (votes + probability.clamp(max=0.999)).argmax(-1)
     return choice[:, None].expand(-1, n_blocks).clone()
