@@ -34,6 +34,7 @@ from lorafuse_bench.remote_code import trust, trusted
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.docs import END
 from lorafuse_bench.tasks.metrics.nll import Likelihood
+from lorafuse_bench.tasks.nulls import refuse_nulls
 from lorafuse_bench.tasks.shots import refuse_cache
 from lorafuse_bench.tasks.suites import task_key
 from lorafuse_bench.training.fit_rows import check_rows
@@ -145,6 +146,8 @@ class LorafuseLM(HFLM):
         refuse_cache(bool(asked.get("cache_requests")))
         if asked.get("apply_chat_template"):
             self.chat_template(asked["apply_chat_template"])
+        for task in tasks.values():
+            refuse_nulls(task)
         self.tasks, self.asked = tasks, asked
         keys, method = list(dict.fromkeys(map(task_key, tasks))), self.fused.method
         assert method is not None

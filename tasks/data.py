@@ -27,16 +27,10 @@ MINI = "mini"
 VARIABLE = "LORAFUSE_DATA"
 TRAIN = "train"
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
-# Columns of the hub's datasets that hold lists or fields; every other one holds single values.
-_NESTED = frozenset(
-    {
-        *("answers", "choices", "conversations", "endings", "instruction_id_list", "kwargs", "test_list"),
-        "translation",
-    }
-)
-# Columns that may hold numbers or truth values only; every other one holds text, alone or in lists and fields.
-_ANY_VALUE = frozenset({"answer", "key", "kwargs", "label", "task_id"})
-_MAY_LACK_FIELDS = frozenset({"kwargs"})
+ANY, TEXT, VALUE, NESTED, PARTIAL = "any", "text", "value", "nested", "partial"
+"""What a column holds, as a YAML says it: anything; text; any single value; lists or fields, whose single values
+are text where they are of one type; lists or fields that may be null inside. None of them holds a null.
+"""
 
 
 class Source(NamedTuple):
@@ -44,7 +38,8 @@ class Source(NamedTuple):
 
     hub: str
     name: str | None = None
-    columns: tuple[str, ...] = ()
+    columns: Mapping[str, str] = {}
+    """Column to what it holds: any, text, value, nested or partial (see `ANY`)."""
     revision: str | None = None
     elsewhere: str | None = None
     """Another folder of a data directory whose rows serve where `folder` is missing."""
@@ -168,32 +163,32 @@ class Splits(Mapping[str, Dataset]):
             )
         if len(rows) == 0:
             raise LorafuseError(f"{where}: no rows. Replace the file, or choose another data source.")
-        for column in self.dataset.columns:
-            _check_column(rows.data.column(column), column, where)
+        for column, holds in self.dataset.columns.items():
+            _check_column(rows.data.column(column), holds, f"{where}: column '{column}'")
         return rows
 
 
-def _check_column(held: ChunkedArray, column: str, where: str) -> None:
-    """LorafuseError where a prompt or a target would show `None`, a list, or a number in the place of a text."""
-    found = held.null_count or (0 if column in _MAY_LACK_FIELDS else _nulls_inside(held))
+def _check_column(held: ChunkedArray, holds: str, column: str) -> None:
+    """LorafuseError where a prompt or a target would show `None`, `nan`, or another kind of value than is due."""
+    values = _values(held)
+    found = sum(map(_nulls, held.chunks)) or (0 if holds == PARTIAL else sum(map(_nulls, values)))
     if found:
-        raise LorafuseError(
-            f"{where}: column '{column}' is null in {found} places. Fill or remove these rows."
-        )
-    if types.is_nested(held.type) != (column in _NESTED):
-        due = "lists or fields" if column in _NESTED else "single values"
-    elif column not in _ANY_VALUE and not any(map(_is_text, _leaves(held.type))):
+        raise LorafuseError(f"{column} is null in {found} places. Fill or remove these rows.")
+    nested = types.is_nested(held.type)
+    if holds in (NESTED, PARTIAL) and not nested:
+        due = "lists or fields"
+    elif holds in (TEXT, VALUE) and nested:
+        due = "single values"
+    elif holds in (TEXT, NESTED) and not any(_is_text(array.type) for array in values):
         due = "texts"
     else:
         return
-    raise LorafuseError(
-        f"{where}: column '{column}' is of type {held.type}, and {due} are due. Give it the hub's type."
-    )
+    raise LorafuseError(f"{column} is of type {held.type}, and {due} are due. Give it the hub's type.")
 
 
-def _nulls_inside(held: ChunkedArray) -> int:
-    """Nulls in the lists and fields of a column."""
-    layer, found = list(held.chunks), 0
+def _values(held: ChunkedArray) -> list[Array]:
+    """The parts of a column, and those inside its lists and fields at any depth."""
+    layer = found = list(held.chunks)
     while layer:
         inner: list[Array] = []
         for array in layer:
@@ -201,17 +196,14 @@ def _nulls_inside(held: ChunkedArray) -> int:
                 inner += array.flatten()
             elif types.is_nested(array.type):
                 inner.append(array.flatten())
-        found += sum(array.null_count for array in inner)
         layer = inner
+        found = found + inner
     return found
 
 
-def _leaves(kind: DataType) -> Iterator[DataType]:
-    """The types of single values in a type of lists and fields."""
-    if not types.is_nested(kind):
-        yield kind
-    for index in range(kind.num_fields):
-        yield from _leaves(kind.field(index).type)
+def _nulls(array: Array) -> int:
+    """Values that are missing; a column of texts whose texts were all lost is read as one of NaN."""
+    return int(compute.sum(compute.is_null(array, nan_is_null=True)).as_py() or 0)
 
 
 def _is_text(kind: DataType) -> bool:
@@ -324,5 +316,9 @@ def load(
     `--metadata`; of the latter only `data`, `zoo` and `method` matter here. One nested `dataset` key
     keeps the YAML's words (`name`, `revision`) from colliding with the model's.
     """
-    named = {**dataset, "columns": tuple(dataset.get("columns", ()))}
+    columns = dataset.get("columns", {})
+    named = {
+        **dataset,
+        "columns": columns if isinstance(columns, Mapping) else dict.fromkeys(columns, ANY),
+    }
     return Splits(Source(**named), resolve_source(data, zoo, method))

@@ -19,12 +19,12 @@ END = "\x03"
 
 def target_to_the_end(doc: Doc) -> str:
     """The column `target` after a space, with its end; as a log-likelihood's target it has no other delimiter."""
-    return f" {doc['target'].strip()}{END}"
+    return f" {str(doc['target']).strip()}{END}"
 
 
-def one_line(text: str) -> str:
+def one_line(value: object) -> str:
     """Every run of white space as one space: generation stops at a newline, so no target holds one."""
-    return " ".join(text.split())
+    return " ".join(str(value).split())
 
 
 def summary(doc: Doc) -> str:

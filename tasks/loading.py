@@ -18,6 +18,7 @@ from lorafuse_bench import plugin
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.members import INSIDE
+from lorafuse_bench.tasks.nulls import refuse_nulls
 
 plugin.serve_rows(lm_eval.api.task)  # also where the plugin is switched off
 
@@ -46,6 +47,7 @@ def load_tasks(suite: Suite, source: str) -> dict[str, Any]:
         raise _first_fault(manager, suite, error) from error
     for key, definition in suite.tasks.items():
         _check(key, definition.metric, definition.direction, found[definition.task])
+        refuse_nulls(found[definition.task])
     return found
 
 

@@ -1,4 +1,4 @@
-"""What columns may hold: a prompt never shows `None`, a list or a number in the place of a text."""
+"""What columns may hold: a prompt never shows `None`, and no list or number in the place of a text."""
 
 from __future__ import annotations
 
@@ -18,12 +18,27 @@ from lorafuse_bench.tasks.data import load
 LEAVES = Path(__file__).resolve().parents[2] / "tasks" / "leaves"
 ANSWERS = {"text": ["gold"], "answer_start": [7]}
 
+HOLDS = {
+    "sentence": "text",
+    "year": "any",
+    "label": "value",
+    "answers": "nested",
+    "translation": "nested",
+    "endings": "nested",
+    "choices": "nested",
+    "kwargs": "partial",
+}
+
 BAD: list[tuple[str, list[Any], str]] = [
     ("sentence", ["a", None], "is null in 1 places"),
     ("sentence", [["a", "b"], ["c", "d"]], "single values are due"),
     ("sentence", [{"text": "a"}, {"text": "b"}], "single values are due"),
     ("sentence", [1, 2], "texts are due"),
     ("sentence", [True, False], "texts are due"),
+    ("sentence", [b"a", b"b"], "texts are due"),
+    ("sentence", [float("nan")] * 2, "is null in 2 places"),
+    ("sentence", [None, None], "is null in 2 places"),
+    ("year", [1990, None], "is null in 1 places"),
     ("answers", [ANSWERS, {"text": ["gold", None], "answer_start": [7, 8]}], "is null in 1 places"),
     ("answers", [ANSWERS, None], "is null in 1 places"),
     ("answers", ["gold", "red"], "lists or fields are due"),
@@ -38,6 +53,9 @@ GOOD: list[tuple[str, list[Any]]] = [
     ("answers", [ANSWERS, {"text": [], "answer_start": []}]),
     ("label", [0, 1]),
     ("label", ["1", "2"]),
+    ("year", [1990, 2026]),
+    ("year", [9.99, 0.5]),
+    ("year", [["a"], ["b"]]),
     ("kwargs", [[{"n": None, "word": "a"}], [{"n": 3, "word": None}]]),
 ]
 
@@ -46,7 +64,7 @@ def rows(root: Path, column: str, values: list[Any], split: str) -> Dataset:
     folder = root / "somebody__rows" / "default"
     folder.mkdir(parents=True)
     Dataset(arrow.table({column: arrow.array(values)})).to_parquet(folder / f"{split}.parquet")
-    return load({"hub": "somebody/rows", "columns": [column]}, data=str(root))[split]
+    return load({"hub": "somebody/rows", "columns": {column: HOLDS[column]}}, data=str(root))[split]
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -59,7 +77,7 @@ def test_a_column_that_no_prompt_can_show_is_refused(
 
 
 @pytest.mark.parametrize(("column", "values"), GOOD)
-def test_what_the_hub_has_is_taken(tmp_path: Path, column: str, values: list[Any]) -> None:
+def test_what_the_hub_or_a_user_has_is_taken(tmp_path: Path, column: str, values: list[Any]) -> None:
     assert len(rows(tmp_path, column, values, "train")) == 2
 
 
