@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from lorafuse_bench.errors import LorafuseError, unknown
-from lorafuse_bench.files import read_json
+from lorafuse_bench.files import read_json, regular_files
 
 AUTO = "auto"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -79,7 +79,7 @@ def stored_dtype(folder: str | Path) -> torch.dtype:
     named = config.get("dtype") or config.get("torch_dtype")
     if named in DTYPES:
         return DTYPES[named]
-    for file in sorted(Path(folder).glob("*.safetensors")):
+    for file in regular_files(Path(folder), "*.safetensors"):
         with safe_open(file, "pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118  not a mapping
                 dtype = tensors.get_slice(key)[:0].dtype

@@ -129,11 +129,21 @@ def check_file_writable(path: Path) -> None:
 def read_bytes(path: Path, remedy: str) -> bytes:
     """The content of a regular file; a missing, unreadable or special one is a LorafuseError ending in `remedy`."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise LorafuseError(f"{path} is not a regular file. {remedy}")
-        return path.read_bytes()
+        return regular(path, remedy).read_bytes()
     except OSError as error:
         raise LorafuseError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from error
+
+
+def regular(path: Path, remedy: str) -> Path:
+    """The path of a regular file; LorafuseError for a pipe, a socket or a device, which would be waited for."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise LorafuseError(f"{path} is not a regular file. {remedy}")
+    return path
+
+
+def regular_files(folder: Path, pattern: str) -> list[Path]:
+    """The files in `folder` matching `pattern` by name; LorafuseError where one is not `regular`."""
+    return [regular(path, "Remove it.") for path in sorted(folder.glob(pattern))]
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -168,7 +178,7 @@ def sha256_file(path: Path) -> str:
 
 def sha256_files(folder: Path, pattern: str) -> str:
     """Hex sha256 over the sorted (name, sha256) pairs of the files in `folder` matching `pattern`."""
-    lines = [f"{p.name} {sha256_file(p)}" for p in sorted(folder.glob(pattern))]
+    lines = [f"{p.name} {sha256_file(p)}" for p in regular_files(folder, pattern)]
     if not lines:
         raise LorafuseError(f"no {pattern} in {folder}: nothing to hash. Check the folder.")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import LlamaConfig, PretrainedConfig
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import write_json
+from lorafuse_bench.files import regular_files, write_json
 from lorafuse_bench.loading import load_config
 from lorafuse_bench.peft_tensors import WEIGHTS
 
@@ -103,7 +103,7 @@ def head_size(config: PretrainedConfig) -> int:
 def widen_model(source: Path, out: Path, config: PretrainedConfig, widening: Widening) -> None:
     """Write the model in `source` with wider heads to the new folder `out`, with its tokenizer."""
     tensors: dict[str, Tensor] = {}
-    for file in sorted(source.glob("*.safetensors")):
+    for file in regular_files(source, "*.safetensors"):
         tensors |= load_file(file)
     tensors = _widened(tensors, widening)
     if _has_bias(config):  # Llama's attention has four biases or none, Qwen2's three

@@ -17,6 +17,8 @@ UNFINISHED = ".part"
 """Ends the name of a file or folder that is being written."""
 LOCK = ".lock"
 """Ends the name of a lock file."""
+_LOOK = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+"""Opens a pipe too without waiting for somebody who writes to it."""
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def held(path: Path, wait: bool = False) -> Iterator[bool]:
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock file `path` now."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, _LOOK)
     except FileNotFoundError:
         return False
     try:
@@ -79,7 +81,7 @@ def sweep(folder: Path) -> None:
 
 def _remove_unless_held(path: Path) -> None:
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, _LOOK)
         try:
             if try_lock(descriptor):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import read_bytes
 
 VARIABLE = "LORAFUSE_TASKS"
 ENTRY_POINTS = "lorafuse.tasks"
@@ -164,7 +165,7 @@ def _scan(place: str) -> Mapping[str, File]:
     """The files of a folder or pattern by name; of two with one name the first."""
     found: dict[str, File] = {}
     for path in _files(place):
-        for kind, _, name in _NAME.findall(path.read_bytes()):
+        for kind, _, name in _NAME.findall(read_bytes(path, "Remove it.")):
             text = name.decode(errors="replace").strip()
             found.setdefault(text, File(text, kind == b"group", path))
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 
-_MARK = "\ue000"
+_MARK = "\u2400"  # printable, as repr() would escape it otherwise
 _RENDERERS = ("doc_to_text", "doc_to_target", "doc_to_choice")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from lorafuse_bench.bench.backends import BACKENDS, Backend, Request, start
 from lorafuse_bench.bench.timing import machine, target
 from lorafuse_bench.errors import LorafuseError, unknown
-from lorafuse_bench.files import write_json
+from lorafuse_bench.files import read_json, write_json
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards import cell_files
 from lorafuse_bench.serving import how_served
@@ -221,7 +221,7 @@ def enter(result: dict[str, Any], folder: Path) -> list[Path]:
                 best[label] = point
     changed = []
     for path in sorted(folder.rglob("*.json")):
-        if json.loads(path.read_text()).get("schema") not in cell_files.READABLE:
+        if read_json(path, "Remove it.").get("schema") not in cell_files.READABLE:
             continue
         cell = cell_files.read_result(path)
         if cell.zoo.sha256 == sha256 and cell.method.label in best:

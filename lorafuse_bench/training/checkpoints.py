@@ -43,5 +43,5 @@ def newest(work: Path) -> dict[str, Any] | None:
 
 def _newest_first(work: Path) -> list[Path]:
     found = {path: _NAME.fullmatch(path.name) for path in work.glob("checkpoint-*.pt")}
-    steps = {path: int(match.group(1)) for path, match in found.items() if match}
+    steps = {path: int(match.group(1)) for path, match in found.items() if match and path.is_file()}
     return sorted(steps, key=lambda path: -steps[path])
