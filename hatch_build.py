@@ -2,16 +2,18 @@
 
 The wheel carries tasks/, model_wrappers/ and leaderboards/ inside lorafuse_bench/, so that nothing
 with so general a name lands in site-packages. An editable install finds them through `__path__`
-(lorafuse_bench/__init__.py) and needs only the start-up files.
+(lorafuse_bench/__init__.py) and needs only the start-up files. What was measured stays in the repository.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 INSIDE = ("tasks", "model_wrappers", "leaderboards")
+MEASURED = ("leaderboards/published", "leaderboards/analyses")
 # Python < 3.15 runs the .pth at start-up; Python >= 3.15 runs the .start instead (PEP 829).
 STARTUP = ("lorafuse_bench.pth", "lorafuse_bench.start")
 
@@ -22,4 +24,10 @@ class LorafuseBuildHook(BuildHookInterface):
         if version == "editable":
             build_data["force_include_editable"].update(startup)
         else:
-            build_data["force_include"].update({name: f"lorafuse_bench/{name}" for name in INSIDE} | startup)
+            root = Path(self.root)
+            paths = (
+                path for name in INSIDE for path in (root / name).iterdir() if path.name != "__pycache__"
+            )
+            inside = sorted(str(path.relative_to(root)) for path in paths)
+            carried = {name: f"lorafuse_bench/{name}" for name in inside if name not in MEASURED}
+            build_data["force_include"].update(carried | startup)
