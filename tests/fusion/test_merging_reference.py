@@ -20,6 +20,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import Merge
 from lorafuse_bench.fusion.merging.elementwise import keep_largest
+from lorafuse_bench.fusion.merging.knots import shared_basis
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 
 BEFORE = pytest.mark.filterwarnings("ignore:method '.*' combines factors")
@@ -253,6 +254,49 @@ def test_keep_largest_counts_exactly_and_leaves_its_input_alone() -> None:
     before = tied.clone()
     assert keep_largest(tied, 0.5).tolist() == [[1, -1, 0], [2, 0, 0]]
     assert torch.equal(tied, before)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 68), (300, 101)])
+@pytest.mark.parametrize("kind", ["normal", "low rank", "few values", "every 17th is large", "absent"])
+def test_keep_largest_is_exact_however_the_entries_lie(shape: tuple[int, int], kind: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    tensor = torch.randn(shape, generator=g)
+    if kind == "low rank":
+        tensor = torch.randn(shape[0], 1, generator=g) @ torch.randn(1, shape[1], generator=g)
+    elif kind == "few values":
+        tensor = tensor.round()
+    elif kind == "every 17th is large":
+        tensor.view(-1)[::17] *= 1000
+    elif kind == "absent":
+        tensor.zero_()
+    for density in (0.0, 0.01, 0.2, 0.5, 0.99, 1.0):
+        found = keep_largest(tensor, density)
+        assert torch.equal(found.double(), trim(density)(tensor, "", ""))
+        assert torch.equal(
+            keep_largest(tensor.T, density) != 0, keep_largest(tensor.T.contiguous(), density) != 0
+        )
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-4, 1e-8])
+@pytest.mark.parametrize("out", [5, 40])
+def test_knots_basis_is_that_of_an_svd_down_to_rounding(smallest: float, out: int) -> None:
+    """Directions much smaller than the largest, where eigenvectors of the squares would be too coarse."""
+    g = torch.Generator().manual_seed(0)
+    spread = torch.logspace(0, math.log10(smallest), 4)
+    experts = [
+        expert(torch.randn(4, 30, generator=g), torch.randn(out, 4, generator=g) * spread, 1.0, f"e{i}")
+        for i in range(3)
+    ]
+    stack = ExpertPool(experts).modules[MODULE]
+    u, s, parts = shared_basis(stack)
+    wide = torch.cat([b.double() @ a.double() for a, b in zip(stack.A, stack.B, strict=True)], dim=1)
+    expected = torch.linalg.svdvals(wide)
+    torch.testing.assert_close(s, expected[: len(s)], rtol=1e-6, atol=0)
+    assert (expected[len(s) :] < 1e-6 * expected[0]).all()
+    torch.testing.assert_close(u.T @ u, torch.eye(len(s), dtype=u.dtype), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        u @ torch.cat(list(parts), dim=1), wide, rtol=0, atol=2e-6 * float(expected[0])
+    )
 
 
 @pytest.mark.parametrize(

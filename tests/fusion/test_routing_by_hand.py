@@ -83,6 +83,24 @@ def test_svd_signs_are_fixed_and_padding_is_zero() -> None:
         assert not u[i, :, e.rank :].any() and not s[i, e.rank :].any() and not vt[i, e.rank :].any()
 
 
+@pytest.mark.parametrize("nearness", [1.0, 1e-2, 1e-5, 0.0])
+def test_svd_of_an_expert_whose_rows_are_nearly_dependent(nearness: float) -> None:
+    """Against the dense SVD: rows of very unequal length, and rows almost or wholly parallel."""
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(3, 40, generator=g)
+    a[1] = 2 * a[0] + nearness * a[1]
+    b = torch.randn(20, 3, generator=g) * torch.tensor([1.0, 1.0, 1e-3])
+    stack = ExpertPool([expert(a, b, 1.0, "x"), expert(a.flip(0)[:1], b[:, :1], 1.0, "y")]).modules[MODULE]
+    u, s, vt = expert_svd(stack)
+    for i in range(2):
+        dense = stack.B[i].double() @ stack.A[i].double()
+        torch.testing.assert_close(s[i].double(), torch.linalg.svdvals(dense)[:3], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close((u[i] * s[i] @ vt[i]).double(), dense, rtol=0, atol=2e-6 * float(s[i, 0]))
+        kept = s[i] > 1e-6 * s[i, 0]
+        for basis in (u[i].T[kept], vt[i][kept]):
+            torch.testing.assert_close(basis @ basis.T, torch.eye(int(kept.sum())), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("spec", ["arrow:k=1", "spectr:k=2"])
 def test_scaling_the_input_scales_the_output_where_choices_are_hard(spec: str) -> None:
     """Homogeneous where gates are 0 or 1/k; Arrow's soft gates sharpen (trap 16)."""

@@ -19,6 +19,8 @@ from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
 
 Space = Literal["products", "factors"]
+_SAMPLE_STEP = 17
+"""No width of a layer is a multiple of it, so a sample meets all columns."""
 
 
 def keep_largest(tensor: Tensor, density: float) -> Tensor:
@@ -29,17 +31,37 @@ def keep_largest(tensor: Tensor, density: float) -> Tensor:
     kept = kept_entries(tensor.numel(), density)
     if kept == tensor.numel():
         return tensor
-    size = tensor.abs().flatten()
     if kept == 0:
         return torch.zeros_like(tensor)
-    position = size.numel() - kept
-    # Several times faster than torch's kthvalue and topk on millions of entries.
-    threshold = float(np.partition(size.cpu().numpy(), position)[position])
-    mask = size >= threshold
-    surplus = int(mask.sum()) - kept
+    size = tensor.abs()
+    least, surplus = _smallest_kept(size, kept)
+    below = torch.nextafter(least, torch.zeros_like(least))
+    trimmed = F.hardshrink(tensor, float(below))  # many times faster than a mask
     if surplus:
-        mask[(size == threshold).nonzero()[-surplus:, 0]] = False
-    return torch.where(mask.view_as(tensor), tensor, 0)
+        trimmed[tuple((size == least).nonzero()[-surplus:].T)] = 0
+    return trimmed
+
+
+def _smallest_kept(size: Tensor, kept: int) -> tuple[Tensor, int]:
+    """The `kept`-th largest entry of `size`, exactly, and how many more than `kept` are no smaller.
+
+    Every 17th entry tells between which two values it lies, so that few entries need be ordered; all are where
+    the sample misleads. NumPy's partition is several times faster than torch's kthvalue and topk.
+    """
+    values = size.flatten().cpu().numpy()
+    position = len(values) - kept
+    sample = values[::_SAMPLE_STEP]
+    centre, margin = position * len(sample) // len(values), len(sample) // 64
+    ends = max(centre - margin, 0), min(centre + margin, len(sample) - 1)
+    low, high = np.partition(sample, ends)[[*ends]]
+    smaller = values < low
+    rank = position - int(np.count_nonzero(smaller))
+    between = values[np.flatnonzero(~smaller & (values <= high))]
+    if not 0 <= rank < len(between):
+        rank, between = position, values
+    ordered = np.partition(between, rank)
+    surplus = int(np.count_nonzero(ordered[:rank] == ordered[rank]))
+    return torch.from_numpy(ordered[rank : rank + 1]).to(size.device)[0], surplus
 
 
 def kept_entries(n: int, density: float) -> int:
@@ -81,19 +103,16 @@ def disjoint_mean(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor
     `λ_i T_i` has that sign, so zeros do not dilute it, and 0 where the sum is 0. One pass keeps the
     positive and the negative side apart, so memory does not grow with the number of experts.
     """
-    sides: tuple[Tensor, ...] = ()
+    sides: list[tuple[Tensor, Tensor]] = []
     for tensor, weight in zip(tensors, weights, strict=True):
-        sides = sides or tuple(torch.zeros_like(tensor) for _ in range(4))
-        up, up_weight, down, down_weight = sides
-        weighted = weight * tensor
-        up += weighted.clamp(min=0)
-        down += weighted.clamp(max=0)
-        up_weight.add_(weighted > 0, alpha=abs(weight))
-        down_weight.add_(weighted < 0, alpha=abs(weight))
-    up, up_weight, down, down_weight = sides
+        sides = sides or [(torch.zeros_like(tensor), torch.zeros_like(tensor)) for _ in range(2)]
+        halves = tensor.clamp(min=0), tensor.clamp(max=0)
+        for half, (total, shares) in zip(halves if weight > 0 else halves[::-1], sides, strict=True):
+            total.add_(half, alpha=weight)
+            shares.add_(half.sign_(), alpha=weight)
+    (up, up_shares), (down, down_shares) = sides  # the second pair is negative
     elected = up + down
-    negative = torch.where(elected < 0, down / down_weight, 0)
-    return torch.where(elected > 0, up / up_weight, negative)
+    return torch.where(elected > 0, up / up_shares, torch.where(elected < 0, -down / down_shares, 0))
 
 
 def products(stack: ModuleStack) -> Iterator[Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from scipy.linalg import eigh
 from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
@@ -64,24 +65,41 @@ class SvdMerge(Merge):
 def truncated_svd(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Best rank-`rank` factors of `b @ a`, for `a (R, in)`, `b (out, R)`: `(V_rᵀ (r, in), U_r Σ_r (out, r))`.
 
-    With `b = Q_b R_b` and `aᵀ = Q_a R_a`, `b a = Q_b C Q_aᵀ` with the core `C = R_b R_aᵀ = U Σ Vᵀ`. V are the
-    eigenvectors of `CᵀC`, and `U Σ = C V`: half the time of an SVD, and in fp64 exact for all directions above
-    1e-8 of the largest, which is what fp32 factors can tell. The QR of stacked, nearly parallel factors
-    would lose digits in fp32 too. The Q's are not formed but applied to the r columns wanted.
+    With `b = Q_b R_b` and `aᵀ = Q_a R_a`, `b a = Q_b C Q_aᵀ` with the core `C = R_b R_aᵀ = U Σ Vᵀ`; a side that has
+    no more rows than columns is its own R. V are the eigenvectors of `CᵀC`, and `U Σ = C V` (the other way round
+    where C is wide): in fp64 exact for all directions above 1e-8 of the largest, which is what fp32 factors can
+    tell. The QR of stacked, nearly parallel factors would lose digits in fp32 too. The Q's are not formed but
+    applied to the r columns wanted.
     """
-    q_b, r_b = _qr(b.double())
-    q_a, r_a = _qr(a.double().T)
+    q_b, r_b = _reduced(b.double())
+    q_a, r_a = _reduced(a.double().T)
     core = r_b @ r_a.T
-    v = torch.linalg.eigh(core.T @ core).eigenvectors.flip(1)[:, :rank]
-    return q_a(v).T.to(a.dtype), q_b(core @ v).to(b.dtype)
+    wide = len(core) < core.shape[1]
+    if wide:
+        core = core.T
+    right = _leading(core.T @ core, rank)
+    left = core @ right
+    if wide:
+        sigma = left.norm(dim=0)
+        left, right = right * sigma, left / sigma.clamp(min=torch.finfo(sigma.dtype).tiny)
+    return q_a(right).T.to(a.dtype), q_b(left).to(b.dtype)
 
 
-def _qr(x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """`y -> Q y` and R of the reduced QR of `x (m, n)`: with k = min(m, n), `y (k, c)`, `R (k, n)`."""
+def _leading(gram: Tensor, count: int) -> Tensor:
+    """The eigenvectors `(n, count)` of the largest eigenvalues of `gram (n, n)`, from the largest; no others."""
+    n = len(gram)
+    _, vectors = eigh(gram.cpu().numpy(), subset_by_index=(max(n - count, 0), n - 1), check_finite=False)
+    return torch.from_numpy(vectors[:, ::-1].copy()).to(gram.device)
+
+
+def _reduced(x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """`y -> Q y` and R of `x (m, n)`: the reduced QR where m > n, with `R (n, n)`; else the identity and x."""
+    rows, columns = x.shape
+    if rows <= columns:
+        return lambda y: y, x
     reflectors, tau = torch.geqrf(x)
-    rows, k = len(x), len(tau)
 
     def apply(y: Tensor) -> Tensor:
-        return torch.ormqr(reflectors[:, :k], tau, F.pad(y, (0, 0, 0, rows - k)))
+        return torch.ormqr(reflectors, tau, F.pad(y, (0, 0, 0, rows - columns)))
 
-    return apply, reflectors[:k].triu()
+    return apply, reflectors[:columns].triu()
