@@ -109,7 +109,8 @@ def _stale(zoo: Zoo, entry: ArtefactEntry, method: Fitted, pool: ExpertPool) -> 
     if known.base_sha256 != zoo.manifest.base.sha256:
         return f"its base is {known.base_sha256[:12]}, the zoo's is {zoo.manifest.base.sha256[:12]}"
     hashes = dict(zip(entry.experts, known.experts, strict=True))
-    changed = [e.name for e in pool.experts if e.name in hashes and hashes[e.name] != e.sha256]
+    used = entry.adapters or pool.experts
+    changed = [e.name for e in used if e.name in hashes and hashes[e.name] != e.sha256]
     return f"expert '{changed[0]}' changed" if changed else None
 
 

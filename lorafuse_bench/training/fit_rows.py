@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,10 +11,13 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.rows import Row, load_task, rendered, training_rows
 from lorafuse_bench.tasks.suites import task as task_of
 from lorafuse_bench.training.examples import Head, hold_out
+from lorafuse_bench.zoo.entries import FittedOn
 from lorafuse_bench.zoo.manifest import ArtefactEntry, Zoo
 
 DEV = 200
 """Rows per task to choose by: of few training rows a fifth."""
+HASHED = 500
+"""Rows of a split that its hash reads at most."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,38 @@ def fit_rows(
     return tuple(_of_task(task, source, limit, dev) for task in tasks)
 
 
+def learned_from(
+    zoo: Zoo,
+    suite: str,
+    tasks: tuple[str, ...],
+    experts: Iterable[str],
+    source: str,
+    limit: int | None = None,
+    dev: int = 0,
+) -> FittedOn:
+    """What a manifest says something was learned on; `experts` are their hashes, in order."""
+    return FittedOn(
+        suite=suite,
+        tasks=tasks,
+        experts=tuple(experts),
+        base_sha256=zoo.manifest.base.sha256,
+        rows_sha256=_sha256(tasks, source, limit, dev),
+        rows=limit,
+        dev=dev,
+    )
+
+
 def rows_sha256(rows: Sequence[FitRows]) -> str:
-    """Hash over what the model reads of all rows."""
+    """Hash over how many rows there are, and what the model reads of them; of more than HASHED evenly spaced ones.
+
+    So that a fit on hundreds of thousands of rows is checked in moments, each time that it is used.
+    """
     digest = hashlib.sha256()
     for each in rows:
         for split in (each.fit, each.dev):
-            for row in split[: len(split)]:
+            count = min(len(split), HASHED)
+            digest.update(len(split).to_bytes(8, "big"))
+            for row in (split[i * len(split) // count] for i in range(count)):
                 for text in (row.prompt, row.target):
                     digest.update(len(text.encode()).to_bytes(8, "big") + text.encode())
             digest.update(b"|")
@@ -96,7 +125,7 @@ def _of_task(task: str, source: str, limit: int | None, dev: int) -> FitRows:
     else:
         fit, chosen = hold_out(rows, dev)
         first = len(fit)
-    if not len(chosen):
+    if dev and not len(chosen):
         raise LorafuseError(
             f"task '{task}' has {len(rows)} training rows and {dev} are asked for to choose by: none are left."
             " Use --dev 1 or more, and tasks of 5 rows or more."

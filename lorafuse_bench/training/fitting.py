@@ -18,7 +18,7 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.fitted import Fitted
 from lorafuse_bench.loading import load_model
 from lorafuse_bench.tasks.suites import suite as suite_of
-from lorafuse_bench.training.fit_rows import FitRows, fit_rows, rows_sha256, seen_by
+from lorafuse_bench.training.fit_rows import FitRows, fit_rows, learned_from, seen_by
 from lorafuse_bench.training.fit_run import FILE, FitRun, FitSettings
 from lorafuse_bench.training.loop import Report
 from lorafuse_bench.training.records import work_folder
@@ -59,15 +59,8 @@ def fit(
     method.check(pool)
     rows = fit_rows(tasks, source, settings.rows, settings.dev)
     seen = _seen(zoo, rows, names, seen_dev)
-    fitted_on = FittedOn(
-        suite=asked.name,
-        tasks=tasks,
-        experts=tuple(expert.sha256 for expert in pool.experts),
-        base_sha256=zoo.manifest.base.sha256,
-        rows_sha256=rows_sha256(rows),
-        rows=settings.rows,
-        dev=settings.dev,
-    )
+    hashes = [expert.sha256 for expert in pool.experts]
+    fitted_on = learned_from(zoo, asked.name, tasks, hashes, source, settings.rows, settings.dev)
     name = _name(method, asked.name, () if names == default else names)
     identity = {
         "method": method.label(),

@@ -112,7 +112,7 @@ def train_joint(
     accuracy = router_accuracy(router, features, torch.tensor(held_tasks))
     record = {**asdict(settings), **compute.record(), "training": "joint"}
     record |= accuracy_record(accuracy, len(fused.pool))
-    saved = save_router(zoo, name, router, record, adapters=adapters)
+    saved = save_router(zoo, name, router, record, source, settings.rows_per_task, adapters)
     shutil.rmtree(work, ignore_errors=True)
     return saved
 

@@ -30,9 +30,10 @@ from lorafuse_bench.progress import counted
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.examples import prompt_of, tokenize
+from lorafuse_bench.training.fit_rows import learned_from
 from lorafuse_bench.training.records import with_length
 from lorafuse_bench.training.settings import Limited
-from lorafuse_bench.zoo.entries import check_name
+from lorafuse_bench.zoo.entries import ExpertEntry, check_name
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ArtefactEntry, Manifest, Zoo, local_model, weights_sha256
 from lorafuse_bench.zoo.pools import named
@@ -97,10 +98,11 @@ def train_router(
     fused, tokenizer = load_fused(zoo, device, dtype)
     compute = Compute(fused.model.device, fused.model.dtype)
     settings = replace(settings, cutoff=settings.cutoff or length_of(zoo, fused.model))
-    prompts, labels = _prompts(zoo, tokenizer, settings, data or zoo.data_source)
+    source = data or zoo.data_source
+    prompts, labels = _prompts(zoo, tokenizer, settings, source)
     tensors, learned = learn_routers(fused, prompts, labels, settings)
     record = {**asdict(settings), **compute.record(), "training": "post_hoc", **learned}
-    return save_router(zoo, name, tensors, record)
+    return save_router(zoo, name, tensors, record, source, settings.prompts_per_task)
 
 
 def learn_routers(
@@ -161,19 +163,32 @@ def length_of(zoo: Zoo, model: PreTrainedModel) -> int:
 
 
 def save_router(
-    zoo: Zoo, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any], **entry: Any
+    zoo: Zoo,
+    name: str,
+    tensors: Mapping[str, Tensor],
+    record: Mapping[str, Any],
+    source: str,
+    limit: int | None,
+    adapters: tuple[ExpertEntry, ...] = (),
 ) -> Zoo:
-    """Write a router's tensors and enter it into the manifest, in place of one of the same name."""
+    """Write a router's tensors and enter it into the manifest, in place of one of the same name.
+
+    It was learned on the first `limit` rows in `source` of every expert's tasks, with the zoo's experts or `adapters`.
+    """
     path = zoo.root / "routers" / name / ROUTER_WEIGHTS
+    experts = named(zoo)
+    tasks = tuple(dict.fromkeys(task for expert in experts for task in expert.tasks))
+    hashes = [expert.sha256 for expert in adapters or experts]
     write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}))
     router = ArtefactEntry(
         name=name,
         method="moa",
         path=f"routers/{name}",
         sha256=sha256_file(path),
-        experts=tuple(expert.name for expert in named(zoo)),
+        experts=tuple(expert.name for expert in experts),
         settings=dict(record),
-        **entry,
+        fitted_on=learned_from(zoo, suite_of("/".join(tasks)).name, tasks, hashes, source, limit),
+        adapters=adapters,
     )
 
     def entered(there: Manifest | None) -> Manifest:

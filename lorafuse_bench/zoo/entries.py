@@ -120,7 +120,9 @@ class FittedOn(_Strict):
     tasks: tuple[Name, ...] = Field(description="Keys of the suite's tasks, in order.")
     experts: tuple[Sha256, ...] = Field(description="sha256 of the experts, in order.")
     base_sha256: Sha256 = Field(description="The base's weights.")
-    rows_sha256: Sha256 = Field(description="The rows read, as the model reads them: fit and dev.")
+    rows_sha256: Sha256 = Field(
+        description="The rows, fit and dev, as the model reads them: training/fit_rows.py."
+    )
     rows: int | None = Field(default=None, ge=1, description="Rows per task to fit on at most; null for all.")
     dev: int = Field(ge=0, description="Last training rows per task kept for choosing, at most a fifth.")
 

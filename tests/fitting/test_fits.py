@@ -22,8 +22,10 @@ from lorafuse_bench.fusion.fitted import Fitted
 from lorafuse_bench.fusion.merging.merge_sgd import MergeSgd
 from lorafuse_bench.fusion.routing.clusters import clusters_of
 from lorafuse_bench.loading import load_model
+from lorafuse_bench.tasks.rows import Row
 from lorafuse_bench.training import descent
 from lorafuse_bench.training import fit_rows as fit_rows_module
+from lorafuse_bench.training.fit_rows import FitRows
 from lorafuse_bench.training.fitting import FitSettings, fit
 from lorafuse_bench.training.loss_matrix import Losses, read_losses
 from lorafuse_bench.zoo.entries import Clusters
@@ -151,6 +153,20 @@ def test_a_fit_of_other_experts_base_or_rows_is_stale(zoo: Zoo) -> None:
     other = Zoo(zoo.root, opened.manifest.model_copy(update={"experts": experts}))
     with pytest.raises(LorafuseError, match="expert 'mnli' changed"):
         artefacts.entry_of(other, method, ExpertPool.from_zoo(other))
+
+
+def test_a_hash_of_rows_reads_few_and_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more rows than HASHED evenly spaced ones count, and how many there are."""
+    monkeypatch.setattr(fit_rows_module, "HASHED", 3)
+
+    def hashed(*prompts: str) -> str:
+        rows = [Row(prompt, " yes", i) for i, prompt in enumerate(prompts)]
+        return fit_rows_module.rows_sha256([FitRows("sst2", rows, rows[:1], 1)])
+
+    assert hashed(*"abcdef") == hashed(*"abcdef") != hashed(*"abcdefg")
+    assert hashed(*"abcdef") == hashed(*"aXcYeZ")  # the first, third and fifth are read
+    assert hashed(*"abcdef") != hashed(*"abXdef")
+    assert hashed(*"abc") != hashed(*"abX")
 
 
 def test_fits_leave_the_zoo_what_it_was(zoo: Zoo) -> None:

@@ -114,6 +114,10 @@ def test_train_router_records_its_settings_and_routes(zoo: Zoo) -> None:
     assert entry.name == "moa-mean"
     assert entry.settings["pool"] == "mean"
     assert entry.settings["training"] == "post_hoc"
+    known = entry.fitted_on
+    assert known is not None and known.rows == FAST.prompts_per_task
+    assert set(known.tasks) == {expert.task for expert in zoo.manifest.experts}
+    assert known.experts == tuple(expert.sha256 for expert in zoo.manifest.experts)
     assert len(entry.settings["accuracy_per_block"]) == 3
     assert entry.settings["accuracy"] == pytest.approx(sum(entry.settings["accuracy_per_block"]) / 3)
     assert again.manifest.artefacts[0].sha256 == entry.sha256, "the same seed gives the same bytes"
