@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.measures import fitting
+from lorafuse_bench.leaderboards.measures import Measure, Reading, fitting, named, reader
 from lorafuse_bench.leaderboards.schema import Items, Result, SuiteRecord, TaskItems
 from lorafuse_bench.leaderboards.stats import statistic
 from lorafuse_bench.tasks.facts import Suite, SuiteTask
@@ -89,7 +89,11 @@ def items_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], task: SuiteTask
             )
         hashes = found
         for metric in (metric for metric, owner in task.metrics.items() if owner == name):
-            metrics[metric] = [_item(metric, row[metric]) for row in rows]
+            try:
+                metrics[metric] = _read(task, metric, [row[metric] for row in rows])
+            except LorafuseError:  # such as a correlation of three labels
+                if metric == task.metric:
+                    raise
     return TaskItems(doc_hashes=hashes, metrics=metrics)
 
 
@@ -102,9 +106,19 @@ def _filter(task: SuiteTask, leaf: str) -> str:
     return task.filter if leaf == task.task else "none"
 
 
-def _item(metric: str, value: Any) -> Any:
-    """An item as statistics have it: lm-eval's bits per byte is (log-likelihood in nats, bytes)."""
-    return [-value[0] / math.log(2), value[1]] if metric == "bits_per_byte" else value
+def _read(task: SuiteTask, metric: str, logged: list[Any]) -> list[Any]:
+    """A metric's items, from what lm-eval logged."""
+    known = _measured(task, metric)
+    return list(map(known[1].row, logged)) if known else logged
+
+
+def _measured(task: SuiteTask, metric: str) -> tuple[Measure, Reading] | None:
+    """A metric's measure and how its items are read; None of a suite that was recorded before it said so."""
+    if task.measure and metric == task.metric:
+        return named(task.measure), Reading()
+    if not task.aggregations:
+        return reader(metric) if metric == "bits_per_byte" else None
+    return reader(task.aggregations[metric])
 
 
 def task_of(
@@ -166,8 +180,10 @@ def empty_share(output_type: str, rows: Sequence[Mapping[str, Any]]) -> float | 
 def _metric(name: str, task: SuiteTask, output: Mapping[str, Any], items: TaskItems) -> dict[str, Any]:
     owner = task.metrics[name]
     up = output["higher_is_better"][owner][name]
-    unit = task.unit if name == task.metric else "fraction" if up else "loss"
-    measure = fitting(items.metrics[name], unit)
+    known = _measured(task, name)
+    plain = (known and known[1].unit) or ("fraction" if up else "loss")
+    unit = task.unit if name == task.metric else plain
+    measure = known[0] if known else fitting(items.metrics[name], unit)
     found = statistic(items.metrics[name], items.docs_sha256(), measure)
     theirs = output["results"][owner][f"{name},{_filter(task, owner)}"]
     if not math.isclose(found.value, theirs, rel_tol=1e-6, abs_tol=1e-9):

@@ -123,10 +123,8 @@ def _require_one_grid(folder: Path, results: Mapping[Path, Result]) -> None:
         raise LorafuseError(f"{folder}: results of several suites or zoos. Give one of {folders}.")
 
 
-def of_lm_eval(
-    task: str, samples: Sequence[Mapping[str, Any]], metric: str, measure: Measure | None = None
-) -> list[Sample]:
-    """Rows from lm-eval's logged samples of one leaf task, by doc_id; `metric` is the representative one."""
+def of_lm_eval(task: str, samples: Sequence[Mapping[str, Any]], scores: Iterable[float]) -> list[Sample]:
+    """Rows from lm-eval's logged samples of one leaf task, by doc_id, as their `scores` are."""
     return [
         Sample(
             task=task,
@@ -135,9 +133,9 @@ def of_lm_eval(
             prompt="" if len(sample["arguments"][0]) == 1 else str(sample["arguments"][0][0]),
             target=str(sample["target"]),
             output=_output(sample["filtered_resps"][0]),
-            score=float(item_scores([sample[metric]], measure)[0]),
+            score=float(score),
         )
-        for sample in sorted(samples, key=lambda sample: sample["doc_id"])
+        for sample, score in zip(sorted(samples, key=lambda sample: sample["doc_id"]), scores, strict=True)
     ]
 
 

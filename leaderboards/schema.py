@@ -53,7 +53,7 @@ class Metric(Strict):
     )
     measure: str | None = Field(
         default=None,
-        description="Name of what its items are: mean, ratio, loss, bleu, mcc, or one of a package's; null in results"
+        description="Name of what its items are: mean, ratio, loss, bleu, ..., or one of a package's; null in results"
         " of version 1.",
     )
     direction: Literal["up", "down"] = Field(description="up: larger is better; down: a loss.")

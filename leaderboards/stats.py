@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.measures import MEAN, Array, Kind, Measure, fitting
+from lorafuse_bench.leaderboards.measures import Array, Kind, Measure, fitting
+from lorafuse_bench.leaderboards.measures.mean import MEAN
 
 Z95 = 1.96
 BOOTSTRAP_DRAWS = 10_000

@@ -29,6 +29,9 @@ class TaskFacts(Strict):
     """What a task's YAML says under `metadata: lorafuse:`, or a suite under `tasks:` for one of its tasks."""
 
     metric: str | None = Field(default=None, description="The metric that stands for the task in a mean.")
+    measure: str | None = Field(
+        default=None, description="What the metric's items are, where lm-eval's aggregation does not say it."
+    )
     filter: str | None = Field(default=None, description="lm-eval's filter whose answers are scored.")
     direction: Direction | None = Field(default=None, description="up: larger is better; down: a loss.")
     unit: str | None = Field(default=None, description="Such as 'fraction' (0 to 1) or 'nats/byte'.")
@@ -64,7 +67,14 @@ class SuiteTask(Strict):
     metric: str = Field(description="The metric that stands for the task.")
     metrics: dict[str, str] = Field(
         description="The metrics that results keep, each with the task of lm-eval's that reports it: those whose"
-        " value a statistic of ours makes from items."
+        " value a measure makes of items."
+    )
+    aggregations: dict[str, str] = Field(
+        default_factory=dict,
+        description="Metric to lm-eval's aggregation of it; of results older than this none.",
+    )
+    measure: str | None = Field(
+        default=None, description="The main metric's measure, where its file says it."
     )
     filter: str = Field(default="none", description="lm-eval's filter whose answers are scored.")
     direction: Direction = Field(description="up: larger is better; down: a loss.")

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lorafuse_bench.leaderboards.measures import reader
 from lorafuse_bench.tasks import catalogue
 
 _MEANS = ("mean", "bits_per_byte")
-FOREIGN = frozenset(
-    "bleu brier_score bypass chrf chrf++ f1 matthews_corrcoef median perplexity ter weighted_perplexity".split()
-)
-"""lm-eval's own aggregations that make a value of items as no statistic of ours does."""
-_OURS = "!function lorafuse_bench."
+_FUNCTION = "!function "
 _DERIVED = frozenset({"score", "byte_perplexity"})
 """Metrics of ours that repeat another one."""
 
@@ -27,11 +24,12 @@ class Listed:
     aggregations: dict[str, str]
     filters: tuple[str, ...]
     kept: tuple[str, ...]
-    """The metrics whose value a statistic of ours makes from items."""
+    """The metrics whose value a measure makes of items."""
 
-    def first_mean(self) -> str | None:
-        """The first metric whose value is a mean over items or bits per byte."""
-        return next((name for name in self.metrics if self.aggregations.get(name) in _MEANS), None)
+    def main(self) -> str | None:
+        """The first metric whose value is a mean over items or bits per byte, else the first that is kept."""
+        means = [name for name in self.metrics if self.aggregations.get(name) in _MEANS]
+        return next(iter((*means, *self.kept)), None)
 
 
 def listed_metrics(config: Mapping[str, Any]) -> Listed:
@@ -53,8 +51,8 @@ def listed_metrics(config: Mapping[str, Any]) -> Listed:
             directions[name] = "up" if up else "down"
         made = entry["aggregation"] if "aggregation" in entry else _registered(name).get("aggregation")
         if made is not None:
-            aggregations[name] = _bare(made)
-            if name not in _DERIVED and (made in _MEANS or str(made).startswith(_OURS)):
+            aggregations[name] = str(made).removeprefix(_FUNCTION)
+            if name not in _DERIVED and reader(aggregations[name]):
                 kept.append(name)
     filters = tuple(str(one["name"]) for one in config.get("filter_list") or () if isinstance(one, dict))
     metrics = tuple(_bare(entry["metric"]) for entry in entries)
@@ -73,7 +71,7 @@ def _as_borrowed(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _bare(name: Any) -> str:
     """`!function utils.f1` -> `f1`, as lm-eval names a metric that is a function."""
     text = str(name)
-    return text.rpartition(".")[2] if text.startswith("!function ") else text
+    return text.rpartition(".")[2] if text.startswith(_FUNCTION) else text
 
 
 def _defaults(config: Mapping[str, Any]) -> list[str]:

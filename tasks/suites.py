@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError, did_you_mean
+from lorafuse_bench.leaderboards import measures
+from lorafuse_bench.leaderboards.measures import Reading
 from lorafuse_bench.tasks import catalogue
-from lorafuse_bench.tasks.facts import FACTS, Direction, Suite, SuiteFacts, SuiteTask
-from lorafuse_bench.tasks.listed import FOREIGN, Listed, listed_metrics
+from lorafuse_bench.tasks.facts import FACTS, Direction, Suite, SuiteFacts, SuiteTask, TaskFacts
+from lorafuse_bench.tasks.listed import Listed, listed_metrics
 from lorafuse_bench.tasks.members import INSIDE, Member, members, suite_facts
 
 PREFIX = "lorafuse_"
 OPTIONS = "_options"
-RULE = "the first metric listed that is a mean over items or bits_per_byte, with the first filter"
-# lm-eval's aggregations -> the unit of what they make, where it is not a fraction.
-_UNITS = {"bits_per_byte": "bits/byte", "bleu": "percent", "chrf": "percent", "ter": "percent"}
+RULE = (
+    "the first metric listed that is a mean over items or bits_per_byte, else the first that a measure makes of items,"
+    " with the first filter"
+)
 
 
 def suite_names() -> list[str]:
@@ -173,8 +176,13 @@ def _resolved(facts: SuiteFacts, name: str, members: Sequence[Member]) -> Suite:
         if key not in tasks:
             tasks[key] = _task(name, member)
         elif leaf.endswith(OPTIONS) and leaf.startswith(PREFIX):
-            kept = dict.fromkeys(listed_metrics(member.config).kept, leaf)
-            more = {"beside": (*tasks[key].beside, leaf), "metrics": {**tasks[key].metrics, **kept}}
+            known = listed_metrics(member.config)
+            more = {
+                "beside": (*tasks[key].beside, leaf),
+                "metrics": tasks[key].metrics | dict.fromkeys(known.kept, leaf),
+                "aggregations": {name: known.aggregations[name] for name in known.kept}
+                | tasks[key].aggregations,
+            }
             tasks[key] = tasks[key].model_copy(update=more)
         else:
             raise LorafuseError(
@@ -193,36 +201,49 @@ def _task(suite: str, member: Member) -> SuiteTask:
     """A task's definition: what is said of it, or the rule."""
     where, facts = f"suite '{suite}', task '{member.leaf}'", member.facts
     known = listed_metrics(member.config)
-    metric = facts.metric or known.first_mean()
+    metric = facts.metric or known.main()
     if metric is None:
         raise LorafuseError(
-            f"{where}: no metric of {', '.join(known.metrics) or 'none listed'} is a mean over items. Name its main one"
-            f" in the suite's file: metadata.{FACTS}.tasks.{member.leaf}.metric."
+            f"{where}: of no metric of {', '.join(known.metrics) or 'none listed'} is it known what its items are. Name"
+            f" its main one in the suite's file, and what its items are where that is no mean:"
+            f" metadata.{FACTS}.tasks.{member.leaf}.metric and .measure ({', '.join(sorted(measures.measures()))})."
         )
     if known.metrics and metric not in known.metrics:
         raise LorafuseError(
             f"{where}: has no metric '{metric}'.{did_you_mean(metric, known.metrics)}"
             f" It reports {', '.join(known.metrics)}."
         )
-    made = known.aggregations.get(metric, "")
-    if made in FOREIGN:
-        others = f": {', '.join(known.kept)}" if known.kept else ""
-        raise LorafuseError(
-            f"{where}: {metric} is made by lm-eval's aggregation '{made}', which no statistic here makes of items."
-            f" Name another main metric{others}, or give the task one whose aggregation is mean."
-        )
+    reading = _reading(where, metric, facts, known)
     direction = _direction(where, metric, facts.direction, known)
     plain = "fraction" if direction == "up" else "loss"
+    kept = known.kept if metric in known.kept else (*known.kept, metric)
     return SuiteTask(
         task=member.leaf,
         metric=metric,
-        metrics=dict.fromkeys((*known.kept, *({metric} - set(known.kept))), member.leaf),
+        metrics=dict.fromkeys(kept, member.leaf),
+        aggregations={name: known.aggregations.get(name, "mean") for name in kept},
+        measure=facts.measure,
         filter=_filter(where, facts.filter, known),
         direction=direction,
-        unit=facts.unit or _UNITS.get(known.aggregations.get(metric, ""), plain),
+        unit=facts.unit or reading.unit or plain,
         chance=facts.chance,
         runs_code=bool(member.config.get("unsafe_code")),
         chosen="named" if facts.metric else RULE,
+    )
+
+
+def _reading(where: str, metric: str, facts: TaskFacts, known: Listed) -> Reading:
+    """How items of the main metric are read: as its file says, or as lm-eval's aggregation of it asks."""
+    if facts.measure:
+        measures.named(facts.measure)
+        return Reading()
+    made = known.aggregations.get(metric, "mean")  # of a task that lists no metrics
+    if found := measures.reader(made):
+        return found[1]
+    others = f": {', '.join(known.kept)}" if known.kept else ""
+    raise LorafuseError(
+        f"{where}: {metric} is made by the aggregation '{made}', of which no measure is known. Name another main"
+        f" metric{others}, or say what its items are: `measure:` one of {', '.join(sorted(measures.measures()))}."
     )
 
 

@@ -14,7 +14,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
 from lorafuse_bench.leaderboards.cell_files import write_cell
 from lorafuse_bench.leaderboards.layout import cell_path, items_path
-from lorafuse_bench.leaderboards.measures import fitting
+from lorafuse_bench.leaderboards.measures import Measure, fitting, measures
 from lorafuse_bench.leaderboards.run_ids import run_id
 from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems
 from lorafuse_bench.leaderboards.stats import statistic
@@ -112,7 +112,7 @@ def items_of(suite: str, key: str, values: list[Any], loss: bool, hashed: Callab
 def task_of(key: str, held: TaskItems, loss: bool, changes: dict[str, Any]) -> dict[str, Any]:
     """The task's entry in the result, as its items make it."""
     ((name, values),) = held.metrics.items()
-    found = statistic(values, held.docs_sha256(), fitting(values, "nats/token" if loss else "fraction"))
+    found = statistic(values, held.docs_sha256(), measure_of(values, loss))
     metric = {
         "value": found.value,
         "stderr": found.estimate().se,
@@ -132,6 +132,14 @@ def task_of(key: str, held: TaskItems, loss: bool, changes: dict[str, Any]) -> d
         "metrics": {name: metric},
         "representative": name,
     }
+
+
+def measure_of(values: list[Any], loss: bool) -> Measure:
+    """The measure that items of that shape had in version 1, or the newest of their width."""
+    try:
+        return fitting(values, "nats/token" if loss else "fraction")
+    except LorafuseError:
+        return [each for each in measures().values() if each.width == len(values[0])][-1]
 
 
 def method_of(label: str) -> dict[str, Any]:

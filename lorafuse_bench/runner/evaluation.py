@@ -18,8 +18,8 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Prompts
 from lorafuse_bench.leaderboards import cell_files, measures
 from lorafuse_bench.leaderboards.assembly import assemble, filtered, lm_eval_config
-from lorafuse_bench.leaderboards.samples import Sample, of_lm_eval, write_samples
-from lorafuse_bench.leaderboards.schema import Result
+from lorafuse_bench.leaderboards.samples import Sample, item_scores, of_lm_eval, write_samples
+from lorafuse_bench.leaderboards.schema import Items, Result
 from lorafuse_bench.memory import reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.progress import Watcher
@@ -74,7 +74,7 @@ class Evaluation:
         samples = output["samples"]
         speed = count_tokens(self.lm, samples) / seconds
         result, items = assemble(output, suite, seconds, speed, self.plan.num_fewshot)
-        write_samples(cell.path, _texts(suite, result, samples))
+        write_samples(cell.path, _texts(suite, result, items, samples))
         return cell_files.write_cell(self.plan.out, result, items)
 
     def _try(self, cell: Cell) -> None:
@@ -124,12 +124,15 @@ def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> dict[str
     return {**output, "config": config | {"lorafuse": lm.record()}}
 
 
-def _texts(suite: Suite, result: Result, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sample]:
+def _texts(
+    suite: Suite, result: Result, items: Items, samples: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[Sample]:
     """Prompts, targets and outputs of the suite's tasks, for reading side by side."""
     found = []
     for key, task in suite.tasks.items():
         measure = measures.named(str(result.tasks[key].metrics[task.metric].measure))
-        found += of_lm_eval(key, filtered(samples[task.task], task.filter), task.metric, measure)
+        scores = item_scores(items.root[key].metrics[task.metric], measure)
+        found += of_lm_eval(key, filtered(samples[task.task], task.filter), scores)
     return found
 
 

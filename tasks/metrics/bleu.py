@@ -12,7 +12,8 @@ from functools import cache
 
 from sacrebleu.metrics.bleu import BLEU
 
-from lorafuse_bench.leaderboards import measures, stats
+from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.leaderboards.measures import bleu as measure
 from lorafuse_bench.tasks.docs import Doc, german, one_line, paraphrase
 
 Statistics = list[int]
@@ -31,12 +32,12 @@ def statistics(prediction: str, reference: str) -> Statistics:
 
 def corpus_bleu(items: Sequence[Sequence[int]]) -> float:
     """Corpus BLEU on 0..1 of items given as statistics."""
-    return measures.BLEU.point(items)
+    return measure.BLEU.point(items)
 
 
 def bootstrap_stderr(items: Sequence[Sequence[int]]) -> float | str:
     """Standard deviation of corpus BLEU over resamples of the items; `"N/A"` for fewer than two items."""
-    error = stats.statistic(items, measure=measures.BLEU).estimate().se
+    error = stats.statistic(items, measure=measure.BLEU).estimate().se
     return "N/A" if error is None else error
 
 

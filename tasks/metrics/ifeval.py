@@ -13,7 +13,8 @@ from io import StringIO
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import measures, stats
+from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.leaderboards.measures.ratio import RATIO
 from lorafuse_bench.tasks.docs import Doc
 
 LEVELS = ("strict", "loose")
@@ -23,12 +24,12 @@ NEEDS_SENTENCES = frozenset({"length_constraints:number_sentences", "change_case
 
 def share(items: Sequence[Sequence[int]]) -> float:
     """Followed over asked, over items given as counts."""
-    return measures.RATIO.point(items)
+    return RATIO.point(items)
 
 
 def share_stderr(items: Sequence[Sequence[int]]) -> float | str:
     """Its standard error, prompts being what was drawn; `"N/A"` for fewer than two of them."""
-    error = stats.statistic(items, measure=measures.RATIO).estimate().se
+    error = stats.statistic(items, measure=RATIO).estimate().se
     return "N/A" if error is None else error
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorafuse_bench.leaderboards import measures, stats
+from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.leaderboards.measures.labels import MCC
 from lorafuse_bench.tasks.metrics.accuracy import label_accuracy, score_written
 
 
@@ -21,12 +22,12 @@ def counts(words: Sequence[str], right: int, prediction: str) -> list[int]:
 
 def correlation(items: Sequence[Sequence[int]]) -> float:
     """Correlation over items given as counts; 0 where only one word is right or only one is written."""
-    return measures.MCC.point(items)
+    return MCC.point(items)
 
 
 def stderr(items: Sequence[Sequence[int]]) -> float | str:
     """Standard deviation over resamples of the items, drawn as counts; `"N/A"` for fewer than two items."""
-    error = stats.statistic(items, measure=measures.MCC).estimate().se
+    error = stats.statistic(items, measure=MCC).estimate().se
     return "N/A" if error is None else error
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from lorafuse_bench.analysis import registry as analyses
 from lorafuse_bench.cli import app
 from lorafuse_bench.fusion import registry as methods
-from lorafuse_bench.leaderboards import measures
+from lorafuse_bench.leaderboards.measures import measure
 from lorafuse_bench.tasks import catalogue
 
 PAGES = Path(__file__).parents[2] / "docs" / "extending"
@@ -31,8 +31,8 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for known in (methods.METHODS, analyses.ANALYSES):
         monkeypatch.setattr(known, "_found", dict(known.all()))
         monkeypatch.setattr(known, "_complete", False)
-    monkeypatch.setattr(measures, "_MEASURES", dict(measures.measures()))
-    measures._third_parties.cache_clear()
+    monkeypatch.setattr(measure, "_MEASURES", dict(measure.measures()))
+    measure._complete.cache_clear()
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,11 @@ def test_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     walk("metric", monkeypatch)
     (path,) = Path("results").rglob("mu.json")
     metric = read(str(path))["tasks"]["tickets_f1"]["metrics"]["f1"]
-    assert (metric["measure"], metric["unit"], metric["stderr_method"]) == ("f1_of_counts", "f1", "bootstrap")
+    assert (metric["measure"], metric["unit"], metric["stderr_method"]) == (
+        "f1_of_counts",
+        "fraction",
+        "bootstrap",
+    )
     assert 0 <= metric["value"] <= 1
 
 

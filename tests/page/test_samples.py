@@ -72,10 +72,10 @@ def test_rows_from_lm_eval_are_sorted_and_likelihoods_are_no_text() -> None:
     rows = of_lm_eval(
         "one",
         [
-            logged | {"doc_id": 1, "filtered_resps": [-3.5], "nll": [6.0, 4.0]},
-            logged | {"doc_id": 0, "filtered_resps": ["yes"], "nll": 1},
+            logged | {"doc_id": 1, "filtered_resps": [-3.5]},
+            logged | {"doc_id": 0, "filtered_resps": ["yes"]},
         ],
-        "nll",
+        [1.0, 1.5],
     )
     assert [(row.doc_id, row.output, row.score) for row in rows] == [(0, "yes", 1.0), (1, None, 1.5)]
     assert (rows[0].prompt, rows[0].target, rows[0].doc_hash) == ("prompt", "yes", "h")

@@ -73,6 +73,15 @@ task: [choose, write, roll]
 metadata: {version: 1, lorafuse: {tasks: {choose: {chance: 1/2}, write: {filter: lower}}}}
 """
 
+CORPUS = """
+group: corpus
+task:
+  - {task: choose, metric_list: [{metric: f1}, {metric: mcc}]}
+  - {task: write, metric_list: [{metric: bleu}, {metric: chrf}, {metric: ter}]}
+  - roll
+metadata: {version: 1, lorafuse: {tasks: {roll: {metric: word_perplexity}, write: {metric: ter}}}}
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -89,7 +98,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
     tasks = tmp_path / "tasks"
     tasks.mkdir()
-    for name, text in (("choose", CHOOSE.format(tmp_path)), ("write", WRITE), ("roll", ROLL), ("mine", MINE)):
+    files = {"choose": CHOOSE.format(tmp_path), "write": WRITE, "roll": ROLL, "mine": MINE, "corpus": CORPUS}
+    for name, text in files.items():
         (tasks / f"{name}.yaml").write_text(text)
     return tmp_path
 
@@ -122,7 +132,7 @@ def test_all_three_kinds_run_by_their_own_names(folder: Path) -> None:
     assert result.data.splits["choose"] == {"train": "train.csv", "test": "test.csv"}
     assert result.data.splits["write"]["validation"] == "validation.parquet"
     assert (result.tasks["roll"].metrics["bits_per_byte"].direction, result.tasks["choose"].n) == ("down", 3)
-    assert set(result.tasks["roll"].metrics) == {"bits_per_byte"}, "perplexities are functions of it"
+    assert set(result.tasks["roll"].metrics) == {"bits_per_byte", "word_perplexity"}, "of bytes it follows"
     bits, size = items.root["roll"].metrics["bits_per_byte"][0]  # type: ignore[misc]
     assert size == len("validation é".encode()) and bits > 0
 
@@ -132,6 +142,7 @@ def test_all_three_kinds_run_by_their_own_names(folder: Path) -> None:
     [
         ("mine", ["mine"]),
         ("roll/choose", ["choose", "roll"]),
+        ("corpus", ["corpus"]),
         ("sst2", ["lorafuse_sst2", "lorafuse_sst2_options"]),
     ],
 )
@@ -153,6 +164,32 @@ def test_the_same_cell_from_both_routes_has_the_same_scores_and_identity(
     apart = {"cost", "environment", "batch_size", "num_fewshot"}
     assert first_difference(mine.model_dump(exclude=apart), stocks.model_dump(exclude=apart)) is None
     check_pair(*(read(path, {}) for path in (ours.with_name("base.json"), theirs)))
+
+
+def test_metrics_of_whole_corpora_have_errors_on_a_board(folder: Path) -> None:
+    zoo = tiny_zoo(folder / "zoo", experts=2).root
+    done = run(
+        folder, zoo, "--methods", "base", "--suites", "corpus", "--include-path", str(folder / "tasks")
+    )
+    assert done.exit_code == 0, done.output
+    result, items = read_cell(next((folder / "out").rglob("base.json")))
+    found = {
+        (key, name, metric.measure, metric.unit, metric.direction, len(items.root[key].metrics[name][0]))  # type: ignore[arg-type]
+        for key, task in result.tasks.items()
+        for name, metric in task.metrics.items()
+    }
+    assert found == {
+        ("choose", "f1", "f1", "fraction", "up", 6),
+        ("choose", "mcc", "mcc", "fraction", "up", 6),
+        ("write", "bleu", "bleu_percent", "percent", "up", 10),
+        ("write", "chrf", "chrf", "percent", "up", 18),
+        ("write", "ter", "ratio", "percent", "down", 2),
+        ("roll", "word_perplexity", "perplexity", "perplexity", "down", 2),
+        ("roll", "bits_per_byte", "ratio", "bits/byte", "down", 2),
+    }
+    main = {key: task.representative for key, task in result.tasks.items()}
+    assert main == {"choose": "f1", "write": "ter", "roll": "word_perplexity"}
+    assert all(task.metrics[task.representative].stderr is not None for task in result.tasks.values())
 
 
 def test_what_else_was_asked_is_recorded_alike_by_both_routes(folder: Path) -> None:
@@ -285,6 +322,18 @@ BAD_SUITES = [
     ("task: [choose]\nmetadata: {lorafuse: {kinds: loss}}", r"metadata\.lorafuse\.kinds: Extra inputs"),
     ("task: [choose]\nmetadata: {lorafuse: {kind: loss}}", "is of losses, but choose is better the larger"),
     ("task: [", "not readable YAML"),
+    (
+        "task: [{task: choose, metric_list: [metric: brier_score]}]\nmetadata: {lorafuse: {tasks: {choose: {metric: brier_score}}}}",
+        "brier_score is made by the aggregation 'brier_score', of which no measure is known",
+    ),
+    (
+        "task: [{task: choose, metric_list: [{metric: f1, aggregation: !function my.macro_f1}]}]",
+        "of no metric of f1 is it known what its items are",
+    ),
+    (
+        "task: [choose]\nmetadata: {lorafuse: {each: {measure: rato}}}",
+        "unknown measure 'rato'. Did you mean 'ratio'",
+    ),
     ("task: [empty]", "no rows to evaluate|cannot be loaded"),
 ]
 

@@ -354,25 +354,38 @@ def test_a_tag_stands_for_its_tasks(folder: Path) -> None:
     assert suite("held").leaves == ("a_tagged", "b_tagged")
 
 
+@pytest.mark.parametrize("made", ["median", "bypass", "brier_score", "!function my.macro_f1"])
+def test_a_main_metric_of_which_no_measure_is_known_is_refused_before_anything_runs(
+    folder: Path, made: str
+) -> None:
+    """In one line that names those that are, or where its file says what its items are, taken."""
+    task = "task: theirs\noutput_type: multiple_choice\nmetric_list:\n  - {metric: mine, aggregation: "
+    task += f"{made}, higher_is_better: true}}\n  - {{metric: acc}}\nmetadata: {{lorafuse: {{metric: mine"
+    write(folder / "theirs.yaml", task + "}}\n")
+    name = made.removeprefix("!function ")
+    with pytest.raises(
+        LorafuseError, match=f"mine is made by the aggregation '{name}', of which no measure"
+    ) as error:
+        suite("theirs")
+    assert "Name another main metric: acc, or say" in str(error.value) and "\n" not in str(error.value)
+    write(folder / "theirs.yaml", task + ", measure: ratio}}\n")
+    suite.__globals__["_named"].cache_clear()
+    assert suite("theirs").tasks["theirs"].measure == "ratio"
+
+
 @pytest.mark.parametrize(
-    ("metric", "made", "message"),
+    ("metrics", "main", "unit"),
     [
-        ("f1", "f1", "f1 is made by lm-eval's aggregation 'f1', which no statistic here makes of items"),
-        ("mcc", "matthews_corrcoef", "mcc is made by lm-eval's aggregation 'matthews_corrcoef'"),
-        ("bleu", "bleu", "bleu is made by lm-eval's aggregation 'bleu'.* or give the task one whose"),
-        ("perplexity", "perplexity", "perplexity is made by lm-eval's aggregation"),
+        ("{metric: f1}, {metric: acc}", "acc", "fraction"),
+        ("{metric: mcc}", "mcc", "fraction"),
+        ("{metric: bleu}, {metric: ter}", "bleu", "percent"),
+        ("{metric: word_perplexity}, {metric: bits_per_byte}", "bits_per_byte", "bits/byte"),
+        ("{metric: perplexity}", "perplexity", "perplexity"),
     ],
 )
-def test_a_main_metric_that_no_statistic_makes_is_refused_before_anything_runs(
-    folder: Path, metric: str, made: str, message: str
+def test_a_mean_speaks_for_a_task_before_a_metric_of_all_items(
+    folder: Path, metrics: str, main: str, unit: str
 ) -> None:
-    for listed in (f"{{metric: {metric}, aggregation: {made}}}", f"{{metric: {metric}}}"):
-        write(
-            folder / "theirs.yaml",
-            f"task: theirs\noutput_type: multiple_choice\nmetric_list: [{listed}]\n"
-            f"metadata: {{lorafuse: {{metric: {metric}}}}}\n",
-        )
-        suite.__globals__["_named"].cache_clear()
-        with pytest.raises(LorafuseError, match=message) as found:
-            suite("theirs")
-        assert "\n" not in str(found.value)
+    write(folder / "theirs.yaml", f"task: theirs\noutput_type: multiple_choice\nmetric_list: [{metrics}]\n")
+    found = suite("theirs").tasks["theirs"]
+    assert (found.metric, found.unit, found.chosen) == (main, unit, RULE)
