@@ -124,9 +124,13 @@ def is_oracle(method: Method) -> bool:
 def collect(paths: Iterable[str | Path], allow_limit: bool = False) -> list[Group]:
     """The boards' cells, sorted; LorafuseError naming file and field for what cannot stand in a board."""
     known: dict[str, tuple[str, ...]] = {}
-    cells = [read(file, known) for file in result_files(paths)]
-    cells.sort(key=lambda c: (*_board_of(c), c.seed, c.label))
-    return [_group(list(members), allow_limit) for _, members in groupby(cells, key=_board_of)]
+    return grouped([read(file, known) for file in result_files(paths)], allow_limit)
+
+
+def grouped(cells: Iterable[Cell], allow_limit: bool = False) -> list[Group]:
+    """Cells that were read already as those of boards, sorted; LorafuseError as for `collect`."""
+    ordered = sorted(cells, key=lambda c: (*_board_of(c), c.seed, c.label))
+    return [_group(list(members), allow_limit) for _, members in groupby(ordered, key=_board_of)]
 
 
 def _board_of(cell: Cell) -> tuple[str, str]:
@@ -174,11 +178,18 @@ def read(path: Path, known: dict[str, tuple[str, ...]]) -> Cell:
 
 
 def fill_statistics(cells: Sequence[Cell]) -> None:
-    """Statistics of all cells: those on the same documents are bootstrapped together, with the same draws."""
+    """`make_statistics`, and `check_errors` of each cell."""
+    make_statistics(cells)
+    for cell in cells:
+        check_errors(cell)
+
+
+def make_statistics(cells: Sequence[Cell]) -> None:
+    """Statistics of all cells that have none: those on the same documents are bootstrapped together, drawn alike."""
     together: dict[tuple[str, str, str, str], list[Cell]] = {}
     for cell in cells:
         for key, task in cell.result.tasks.items():
-            for name, metric in task.metrics.items():
+            for name, metric in task.metrics.items() if not cell.statistics[key] else ():
                 same = (key, name, task.docs_sha256, metric.measure or metric.stderr_method)
                 together.setdefault(same, []).append(cell)
     for (key, name, documents, _), members in together.items():
@@ -186,18 +197,19 @@ def fill_statistics(cells: Sequence[Cell]) -> None:
         measure = measure_of(members[0].result.tasks[key].metrics[name], tables[0])
         for cell, found in zip(members, statistics(tables, documents, measure), strict=True):
             cell.statistics[key][name] = found
-            _check_stderr(cell, key, name)
 
 
-def _check_stderr(cell: Cell, key: str, name: str) -> None:
-    """What a result says of its error is what its items make."""
-    said, made = cell.result.tasks[key].metrics[name].stderr, cell.statistics[key][name].estimate().se
-    alike = math.isclose(said or 0.0, made or 0.0, rel_tol=1e-6, abs_tol=1e-9)
-    if not alike or (said is None) != (made is None):
-        raise LorafuseError(
-            f"{cell.path}: tasks.{key}.metrics.{name}.stderr: {said}, but the items make {made}."
-            " Run the cell again."
-        )
+def check_errors(cell: Cell) -> None:
+    """LorafuseError where what a result says of its standard errors is not what its items make."""
+    for key, task in cell.result.tasks.items():
+        for name, metric in task.metrics.items():
+            said, made = metric.stderr, cell.statistics[key][name].estimate().se
+            alike = math.isclose(said or 0.0, made or 0.0, rel_tol=1e-6, abs_tol=1e-9)
+            if not alike or (said is None) != (made is None):
+                raise LorafuseError(
+                    f"{cell.path}: tasks.{key}.metrics.{name}.stderr: {said}, but the items make {made}."
+                    " Run the cell again."
+                )
 
 
 def _expected(result: Result, known: Collection[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_text
 from lorafuse_bench.hub import Upload
 from lorafuse_bench.leaderboards.board import Leaderboard, write_leaderboard
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.builder import of_groups
 from lorafuse_bench.leaderboards.cell_files import write_cell
 from lorafuse_bench.leaderboards.collect import collect
 from lorafuse_bench.leaderboards.samples import SUFFIX
@@ -29,12 +29,13 @@ def pack(
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise LorafuseError(f"{folder}: not empty. Name a new folder, so that nothing old stays in it.")
-    for group in collect(paths, allow_limit):
+    groups = collect(paths, allow_limit)
+    for group in groups:
         for members in group.cells.values():
             for cell in members.values():
                 write_cell(folder / RESULTS, cell.result, cell.items, hashes_apart=True)
     write_text(folder / CAPTION, caption.strip() + "\n")
-    leaderboard = build([folder / RESULTS], allow_limit, caption_of(folder))
+    leaderboard = of_groups(groups, caption_of(folder))
     write_leaderboard(folder / BOARD, leaderboard)
     return leaderboard
 

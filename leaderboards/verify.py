@@ -7,7 +7,7 @@ A published folder holds `leaderboard.json`, the `results/` it was built of (sco
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.board import Leaderboard, read_leaderboard
 from lorafuse_bench.leaderboards.builder import of_groups
 from lorafuse_bench.leaderboards.collect import (
+    Cell,
     Group,
+    check_errors,
     collect,
-    fill_statistics,
+    grouped,
     is_leaderboard,
+    make_statistics,
     read,
     result_files,
 )
@@ -41,35 +44,65 @@ class Report:
 
 
 def verify(path: str | Path) -> Report:
-    """Check a result file, a leaderboard file, a folder of results or a published folder."""
+    """Check a result file, a leaderboard file, a folder of results or a published folder; every file is read once."""
     path = Path(path)
-    boards = [path] if path.is_file() and is_leaderboard(path) else sorted(path.rglob(BOARD))
-    problems = [problem for board in boards for problem in _board_problems(board, alone=board == path)]
-    if path in boards:
-        return Report(0, 1, tuple(problems))
-    try:
-        files = result_files([path])
-    except LorafuseError as error:
-        return Report(0, len(boards), (*problems, str(error)))
-    problems += _result_problems(path, files)
-    return Report(len(files), len(boards), tuple(dict.fromkeys(problems)))
+    alone = path.is_file() and is_leaderboard(path)
+    boards = [path] if alone else sorted(path.rglob(BOARD))
+    where = path.parent / RESULTS if alone else path
+    files, problems = list[Path](), list[str]()
+    if where.is_dir() or not alone:
+        try:
+            files = result_files([where])
+        except LorafuseError as error:
+            problems.append(str(error))
+    cells = _read(files, problems)
+    groups = {} if path in files else _groups(where, cells, problems)
+    found = [problem for board in boards for problem in _board_problems(board, groups, alone)]
+    return Report(0 if alone else len(files), len(boards), tuple(dict.fromkeys([*found, *problems])))
 
 
-def _result_problems(path: Path, files: list[Path]) -> Iterator[str]:
-    """What is wrong with each file by itself; if nothing is, what is wrong between them."""
-    found = False
+def _read(files: Sequence[Path], problems: list[str]) -> dict[Path, Cell | None]:
+    """Each file's cell, None where it is wrong by itself: schema, run id, items, errors, a path of a machine."""
+    known: dict[str, tuple[str, ...]] = {}
+    cells: dict[Path, Cell | None] = {}
     for file in files:
-        problem = _problem(lambda file=file: _check_alone(file))  # type: ignore[misc]
-        if problem:
-            found = True
-            yield problem
-    if found or path.is_file():
-        return
-    # A folder of published boards holds several grids, each of which compares within itself.
-    for grid in sorted({_grid(path, file) for file in files}):
-        problem = _problem(lambda grid=grid: collect([grid], _limited(grid.parent)))  # type: ignore[misc]
-        if problem:
-            yield problem
+        try:
+            cell = read(file, known)
+            check_nowhere(file, cell.result)
+            cells[file] = cell
+        except LorafuseError as error:
+            cells[file] = None
+            problems.append(str(error))
+    make_statistics([cell for cell in cells.values() if cell])
+    for file, whole in cells.items():
+        try:
+            if whole:
+                check_errors(whole)
+        except LorafuseError as error:
+            cells[file] = None
+            problems.append(str(error))
+    return cells
+
+
+def _groups(
+    where: Path, cells: Mapping[Path, Cell | None], problems: list[str]
+) -> dict[Path, list[Group] | None]:
+    """Each grid's boards, None where a file of it is wrong, or does not compare with the others.
+
+    A folder of published boards holds several grids, each of which compares within itself.
+    """
+    grids: dict[Path, list[Cell | None]] = {}
+    for file, cell in cells.items():
+        grids.setdefault(_grid(where, file), []).append(cell)
+    groups: dict[Path, list[Group] | None] = {}
+    for grid, members in sorted(grids.items()):
+        groups[grid] = None
+        try:
+            if None not in members:
+                groups[grid] = grouped([cell for cell in members if cell], _limited(grid.parent))
+        except LorafuseError as error:
+            problems.append(str(error))
+    return groups
 
 
 def _grid(path: Path, file: Path) -> Path:
@@ -91,40 +124,30 @@ def _limited(folder: Path) -> bool:
     return any(board.provenance.limit is not None for board in boards)
 
 
-def _problem(check: Callable[[], object]) -> str | None:
-    try:
-        check()
-    except LorafuseError as error:
-        return str(error)
-    return None
-
-
-def _check_alone(file: Path) -> None:
-    """One cell: schema, run id, items, errors, no path of a machine."""
-    cell = read(file, {})
-    fill_statistics([cell])
-    check_nowhere(file, cell.result)
-
-
-def _board_problems(board: Path, alone: bool) -> Iterator[str]:
+def _board_problems(board: Path, groups: Mapping[Path, list[Group] | None], alone: bool) -> Iterator[str]:
     """A leaderboard file by itself, and against the results beside it."""
+    results = board.parent / RESULTS
     try:
-        if alone and not (board.parent / RESULTS).is_dir():
-            read_leaderboard(board)
+        if groups.get(results) is None and (alone or results.is_dir()):
+            read_leaderboard(board)  # what is wrong with its results is said of them
         else:
-            standing(board)
+            standing(board, groups.get(results))
     except LorafuseError as error:
         yield str(error)
 
 
-def standing(board: Path) -> tuple[list[Group], Leaderboard]:
-    """The cells of a published board, and the board that they make; LorafuseError where it is another."""
+def standing(board: Path, groups: list[Group] | None = None) -> tuple[list[Group], Leaderboard]:
+    """The cells of a published board, read here where they are not given, and the board that they make.
+
+    LorafuseError where it is another.
+    """
     folder, held = board.parent, read_leaderboard(board)
     if not (folder / RESULTS).is_dir():
         raise LorafuseError(
             f"{folder / RESULTS}: missing: a published board stands on its results. Add them."
         )
-    groups = collect([folder / RESULTS], _limited(folder))
+    if groups is None:
+        groups = collect([folder / RESULTS], _limited(folder))
     made = of_groups(groups, caption_of(folder))
     difference = _difference(_content(held), _content(made))
     if difference:

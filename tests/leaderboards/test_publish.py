@@ -18,6 +18,7 @@ from test_lm_eval_results import grid
 from toy_cells import write
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards import collect, stats
 from lorafuse_bench.leaderboards.board import write_leaderboard
 from lorafuse_bench.leaderboards.builder import build
 from lorafuse_bench.leaderboards.cell_files import read_cell
@@ -215,3 +216,23 @@ def test_an_altered_board_is_not_published(published: Path, hub: tuple[str, list
     assert done.returncode == 2
     assert "boards.0.caption" in done.stderr
     assert hub[1] == []
+
+
+def test_each_file_is_read_and_each_metric_resampled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `verify` of a published folder, whose board is built again, and by `pack`."""
+    counts = [[4, 4, 4, 3, 2, 1, 4, 3, 2, 1], [4, 4, 2, 1, 0, 0, 4, 3, 2, 1]]
+    for label in ("base", "oracle", "svd"):
+        write(tmp_path / "results", label, {"one": counts * 8})
+    read: list[Path] = []
+    drawn: list[int] = []
+    original, resampled = collect.read_cell, stats.resampled
+    monkeypatch.setattr(collect, "read_cell", lambda path: read.append(path) or original(path))
+    monkeypatch.setattr(
+        stats, "resampled", lambda arrays, *rest: drawn.append(len(arrays)) or resampled(arrays, *rest)
+    )
+    pack([tmp_path / "results"], tmp_path / "packed", "A toy.")
+    assert (len(read), drawn) == (3, [3])
+    assert verify(tmp_path / "packed") == Report(results=3, boards=1, problems=())
+    assert (len(read), drawn) == (6, [3, 3])

@@ -309,6 +309,8 @@ def test_a_packages_tasks_are_found(folder: Path, monkeypatch: pytest.MonkeyPatc
         catalogue.packaged.cache_clear()
 
 
+BRIER = """task: [{task: choose, metric_list: [{metric: brier_score}]}]
+metadata: {lorafuse: {each: {metric: brier_score}}}"""
 BAD_SUITES = [
     ("task: [arc_esy]", r"unknown task 'arc_esy'\. Did you mean 'arc_easy'"),
     ("task: [lorafuse_sst3]", r"unknown task 'lorafuse_sst3'\. Did you mean 'lorafuse_sst2'"),
@@ -323,7 +325,7 @@ BAD_SUITES = [
     ("task: [choose]\nmetadata: {lorafuse: {kind: loss}}", "is of losses, but choose is better the larger"),
     ("task: [", "not readable YAML"),
     (
-        "task: [{task: choose, metric_list: [metric: brier_score]}]\nmetadata: {lorafuse: {tasks: {choose: {metric: brier_score}}}}",
+        BRIER,
         "brier_score is made by the aggregation 'brier_score', of which no measure is known",
     ),
     (
