@@ -41,8 +41,9 @@ class Part:
     def update(self, n: int = 1) -> None:
         """So many more are done."""
         self.done += n
-        left = (time.monotonic() - self.start) / max(1, self.done) * (self.total - self.done)
-        self.show(f"{self.what} {self.done:,}/{self.total:,}, about {duration(left)} left")
+        if self.done:  # before the first nobody knows how long one takes
+            left = (time.monotonic() - self.start) / self.done * (self.total - self.done)
+            self.show(f"{self.what} {self.done:,}/{self.total:,}, about {duration(left)} left")
 
 
 def counted(items: Sequence[_Item], what: str) -> Iterator[_Item]:

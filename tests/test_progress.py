@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from lorafuse_bench import progress
-from lorafuse_bench.progress import Display, Watcher, counted, current, duration, relayed
+from lorafuse_bench.progress import Display, Part, Watcher, counted, current, duration, relayed
 from lorafuse_bench.training import loop
 from lorafuse_bench.training.loop import Progress
 
@@ -150,3 +150,13 @@ def test_a_command_s_display_is_found_by_what_it_calls() -> None:
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_before_the_first_is_done_nobody_is_told_how_long_it_takes() -> None:
+    shown: list[str] = []
+    part = Part(10, "Scoring", shown.append)
+    part.update(0)
+    assert shown == []
+    part.update(5)
+    (line,) = shown
+    assert line.startswith("Scoring 5/10, about ")
