@@ -76,7 +76,7 @@ def export_merge(
         skeleton = _skeleton(zoo, pool)
         method.check(pool)
         with torch.no_grad():
-            adapter = method.collapse(pool, lambda one: artefacts.of(zoo, one, pool))
+            adapter = method.collapse(method.given(pool), lambda one: artefacts.of(zoo, one, pool))
         whole = whole or bool(adapter.dense) or _adapts_tied_weights(skeleton, adapter.factors)
         if whole:
             parameters = 0

@@ -44,7 +44,7 @@ class FusedModel:
     def __init__(self, model: PreTrainedModel, zoo: Zoo, pool: ExpertPool) -> None:
         self.model = model
         self.zoo = zoo
-        self.pool = pool
+        self.pool = self.whole = pool
         self.selection = Selection()
         self.method: FusionMethod | None = None
         self.fuse_seconds = 0.0
@@ -69,6 +69,7 @@ class FusedModel:
         self._in_use = {}
         if "fit" in method.needed:
             self.artefact(method)  # asked for here, whether updates read it or what comes after them
+        self.pool = method.given(self.whole)
         self.clear()  # an update may stand in for a whole block, whose parts must be the base's
         with torch.no_grad():
             updates = dict(method.updates(self))

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from lorafuse_bench.errors import LorafuseError, did_you_mean, unknown
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
+from lorafuse_bench.fusion.controls import CONTROL
 
 # What the wrapper sets itself, and what would change what `from_pretrained` returns.
 _NOT_TO_SET = frozenset(
@@ -54,7 +55,7 @@ def split_options(
     name, colon, _ = method.partition(":")
     if name not in known:
         raise unknown("method", method, known)
-    own = frozenset() if colon else frozenset([*known[name].option_names(), *known[name].renamed])
+    own = frozenset() if colon else frozenset([*known[name].option_names(), *known[name].renamed, CONTROL])
     strange = options.keys() - own - model
     for key in sorted(strange and strange - more()):
         named = own | ours | {"zoo", "experts", "data", "max_length"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -20,6 +20,14 @@ def command(
             help="A method with its options, such as merge_sgd:scope=layer; losses for the experts' loss matrix."
         ),
     ],
+    control: Annotated[
+        str | None,
+        typer.Option(
+            help="Fit the method's control: random (the method on experts of random factors), or budget (one LoRA"
+            " on what its fit reads)."
+        ),
+    ] = None,
+    *,
     suite: Annotated[str, typer.Option(help="The suite, or tasks joined by /, to learn on.")],
     zoo: Annotated[Path, typer.Option(help="The zoo directory; what was learned is stored in it.")],
     data: Annotated[
@@ -59,6 +67,7 @@ def command(
     from lorafuse_bench.cli import _next
     from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.fusion import registry
+    from lorafuse_bench.fusion.controls import controlled
     from lorafuse_bench.fusion.fitted import Fitted
     from lorafuse_bench.progress import Display
     from lorafuse_bench.remote_code import trust
@@ -76,6 +85,8 @@ def command(
         raise LorafuseError(
             f"method '{chosen.name}' learns nothing. These do: {', '.join(known)}; losses is the loss matrix."
         )
+    if control is not None:
+        chosen = cast(Fitted, controlled(chosen, control))
     settings = FitSettings(
         epochs=epochs,
         steps=steps,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._config import configurable
 from lorafuse_bench.cli._trust import TrustRemoteCode
+
+if TYPE_CHECKING:
+    from lorafuse_bench.fusion.base import FusionMethod
 
 IncludePath = Annotated[
     list[Path] | None,
@@ -32,6 +35,13 @@ def command(
         str,
         typer.Option(help="'all', or names separated by commas, options as name:option=value+option=value."),
     ] = "all",
+    control: Annotated[
+        str | None,
+        typer.Option(
+            help="Run each method's control too: random (on experts of random factors), or budget (one LoRA trained on"
+            " what its fit read)."
+        ),
+    ] = None,
     suites: Annotated[
         str,
         typer.Option(help="Separated by commas: suites, their YAML files, or tasks such as arc_easy/piqa."),
@@ -118,11 +128,10 @@ def command(
     consent.ask(asked, run_code)  # before the seconds that importing what follows takes
 
     from lorafuse_bench import runner
-    from lorafuse_bench.fusion import registry
     from lorafuse_bench.progress import Display
 
     plan = runner.Plan(
-        methods=None if methods == "all" else registry.parse_all(methods),
+        methods=_methods(methods, control),
         suites=[suite.name for suite in asked],
         out=out,
         zoo=zoo,
@@ -143,6 +152,20 @@ def command(
         paths = runner.run(plan, display)
     typer.echo(f"{len(paths)} cells in {out}")
     typer.echo(_next.board(out, paths, limited=limit is not None))
+
+
+def _methods(names: str, control: str | None) -> list[FusionMethod] | None:
+    """The methods named, with their controls where these are asked for; None for all."""
+    from lorafuse_bench.errors import LorafuseError
+    from lorafuse_bench.fusion import registry
+    from lorafuse_bench.fusion.controls import with_controls
+
+    if names == "all":
+        if control is not None:
+            raise LorafuseError("--control is of methods that are named. Name them with --methods.")
+        return None
+    found = registry.parse_all(names)
+    return found if control is None else with_controls(found, control)
 
 
 def _generation(given: str | None) -> dict[str, Any]:

@@ -134,6 +134,10 @@ class FusionMethod(Named, ABC):
     def check_tasks(self, pool: ExpertPool, tasks: Sequence[str]) -> None:
         """LorafuseError when one of the tasks (keys) about to be evaluated cannot be served by the pool."""
 
+    def given(self, pool: ExpertPool) -> ExpertPool:
+        """The experts it works on where those of the zoo are `pool`: these, but for a control (fusion/controls.py)."""
+        return pool
+
     @property
     def needed(self) -> frozenset[Need]:
         """What it needs with these options."""

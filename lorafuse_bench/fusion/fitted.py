@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
+import torch
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
@@ -50,6 +51,14 @@ def expert_alone(pool: ExpertPool, expert: int) -> dict[str, Update]:
     return {m: StaticUpdate(stack.A[expert], stack.B[expert]) for m, stack in pool.modules.items()}
 
 
+class Passes(TypedDict, total=False):
+    """How much of the fit rows a descent reads: `rows` of each task, `epochs` over them, or `steps`."""
+
+    rows: int
+    epochs: float
+    steps: int
+
+
 class Fitting(Protocol):
     """What a method may ask for while it is fitted: the experts on the model, rows, and a training loop.
 
@@ -68,12 +77,14 @@ class Fitting(Protocol):
         *,
         tasks: Sequence[str] | None = None,
         steps: int | None = None,
+        rows: int | None = None,
+        epochs: float | None = None,
         part: str = "",
     ) -> dict[str, Tensor]:
         """Parameters after Adam on the loss of the fit rows, from `start`; the rate that is best on dev rows.
 
-        `updates(parameters)` are the model's updates, differentiable. `tasks`: whose rows, all by default;
-        `part` tells several descents of one fit apart.
+        `updates(parameters)` are the model's updates, differentiable. `tasks`: whose rows, all by default; `rows`: of
+        each task; `steps`, `epochs`: where they are not the fit's own; `part` tells several descents of one fit apart.
         """
 
     def distil(self, start: Parameters, updates: MakeUpdates, weights: Tensor) -> dict[str, Tensor]:
@@ -148,6 +159,13 @@ class Fitted(FusionMethod):
         """Why dev rows shape what is learned, beyond the choice of a rate; None where they do not."""
         return None
 
+    def budget(self, experts: int) -> Passes | None:
+        """What a fit on so many experts reads.
+
+        Empty: all fit rows for the fit's own epochs; None: it does not say, and has no control of that budget.
+        """
+        return None
+
     def made_by(self, zoo: str) -> str | None:
         """The command that learns it into the zoo at `zoo`, where that is not `lorafuse fit`."""
         return None
@@ -178,6 +196,27 @@ class FittedMerge(Fitted, Merge):
 
     def collapse(self, pool: ExpertPool, learned: Callable[[FusionMethod], Learned]) -> Adapter:
         return self.merged(pool, learned(self).tensors)
+
+
+@dataclass(frozen=True)
+class OneLora(FittedMerge):
+    """A merge that is one LoRA of its own, of the experts' modules and the largest of their ranks, scaling 1."""
+
+    def student(self, pool: ExpertPool, seed: int) -> dict[str, Tensor]:
+        """What it starts from, `<module>.A` uniform in ±1/√in and `<module>.B` = 0, of every adapted module."""
+        generator = torch.Generator().manual_seed(seed)
+        found: dict[str, Tensor] = {}
+        for module, stack in pool.modules.items():
+            out, into = stack.shape
+            rank = stack.A.shape[1]
+            found[f"{module}.A"] = (torch.rand(rank, into, generator=generator) * 2 - 1) * into**-0.5
+            found[f"{module}.B"] = torch.zeros(out, rank)
+        return found
+
+    def merged(self, pool: ExpertPool, parameters: Parameters) -> Adapter:
+        return Adapter(
+            {module: (parameters[f"{module}.A"], parameters[f"{module}.B"]) for module in pool.modules}
+        )
 
 
 def groups(pool: ExpertPool, scope: Scope) -> dict[str, int]:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lorafuse_bench import fusion
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.base import FusionMethod
-from lorafuse_bench.registry import Registry
+from lorafuse_bench.fusion.controls import CONTROL, controlled
+from lorafuse_bench.registry import Registry, split_options
 
 METHODS: Registry[FusionMethod] = Registry("method", fusion, "lorafuse.methods", FusionMethod)
 """Every file under fusion/, and the entry points of other packages."""
 
 register = METHODS.register
 methods = METHODS.all
-create = METHODS.create
-parse = METHODS.parse
+
+
+def create(name: str, options: Mapping[str, Any] | None = None) -> FusionMethod:
+    """The method called `name` with `options`, or where these name a `control` that of it (fusion/controls.py)."""
+    own = dict(options or {})
+    control = None if CONTROL in METHODS.named(name).option_names() else own.pop(CONTROL, None)
+    method = METHODS.create(name, own)
+    return method if control is None else controlled(method, control)
+
+
+def parse(spec: str) -> FusionMethod:
+    """A method from `name` or `name:option=value+option=value`; a bare option means true."""
+    name, _, tail = spec.partition(":")
+    return create(name, split_options(tail))
 
 
 def parse_all(specs: str) -> list[FusionMethod]:

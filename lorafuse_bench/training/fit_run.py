@@ -41,7 +41,7 @@ from lorafuse_bench.training.descent import (
     collate_scores,
     mean_entropy,
 )
-from lorafuse_bench.training.examples import Batches, Example, PadRight, pad_token, prompt_of, tokenize
+from lorafuse_bench.training.examples import Batches, Example, Head, PadRight, pad_token, prompt_of, tokenize
 from lorafuse_bench.training.fit_rows import DEV, FitRows
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.router_training import RouterSettings, learn_routers, length_of
@@ -121,13 +121,20 @@ class FitRun:
         *,
         tasks: Sequence[str] | None = None,
         steps: int | None = None,
+        rows: int | None = None,
+        epochs: float | None = None,
         part: str = "",
     ) -> dict[str, Tensor]:
         """See `Fitting.descend`."""
         chosen = [each for each in self.rows if tasks is None or each.task in tasks]
+        if rows is not None:
+            chosen = [replace(each, fit=Head(each.fit, min(rows, len(each.fit)))) for each in chosen]
+        batches = self._batches(chosen)
+        if epochs is not None:
+            steps = math.ceil(epochs * batches.per_epoch)
         return self._search(
             lambda: LanguageLoss(self.fused, start, updates),
-            self._batches(chosen),
+            batches,
             PadRight(self.pad),
             lambda found: self._dev(updates(found), chosen),
             rates,

@@ -73,7 +73,7 @@ def fit(
         report(f"fit {name}: already there, kept")
         return found
     work = work_folder(zoo.root, f"fit-{name.replace('/', '-')}", identity)
-    run = FitRun(_fused(zoo, pool, device, dtype), tasks, rows, settings, work, name, report)
+    run = FitRun(_fused(zoo, method.given(pool), device, dtype), tasks, rows, settings, work, name, report)
     learned = method.fit(run)
     told = {"identity": identity, "dev_seen_by": seen, **run.compute.record(), **run.record}
     entry = _store(zoo, name, method, learned, names, told, fitted_on)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.base import Ensembling, Members, Need, Runtime, option
 from lorafuse_bench.fusion.ensembling.minimax import minimax_weights
-from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters
+from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters, Passes
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.fusion.registry import register
 
@@ -59,6 +59,9 @@ class Ensemble(Fitted, Ensembling):
     def start(self, runtime: Runtime) -> dict[str, Tensor]:
         """`weights (N,)`, equal."""
         return {"weights": torch.full((len(runtime.pool),), 1 / len(runtime.pool))}
+
+    def budget(self, experts: int) -> Passes | None:
+        return {} if self.weights == "sgd" else None
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         if self.weights == "uniform":

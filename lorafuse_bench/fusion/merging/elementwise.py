@@ -82,9 +82,13 @@ def drop_and_rescale(tensor: Tensor, density: float, seed: int, expert: str, key
 
 def uniform_draw(tensor: Tensor, seed: int, expert: str, key: str) -> Tensor:
     """Uniform numbers in [0, 1) of a tensor's shape, that hang on `(seed, expert, key)` alone."""
+    return torch.rand(tensor.shape, generator=generator_of(seed, expert, key)).to(tensor.device)
+
+
+def generator_of(seed: int, expert: str, key: str) -> torch.Generator:
+    """A generator for one of an expert's tensors, the same whatever was drawn before."""
     digest = hashlib.sha256(f"{seed}\n{expert}\n{key}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.rand(tensor.shape, generator=generator).to(tensor.device)
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def weighted_sum(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Adapter, Runtime, option
-from lorafuse_bench.fusion.fitted import FittedMerge, Fitting, Parameters
+from lorafuse_bench.fusion.fitted import FittedMerge, Fitting, Parameters, Passes
 from lorafuse_bench.fusion.merging.elementwise import products
 from lorafuse_bench.fusion.papers import FISHER
 from lorafuse_bench.fusion.registry import register
@@ -47,6 +47,9 @@ class Fisher(FittedMerge):
         pool = runtime.pool
         equal = [{m: torch.ones(stack.shape) for m, stack in pool.modules.items()}] * len(pool)
         return averaged(pool, equal)
+
+    def budget(self, experts: int) -> Passes:
+        return {"rows": self.rows, "epochs": 1}
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Adapter, Runtime, option, static_updates
-from lorafuse_bench.fusion.fitted import WEIGHT_RATES, FittedMerge, Fitting, Parameters, Scope, groups
+from lorafuse_bench.fusion.fitted import WEIGHT_RATES, FittedMerge, Fitting, Parameters, Passes, Scope, groups
 from lorafuse_bench.fusion.papers import LORA_SOUPS
 from lorafuse_bench.fusion.registry import register
 
@@ -37,6 +37,9 @@ class LoraSoups(FittedMerge):
         """`weights`, the α, `(groups, N)`, of the mean."""
         pool = runtime.pool
         return {"weights": torch.full((max(groups(pool, self.scope).values()) + 1, len(pool)), 1 / len(pool))}
+
+    def budget(self, experts: int) -> Passes:
+        return {}
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool

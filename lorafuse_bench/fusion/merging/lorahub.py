@@ -22,7 +22,7 @@ from lorafuse_bench.fusion.base import (
     option,
     static_updates,
 )
-from lorafuse_bench.fusion.fitted import Fitted, Fitting
+from lorafuse_bench.fusion.fitted import Fitted, Fitting, Passes
 from lorafuse_bench.fusion.merging.merge_sgd import average
 from lorafuse_bench.fusion.papers import LORAHUB
 from lorafuse_bench.fusion.registry import register
@@ -62,6 +62,9 @@ class Lorahub(Fitted):
     @property
     def laws_broken(self) -> dict[Law, str]:
         return super().laws_broken | {"one expert is itself": "its weight is found"}
+
+    def budget(self, experts: int) -> Passes:
+        return {"rows": self.shots, "epochs": self.evaluations}
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool

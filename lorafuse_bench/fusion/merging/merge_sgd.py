@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Adapter, Runtime, option, static_updates
-from lorafuse_bench.fusion.fitted import WEIGHT_RATES, FittedMerge, Fitting, Parameters, Scope, groups
+from lorafuse_bench.fusion.fitted import WEIGHT_RATES, FittedMerge, Fitting, Parameters, Passes, Scope, groups
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.fusion.registry import register
 
@@ -40,6 +40,9 @@ class MergeSgd(FittedMerge):
         """`logits`, θ of uniform weights, `(groups, N)`."""
         pool = runtime.pool
         return {"logits": torch.zeros(max(groups(pool, self.scope).values()) + 1, len(pool))}
+
+    def budget(self, experts: int) -> Passes:
+        return {}
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool

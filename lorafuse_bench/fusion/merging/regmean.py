@@ -11,7 +11,7 @@ from torch import Tensor
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Adapter, Runtime, option
-from lorafuse_bench.fusion.fitted import FittedMerge, Fitting, Parameters
+from lorafuse_bench.fusion.fitted import FittedMerge, Fitting, Parameters, Passes
 from lorafuse_bench.fusion.papers import REGMEAN
 from lorafuse_bench.fusion.registry import register
 
@@ -47,6 +47,9 @@ class Regmean(FittedMerge):
     def start(self, runtime: Runtime) -> dict[str, Tensor]:
         """With equal Gram matrices: the `A_i/N (N, r, in)` of every map."""
         return {module: stack.A / len(runtime.pool) for module, stack in runtime.pool.modules.items()}
+
+    def budget(self, experts: int) -> Passes:
+        return {"rows": self.rows, "epochs": 1}
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Family, Runtime, option
-from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters, groups
+from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters, Passes, groups
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.fusion.registry import register
 from lorafuse_bench.fusion.routing.clusters import clusters_of
@@ -65,6 +65,9 @@ class Hc(Fitted):
         inside = torch.zeros(max(groups(pool, self.scope).values()) + 1, len(pool))
         maps = {name: self.prototypes(stack, clusters) for name, stack in pool.modules.items()}
         return {**maps, INSIDE: inside, CLUSTERS: clusters}
+
+    def budget(self, experts: int) -> Passes:
+        return {}
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Family, Runtime, option
-from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters
+from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters, Passes
 from lorafuse_bench.fusion.papers import PHATGOOSE
 from lorafuse_bench.fusion.registry import register
 from lorafuse_bench.fusion.routing.gates import AtMost, mixed, softmax_top_k
@@ -47,6 +47,9 @@ class Phatgoose(Fitted):
     def check(self, pool: ExpertPool) -> None:
         super().check(pool)
         mixed(self.name, self.k, len(pool))
+
+    def budget(self, experts: int) -> Passes:
+        return {"steps": self.steps * experts}
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool

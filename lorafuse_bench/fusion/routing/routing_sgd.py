@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Family, Runtime, option
-from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters
+from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters, Passes
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.fusion.registry import register
 from lorafuse_bench.fusion.routing.gates import expert_svd, mixed, softmax_top_k
@@ -54,6 +54,9 @@ class RoutingSgd(Fitted):
         if self.init == "zero":
             return {name: torch.zeros(len(runtime.pool), stack.shape[1]) for name, stack in modules.items()}
         return {name: expert_svd(stack)[2][:, 0].contiguous() for name, stack in modules.items()}
+
+    def budget(self, experts: int) -> Passes:
+        return {}
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool
