@@ -79,20 +79,7 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
                 report(f"{suite.name}: {word}")
     pools = _pools(zoo, names)
     cells = [
-        Cell(
-            method,
-            suite.name,
-            pools[suite.name],
-            layout.cell_path(
-                plan.out,
-                suite.name,
-                pool_name(zoo, names[suite.name]),
-                zoo.manifest.seed,
-                method.label(),
-            ),
-        )
-        for suite in suites
-        for method in methods
+        _cell(plan, zoo, suite.name, pools[suite.name], method) for suite in suites for method in methods
     ]
     tasks = {suite.name: tuple(suite.tasks) for suite in suites}
     misfits = {cell.path: error for cell in cells if (error := _misfit(zoo, cell, tasks[cell.suite]))}
@@ -102,6 +89,12 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
         if cell.path in misfits:
             report(f"{cell}: left out, {misfits[cell.path]}")
     return [cell for cell in cells if cell.path not in misfits]
+
+
+def _cell(plan: Plan, zoo: Zoo, suite: str, pool: ExpertPool, method: FusionMethod) -> Cell:
+    name = pool_name(zoo, pool.names)
+    path = layout.cell_path(plan.out, suite, name, zoo.manifest.seed, method.label())
+    return Cell(method, suite, pool, path)
 
 
 def all_methods(zoo: Zoo) -> list[FusionMethod]:

@@ -290,9 +290,9 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_leaf_pins_its_data_set() -> None:
-    """A board compares rows, so rows of the hub are of one commit; siqa's and Flan's could not be looked up yet."""
+    """A board compares rows, so rows of the hub are of one commit; Flan's could not be looked up yet."""
     losses = {key for found in suites() if found.kind == "loss" for key in found.tasks}
-    unpinned = {"siqa", "dialogue", *suite("mini_text").tasks, *losses}  # on the hub: siqa's and Flan's
+    unpinned = {"dialogue", *suite("mini_text").tasks, *losses}  # on the hub: Flan's alone
     for found in suites():
         configs = {
             task_key(member.leaf): member.config
