@@ -16,7 +16,7 @@ from lorafuse_bench.bench.models import Shape, random_model, random_zoo
 from lorafuse_bench.bench.timing import machine, paired, target
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
-from lorafuse_bench.fusion.base import static_updates
+from lorafuse_bench.fusion.base import row_updates, static_updates
 from lorafuse_bench.fusion.ensembling.ensemble import mixture_loss
 from lorafuse_bench.fusion.fitted import WEIGHT_RATES, MakeUpdates
 from lorafuse_bench.fusion.merging.merge_sgd import MergeSgd
@@ -149,7 +149,8 @@ def _step(objective: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
 
 
 def _matrix(fused: FusedModel, tasks: list[list[Example]]) -> list[TokenScores]:
-    return [score_experts(fused, examples, 0, torch.float32) for examples in tasks]
+    updates = row_updates(fused.pool, fused)
+    return [score_experts(fused, examples, 0, torch.float32, updates) for examples in tasks]
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from lorafuse_bench.device import Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import read_json, write_bytes, write_json
 from lorafuse_bench.fused import FusedModel
-from lorafuse_bench.fusion.base import Runtime
+from lorafuse_bench.fusion.base import Runtime, row_updates
 from lorafuse_bench.fusion.fitted import (
     MAP_RATES,
     WEIGHT_RATES,
@@ -247,15 +247,15 @@ class FitRun:
     def scores(self, split: str) -> list[TokenScores]:
         """Every expert's scores on the `fit` or `dev` rows of every task, each task kept when it is done."""
         found = []
+        updates = row_updates(self.fused.pool, self.fused)
         for each in self.rows:
             rows = each.fit if split == "fit" else each.dev
             path = self.work / f"{split}-{each.task}.safetensors"
 
             def make(rows: Any = rows, task: str = each.task) -> TokenScores:
                 self.report(f"fit {self.name}: {split} rows of {task} under {len(self.fused.pool)} experts")
-                return score_experts(
-                    self.fused, self._examples(rows[: len(rows)]), self.pad, self.compute.dtype
-                )
+                examples = self._examples(rows[: len(rows)])
+                return score_experts(self.fused, examples, self.pad, self.compute.dtype, updates)
 
             found.append(kept_scores(path, make))
         return found

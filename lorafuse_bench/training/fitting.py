@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -25,9 +26,12 @@ from lorafuse_bench.training.records import work_folder
 from lorafuse_bench.zoo.entries import FittedOn
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ArtefactEntry, Manifest, Zoo
-from lorafuse_bench.zoo.pools import experts_for
+from lorafuse_bench.zoo.pools import MARK, experts_for
 
 __all__ = ["FitSettings", "fit"]
+
+LONGEST_NAME = 60
+"""Letters that a fit's name has for those of its experts, and for those of its tasks."""
 
 
 def fit(
@@ -52,7 +56,6 @@ def fit(
     writable(zoo.root)
     asked = suite_of(suite)
     tasks = tuple(asked.tasks)
-    default = experts_for(zoo, tasks)
     names = experts_for(zoo, tasks, experts)
     pool = ExpertPool.from_zoo(zoo, names).required_by("a fit")
     method = replace(method, fitted_on=None)
@@ -61,7 +64,7 @@ def fit(
     seen = _seen(zoo, rows, names, seen_dev)
     hashes = [expert.sha256 for expert in pool.experts]
     fitted_on = learned_from(zoo, asked.name, tasks, hashes, source, settings.rows, settings.dev)
-    name = _name(method, asked.name, () if names == default else names)
+    name = _name(method, asked.name, _experts(zoo, tasks, names))
     identity = {
         "method": method.label(),
         "version": method.version,
@@ -138,11 +141,28 @@ def enter(zoo: Zoo, entry: ArtefactEntry) -> Zoo:
     return Zoo.update(zoo.root, entered)
 
 
-def _name(method: Fitted, suite: str, experts: Sequence[str]) -> str:
+def _experts(zoo: Zoo, tasks: Sequence[str], names: tuple[str, ...]) -> str:
+    """What a fit's name says of its experts: nothing of the suite's own, `@mbc`, or their names."""
+    if names == experts_for(zoo, tasks):
+        return ""
+    for bank in zoo.banks:
+        if names == experts_for(zoo, tasks, [f"{MARK}{bank}"]):
+            return f"{MARK}{bank}"
+    return _short(names, "experts")
+
+
+def _short(names: Sequence[str], what: str) -> str:
+    """`sst2+mnli`, or of many names how many and a hash: `63+experts+1b2c3d4e`. It is part of a folder's name."""
+    joined = "+".join(names)
+    hashed = hashlib.sha256(joined.encode()).hexdigest()[:8]
+    return joined if len(joined) <= LONGEST_NAME else f"{len(names)}+{what}+{hashed}"
+
+
+def _name(method: Fitted, suite: str, experts: str) -> str:
     """`merge_sgd/mtl7`, or `merge_sgd/mtl7-scope=layer`, with the experts where they are not the suite's own."""
     told = [f"{key}={value}" for key, value in method.fit_options().items() if value != _default(method, key)]
     return "-".join(
-        [f"{method.name}/{suite.replace('/', '+')}", *told, *(["+".join(experts)] if experts else [])]
+        [f"{method.name}/{_short(suite.split('/'), 'tasks')}", *told, *([experts] if experts else [])]
     )
 
 

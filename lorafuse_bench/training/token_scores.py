@@ -64,11 +64,18 @@ def score_rows(
 
 @torch.no_grad()
 def score_experts(
-    fused: FusedModel, examples: Sequence[Example], pad: int, dtype: torch.dtype
+    fused: FusedModel,
+    examples: Sequence[Example],
+    pad: int,
+    dtype: torch.dtype,
+    updates: Mapping[str, Update] | None = None,
 ) -> TokenScores:
-    """Targets under each expert alone; one pass holds rows of several experts."""
+    """Targets under each expert alone; one pass holds rows of several experts.
+
+    `updates`: those of `row_updates`, where the caller has them for several tasks.
+    """
     experts = len(fused.pool)
-    fused.put(row_updates(fused.pool, fused))
+    fused.put(row_updates(fused.pool, fused) if updates is None else updates)
     found: list[list[Tensor]] = [[torch.empty(0)] * len(examples) for _ in range(experts)]
     for batch in _batches([(e, i) for i in range(len(examples)) for e in range(experts)], examples):
         column = torch.tensor([expert for expert, _ in batch], device=fused.model.device)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_zoo, write_adapter
+from tiny import TASKS, tiny_zoo, write_adapter
 from typer.testing import CliRunner
 
 from lorafuse_bench import artefacts
@@ -23,7 +23,7 @@ from lorafuse_bench.fusion.merging.merge_sgd import MergeSgd
 from lorafuse_bench.fusion.routing.clusters import clusters_of
 from lorafuse_bench.loading import load_model
 from lorafuse_bench.tasks.rows import Row
-from lorafuse_bench.training import descent
+from lorafuse_bench.training import descent, fitting
 from lorafuse_bench.training import fit_rows as fit_rows_module
 from lorafuse_bench.training.fit_rows import FitRows
 from lorafuse_bench.training.fitting import FitSettings, fit
@@ -167,6 +167,19 @@ def test_a_hash_of_rows_reads_few_and_counts_all(monkeypatch: pytest.MonkeyPatch
     assert hashed(*"abcdef") == hashed(*"aXcYeZ")  # the first, third and fifth are read
     assert hashed(*"abcdef") != hashed(*"abXdef")
     assert hashed(*"abc") != hashed(*"abX")
+
+
+def test_a_fit_on_many_experts_has_a_short_name(zoo: Zoo) -> None:
+    first, second = zoo.manifest.experts
+    many = tuple(first.model_copy(update={"name": f"expert-{i}", "bank": "mbc"}) for i in range(64))
+    library = Zoo(zoo.root, zoo.manifest.model_copy(update={"experts": (first, second, *many)}))
+    names = tuple(entry.name for entry in many)
+    assert fitting._experts(library, TASKS[:2], (first.name, second.name)) == ""
+    assert fitting._experts(library, TASKS[:2], names) == "@mbc"
+    assert fitting._experts(library, TASKS[:2], names[:2]) == "expert-0+expert-1"
+    some, others = (fitting._experts(library, TASKS[:2], part) for part in (names[1:], names[:-1]))
+    assert some.startswith("63+experts+") and some != others and len(some) < 30
+    assert fitting._name(MergeSgd(), "/".join(names), some).startswith("merge_sgd/64+tasks+")
 
 
 def test_fits_leave_the_zoo_what_it_was(zoo: Zoo) -> None:
