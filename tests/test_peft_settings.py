@@ -18,6 +18,9 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import LoraExpert
 from lorafuse_bench.peft_settings import _ALLOWED, _LABELS, _OFF, _READ, PeftSettings
 
+FIELDS = {field.name for field in dataclasses.fields(LoraConfig)}
+HAS_NEWEST = "lora_ga_config" in FIELDS
+NEWEST = "this release of peft is older than the initialisation"
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 
 
@@ -28,6 +31,8 @@ def config(**changes: Any) -> LoraConfig:
 @pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", "mica", "eva"])
 def test_initialisations_that_leave_the_base_alone_fuse_as_trained(tmp_path: Path, init: Any) -> None:
     """EVA, whose A comes from the data, starts as PEFT leaves it before its data pass: B is zero either way."""
+    if init == "mica" and not HAS_NEWEST:
+        pytest.skip(NEWEST)
     peft = trained(tiny_model(), config(init_lora_weights=init))
     zoo = zoo_of(tmp_path, peft.save_pretrained)
     assert (logits(peft) - logits(tiny_model())).abs().max() > 1e-2
@@ -41,7 +46,7 @@ def rewriting(init: str) -> tuple[Any, LoraConfig]:
     """A model and the settings of an initialisation that rewrites its weights."""
     model, settings = tiny_model(), config(init_lora_weights=init)
     if init == "lora_ga":
-        loraga = pytest.importorskip("peft.tuners.lora.loraga", reason="this release of peft has no LoRA-GA")
+        loraga = pytest.importorskip("peft.tuners.lora.loraga", reason=NEWEST)
         settings.lora_ga_config = lora.LoraGAConfig()
         loraga.preprocess_loraga(model, settings, lambda: model(input_ids=IDS, labels=IDS).loss.backward())
     return model, settings
@@ -102,9 +107,9 @@ def test_patterns_and_rslora_scale_as_in_peft(tmp_path: Path) -> None:
 
 def test_every_field_of_peft_is_considered() -> None:
     """A field of this PEFT is read, a label, limited to values, or must be off; its default is never refused."""
-    fields = {f.name for f in dataclasses.fields(LoraConfig)}
-    assert _LABELS | _READ | _ALLOWED.keys() <= fields
-    for name in fields - _LABELS - _READ:
+    if HAS_NEWEST:
+        assert _LABELS | _READ | _ALLOWED.keys() <= FIELDS
+    for name in FIELDS - _LABELS - _READ:
         default = getattr(LoraConfig(), name)
         assert default in _ALLOWED.get(name, _OFF), name
 
