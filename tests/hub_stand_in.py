@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ class Hub:
     """What the stand-in holds and was asked.
 
     `repos[name][file]` is the content of the one commit of a repository; `faults[name]`: gated or private;
-    `readers`: tokens that may only read. A file in `cut` is sent half, once, and then the connection is closed.
+    `readers`: tokens that may only read. A file in `cut` is sent half, once, and then the connection is closed. Files
+    of `large` bytes and more are taken by Git LFS: sent to `stored` by their sha256, and named by that in the commit.
     """
 
     address: str = ""
@@ -32,6 +34,8 @@ class Hub:
     faults: dict[str, str] = field(default_factory=dict)
     readers: set[str] = field(default_factory=set)
     cut: list[str] = field(default_factory=list)
+    large: float = math.inf
+    stored: dict[str, bytes] = field(default_factory=dict)
     down: bool = False
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
@@ -61,17 +65,39 @@ class _Handler(BaseHTTPRequestHandler):
         repo = "/".join(path.split("/")[3:5])
         if "/preupload/" in path:
             told = [
-                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                {
+                    "path": f["path"],
+                    "uploadMode": "lfs" if f["size"] >= self.hub.large else "regular",
+                    "shouldIgnore": False,
+                }
                 for f in json.loads(body)["files"]
             ]
             return self._json({"files": told})
+        if path.endswith(".git/info/lfs/objects/batch"):
+            objects = [
+                {**o, "actions": {"upload": {"href": f"{self.hub.address}/lfs/{o['oid']}"}}}
+                for o in json.loads(body)["objects"]
+            ]
+            return self._json({"transfer": "basic", "objects": objects})
         for line in map(json.loads, body.decode().splitlines()):
+            value = line["value"]
             if line["key"] == "file":
-                self.hub.repos[repo][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                self.hub.repos[repo][value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.hub.repos[repo][value["path"]] = self.hub.stored[value["oid"]]
         oid = self.hub.commit(repo)
         return self._json(
             {"commitUrl": f"{self.hub.address}/{repo}/commit/{oid}", "commitOid": oid, "success": True}
         )
+
+    def do_PUT(self) -> None:
+        """An upload of Git LFS."""
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        oid = self._noted().removeprefix("/lfs/")
+        if hashlib.sha256(content).hexdigest() != oid:
+            return self._json({"error": "another content"}, 400)
+        self.hub.stored[oid] = content
+        return self._json({})
 
     def do_HEAD(self) -> None:
         self.do_GET()

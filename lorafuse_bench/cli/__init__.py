@@ -9,6 +9,8 @@ imports every file here.
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -102,8 +104,15 @@ def _options(
     ] = False,
 ) -> None:
     """Options that come before the subcommand."""
+    _quiet()
+
+
+def _quiet() -> None:
+    """Leave out what packages say to those who write them: their bars, and warnings of what they will rename."""
     # Every long command shows one bar of its own; tqdm reads this when it is first imported.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    if not sys.warnoptions:  # python -W asks for them
+        warnings.simplefilter("ignore", FutureWarning)
 
 
 def _add(name: str) -> None:

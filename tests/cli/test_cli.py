@@ -3,6 +3,7 @@
 import pkgutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 import typer
@@ -85,3 +86,18 @@ def test_unknown_subcommand_is_exit_code_2():
     result = CliRunner().invoke(cli.app, ["nonsense"])
     assert result.exit_code == 2
     assert "nonsense" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [([], [UserWarning]), (["default"], [FutureWarning, UserWarning])]
+)
+def test_what_packages_will_rename_is_not_the_users_business(
+    asked: list[str], kept: list[type[Warning]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "warnoptions", asked)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        cli._quiet()
+        warnings.warn("is_old is deprecated", FutureWarning, stacklevel=1)
+        warnings.warn("weights are missing", UserWarning, stacklevel=1)
+    assert [warning.category for warning in told] == kept

@@ -66,6 +66,22 @@ def test_a_pushed_zoo_is_opened_by_its_name_and_scores_the_same(pushed: Zoo, hub
 
 
 @pytest.mark.timeout(60)
+def test_large_files_of_a_zoo_travel_by_lfs(
+    zoo: Zoo,
+    hub: Hub,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # a protocol of the hub's own
+    weights = {path: path.read_bytes() for path in zoo.root.rglob("*.safetensors")}
+    hub.large = min(map(len, weights.values()))
+    done = call("zoo", "push", zoo.root, "--repo", "me/zoo", "--yes")
+    assert done.exit_code == 0, done.output
+    assert set(weights.values()) <= set(hub.stored.values())
+    for path, content in weights.items():
+        assert hub.repos["me/zoo"][path.relative_to(zoo.root).as_posix()] == content
+    assert Zoo.open("me/zoo").sha256() == zoo.sha256()
+
+
 def test_an_interrupted_download_goes_on_where_it_stopped(pushed: Zoo, hub: Hub) -> None:  # noqa: F811
     weights = "base/model.safetensors"
     hub.cut.append(weights)
