@@ -4,7 +4,7 @@
     boards/<folder>/index.html      the page of a board (page.py); <folder> is the published folder's own name
     methods/<method>.html           where the method stands on every board
 
-Addresses hang on names alone, so a link holds where other boards come and go.
+Addresses depend on names alone, so a link holds where other boards come and go.
 """
 
 from __future__ import annotations

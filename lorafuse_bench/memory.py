@@ -13,7 +13,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start counting anew."""
+    """Start counting again."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _RESET.exists():

@@ -215,7 +215,7 @@ class Scorer:
 def shares_prefixes(model: PreTrainedModel) -> bool:
     """Whether keys and values of a prefix serve any continuation of this model, whatever the padding.
 
-    They do not where a layer keeps a window or a running state, or where angles hang on the length.
+    They do not where a layer keeps a window or a running state, or where angles depend on the length.
     """
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}

@@ -97,7 +97,7 @@ class LorafuseVLLM(LorafuseLM):
         )
 
     def use(self, method: FusionMethod) -> None:
-        """Serve another method: the engine is started anew."""
+        """Serve another method: the engine is started again."""
         how_served(method)
         if _reads_prompts(method) and not self._routes:
             raise LorafuseError(

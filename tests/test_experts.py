@@ -85,7 +85,7 @@ def test_stacks_pad_ranks_and_absent_modules_with_zeros(tmp_path: Path) -> None:
 
 
 def test_modules_are_in_natural_order(tmp_path: Path) -> None:
-    """Trap 19: tensor order does not hang on sets, and layer 2 comes before layer 10."""
+    """Trap 19: tensor order does not depend on sets, and layer 2 comes before layer 10."""
     write_adapter(tmp_path / "a", tiny_model(layers=11), ("q_proj",))
     blocks = [int(name.split(".")[2]) for name in ExpertPool([load(tmp_path / "a")]).modules]
     assert blocks == list(range(11))

@@ -1,6 +1,6 @@
 """JSON Schema of the files on disk, generated from the models; a test holds them fresh.
 
-`lorafuse leaderboard schema` writes them anew.
+`lorafuse leaderboard schema` writes them again.
 """
 
 from __future__ import annotations

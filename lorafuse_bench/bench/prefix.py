@@ -36,7 +36,7 @@ def run(
     """Time lm-eval's `hf` and `lorafuse` (method base) on the same requests, batch size and weights.
 
     Lengths are like ARC's: questions of 10 to 60 tokens, four choices of 1 to 14. Three workloads:
-    no shots; `shots` examples that all documents share; and examples drawn anew for each document.
+    no shots; `shots` examples that all documents share; and other examples for each document.
     """
     shape = shape or Shape()
     words = [f"w{i}" for i in range(shape.vocabulary - 1)]

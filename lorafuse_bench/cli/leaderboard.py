@@ -184,7 +184,7 @@ def site(
 ) -> Answer:
     """Write one site of all published boards: an index with a search, every board, a page for each method.
 
-    It needs no server. Links hang on names, so they hold where boards come and go. A board that is not what
+    It needs no server. Links depend on names, so they hold where boards come and go. A board that is not what
     its results make is refused.
     """
     from lorafuse_bench.leaderboards.site import write_site

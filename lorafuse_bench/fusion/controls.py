@@ -94,7 +94,7 @@ def _made(
 def randomised(pool: ExpertPool) -> ExpertPool:
     """The pool's experts with Gaussian factors: of each map A's norm and that of the update B A are kept.
 
-    The draw hangs on the expert's name and the map alone.
+    The draw depends on the expert's name and the map alone.
     """
     return ExpertPool([_randomised(expert) for expert in pool.experts])
 

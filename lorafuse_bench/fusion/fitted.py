@@ -125,7 +125,7 @@ class Fitting(Protocol):
         """MoA's routers of prompts to their tasks' experts, as `moa.router_logits` reads them."""
 
     def clusters(self, count: int) -> Tensor:
-        """`(N,)`: the cluster of each expert; the zoo's, where it has so many of these experts, else made anew."""
+        """`(N,)`: the cluster of each expert; the zoo's, where it has so many of these experts, else made again."""
 
     def loss(self, updates: Mapping[str, Update], task: str, rows: int) -> float:
         """Nats per token of the task's first `rows` fit rows under these updates."""

@@ -1,4 +1,4 @@
-"""What must not hang on how rows are put together: padding, batch size, companions, caches, later tokens."""
+"""What must not depend on how rows are put together: padding, batch size, companions, caches, later tokens."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def texts_hang_on_no_companion(subject: Subject) -> None:
 
 @check
 def texts_are_those_of_whole_passes(subject: Subject) -> None:
-    """Writing token by token from kept keys and values is writing with the whole text read anew each time."""
+    """Writing from kept keys and values gives the same tokens as reading the whole text again for each."""
     rows = toys()[:3]
     with subject.fused() as model:
         written = texts(model, rows, len(rows))
@@ -126,7 +126,7 @@ def texts_are_those_of_whole_passes(subject: Subject) -> None:
 
 @check
 def later_tokens_change_nothing_earlier(subject: Subject) -> None:
-    """What follows a token hangs on it and those before it alone."""
+    """What follows a token depends on it and those before it alone."""
     ids, tasks = prompts()
     with subject.fused() as model:
         choice = select(model, ids[:, :3], tasks)
@@ -137,7 +137,7 @@ def later_tokens_change_nothing_earlier(subject: Subject) -> None:
 
 @check
 def padding_is_not_routed(subject: Subject) -> None:
-    """The experts chosen for a prompt hang on neither padding nor the prompts beside it."""
+    """The experts chosen for a prompt depend on neither padding nor the prompts beside it."""
     rows = toys()
     with subject.fused() as model:
         alone = choices(model, rows, 1)

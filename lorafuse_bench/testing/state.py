@@ -62,7 +62,7 @@ def needs_are_honoured(subject: Subject) -> None:
     assert asked >= declared, f"it declares a need for {', '.join(declared - asked)} and never asks for it"
     differ = choices[0] is not None and not torch.equal(choices[0], choices[1])  # type: ignore[arg-type]
     assert differ <= ("task_id" in needs), (
-        "its choice hangs on the rows' tasks, and it does not declare task_id"
+        "its choice depends on the rows' tasks, and it does not declare task_id"
     )
     assert differ >= ("task_id" in needs), "it declares task_id, and the rows' tasks make no difference"
 
@@ -203,4 +203,4 @@ def nothing_is_kept_between_batches(subject: Subject) -> None:
     with subject.fused() as model:
         distribution(model, first, tasks)
         got = distribution(model, second, tasks[:2])
-    assert gap(got, expected) < FAILS, "a batch hangs on the one before it"
+    assert gap(got, expected) < FAILS, "a batch depends on the one before it"

@@ -143,7 +143,7 @@ class AdapterTraining(nn.Module):
         """Completion loss and auxiliary losses of a portion, weighted by its share of the batch's targets.
 
         Summed over the portions this is the loss of the batch, however it is divided. Auxiliary losses are
-        averaged over the routers, so that their weight does not hang on the depth.
+        averaged over the routers, so that their weight does not depend on the depth.
         """
         self.selection.set(task[:, None].repeat(1, self.blocks))
         language, own = completion_loss(

@@ -78,7 +78,7 @@ def train_joint(
     """Train new experts and their routers jointly and write both into the zoo as one router entry.
 
     Minimises `L_LM + η Σ_l CE(router_l(h_l), task)` (Feng et al. 2024; η per router and averaged over
-    blocks, so that η does not hang on the depth). Each row of a mixed batch runs its own task's expert,
+    blocks, so that η does not depend on the depth). Each row of a mixed batch runs its own task's expert,
     `h_l` is taken from its prompt only. The experts have the ranks, scalings and targets of the zoo's own
     and start from one random A and B = 0; the zoo's own experts are left alone.
     """

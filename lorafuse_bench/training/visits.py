@@ -1,4 +1,4 @@
-"""What adapted maps see, and how the loss hangs on them, row by row: statistics of the experts for a fit."""
+"""What adapted maps see, and how the loss depends on them, row by row: statistics of the experts for a fit."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def rebase(zoo: Zoo, base: str | None = None, data: str | None = None) -> Zoo:
 
 
 def _tell_peft(zoo: Zoo, base: str) -> None:
-    """Write into every adapter where PEFT finds its base; the zoo's identity does not hang on it."""
+    """Write into every adapter where PEFT finds its base; the zoo's identity does not depend on it."""
     for entry in zoo.adapters():
         path = zoo.root / entry.path / ADAPTER_CONFIG
         config = read_json(path, "Restore it.")

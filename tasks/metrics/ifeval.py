@@ -76,5 +76,5 @@ def _checks() -> Callable[[Doc, list[str]], dict[str, Any]]:
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         from lm_eval.tasks.ifeval import utils
 
-    DetectorFactory.seed = 0  # otherwise it draws anew for every text
+    DetectorFactory.seed = 0  # otherwise each text gets another draw
     return utils.process_results

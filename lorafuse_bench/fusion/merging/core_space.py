@@ -30,8 +30,8 @@ class CoreSpace(Weighted):
     `[s_1 B_1, ..., s_N B_N] = U_B S Wᵀ` gives the basis `U_B (out, k_B)`, `[A_1; ...; A_N] = W' S' V_Aᵀ` the basis
     `V_Aᵀ (k_A, in)`; the cores `M_i = U_Bᵀ s_i B_i A_i V_A (k_B, k_A)` hold each update without loss. `ΔW = scale ·
     U_B merge(M_1, ..., M_N) V_Aᵀ`; `merge=ties` is that of `ties` on the cores, with weights 1; `merge=linear` sums
-    them with weights 1/N, which equals `merge_uniform:space=full`. Singular vectors of the stacked factors hang on how
-    each update is split into A and B, and with them what TIES elects. Source: Panariello et al. 2025; the authors'
+    them with weights 1/N, which equals `merge_uniform:space=full`. Singular vectors of the stacked factors depend on
+    how each update is split into A and B, and with them what TIES elects. Source: Panariello et al. 2025; the authors'
     code with as many entries kept gives the same to 2e-14. Cost: one LoRA of rank `min(k_A, k_B)` <= `Σ r_i`.
     """
 

@@ -72,7 +72,7 @@ def kept_entries(n: int, density: float) -> int:
 def drop_and_rescale(tensor: Tensor, density: float, seed: int, expert: str, key: str) -> Tensor:
     """DARE: every entry dropped with probability `1 - density`, the others divided by `density`.
 
-    The draw hangs on `(seed, expert, key)` alone: not on the experts' order, other modules, the device
+    The draw depends on `(seed, expert, key)` alone: not on the experts' order, other modules, the device
     or torch's global generator.
     """
     if density == 0:
@@ -81,7 +81,7 @@ def drop_and_rescale(tensor: Tensor, density: float, seed: int, expert: str, key
 
 
 def uniform_draw(tensor: Tensor, seed: int, expert: str, key: str) -> Tensor:
-    """Uniform numbers in [0, 1) of a tensor's shape, that hang on `(seed, expert, key)` alone."""
+    """Uniform numbers in [0, 1) of a tensor's shape, that depend on `(seed, expert, key)` alone."""
     return torch.rand(tensor.shape, generator=generator_of(seed, expert, key)).to(tensor.device)
 
 
@@ -239,7 +239,7 @@ class Dropping(Elementwise):
     seed: int = option(0, "seed of the masks")
 
     thinned = "entries are dropped at random"
-    rank_matters = "the draw hangs on the factors' shapes"
+    rank_matters = "the draw depends on the factors' shapes"
 
     def thin(self, tensor: Tensor, expert: str, key: str) -> Tensor:
         return drop_and_rescale(tensor, self.density, self.seed, expert, key)

@@ -1,4 +1,4 @@
-"""Fisher merging: every weight of the updates averaged by how much each expert's answers hang on it."""
+"""Fisher merging: every weight of the updates averaged by how much each expert's answers depend on it."""
 
 from __future__ import annotations
 

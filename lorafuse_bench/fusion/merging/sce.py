@@ -52,7 +52,7 @@ class Sce(Merge):
         return Adapter(dense={module: self._merge(stack) for module, stack in pool.modules.items()})
 
     def _merge(self, stack: ModuleStack) -> Tensor:
-        """The updates are made anew for each step rather than held at once."""
+        """Each step makes the updates again, so that they are not all held at once."""
         selected = self._selected(stack)
         energies = [float((delta * selected).double().square().sum()) for delta in products(stack)]
         total = sum(energies)

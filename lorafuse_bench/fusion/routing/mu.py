@@ -17,7 +17,7 @@ from lorafuse_bench.fusion.registry import register
 class Mu(Merge):
     """Uniform routing: `y = Wx + (1/N) Σ_i s_i B_i A_i x`, the gates 1/N for every token.
 
-    The routers' baseline. Its gates do not hang on the input, so it collapses to one adapter of rank
+    The routers' baseline. Its gates do not depend on the input, so it collapses to one adapter of rank
     `Σ r_i`; `merge=before` combines the factors first and equals `merge_uniform:space=lowrank`.
     Source: SpectR, section 4 (μ). Cost: one LoRA of rank `Σ r_i`.
     """
