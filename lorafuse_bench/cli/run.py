@@ -108,19 +108,40 @@ def command(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, ...: auto is a GPU where there is one.")
     ] = "auto",
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the cells, each with a base of its own.")
+    ] = 1,
+    shard: Annotated[
+        str,
+        typer.Option(
+            help="I/N: every N-th cell from the I-th on, such as $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT of"
+            " an array that begins at 1."
+        ),
+    ] = "1/1",
     run_code: RunCode = False,
     trust_remote_code: TrustRemoteCode = False,
+    planned: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Show the cells, which are done, and what each takes as measured; run nothing."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan, print JSON.")] = False,
 ) -> None:
     """Evaluate fusion methods on suites and keep every finished cell.
 
     Running the same command again continues where it stopped.
     """
-    from lorafuse_bench.cli import _next
+    from lorafuse_bench.cli import _next, _planned
+    from lorafuse_bench.cli._answers import tell
+    from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue, consent
     from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.zoo.manifest import Zoo
 
+    if as_json and not planned:
+        raise LorafuseError("--json shows a plan as data. Add --plan, or drop --json.")
     Zoo.open(zoo).check_whole()
     trust(trust_remote_code)
     catalogue.include(include_path or ())
@@ -147,9 +168,13 @@ def command(
         dtype=dtype,
         device=device,
         run_code=run_code,
+        shard=runner.shard_of(shard),
     )
+    if planned:
+        tell(_planned.answer(plan, workers), as_json)
+        return
     with Display() as display:
-        paths = runner.run(plan, display)
+        paths = runner.run(plan, display, workers)
     typer.echo(f"{len(paths)} cells in {out}")
     typer.echo(_next.board(out, paths, limited=limit is not None))
 

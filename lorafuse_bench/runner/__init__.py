@@ -2,11 +2,13 @@
 
 plan.py        what was asked, and the cells that it means
 grid.py        runs the unfinished cells and keeps the finished ones
+outlook.py     what a plan will take, before it runs
 evaluation.py  one cell: lm-eval's run made into a result
 provenance.py  what a cell is made of
 """
 
-from lorafuse_bench.runner.grid import run
-from lorafuse_bench.runner.plan import Plan, all_methods
+from lorafuse_bench.runner.grid import Grid, run
+from lorafuse_bench.runner.outlook import outlooks
+from lorafuse_bench.runner.plan import Plan, all_methods, shard_of
 
-__all__ = ["Plan", "all_methods", "run"]
+__all__ = ["Grid", "Plan", "all_methods", "outlooks", "run", "shard_of"]

@@ -50,6 +50,8 @@ class Plan:
     device: str = AUTO
     run_code: bool = False
     """Consent to run the code that models write, where a suite has such tasks."""
+    shard: tuple[int, int] = (1, 1)
+    """(i, n): of the cells in their order, the i-th and every n-th after it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,18 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
     for cell in cells:
         if cell.path in misfits:
             report(f"{cell}: left out, {misfits[cell.path]}")
-    return [cell for cell in cells if cell.path not in misfits]
+    first, step = plan.shard
+    return [cell for cell in cells if cell.path not in misfits][first - 1 :: step]
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """`2/8` as (2, 8); LorafuseError unless 1 <= i <= n."""
+    first, slash, step = text.partition("/")
+    if slash and first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step):
+        return int(first), int(step)
+    raise LorafuseError(
+        f"--shard: {text!r} is no I/N with 1 <= I <= N. Write 1/4 for the first of four shards."
+    )
 
 
 def _cell(plan: Plan, zoo: Zoo, suite: str, pool: ExpertPool, method: FusionMethod) -> Cell:

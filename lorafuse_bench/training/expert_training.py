@@ -7,7 +7,6 @@ finished is never trained again; an interrupted one goes on from its last checkp
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +37,7 @@ from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import RECORD, Recipe, Wanted, check_length, check_positions
 from lorafuse_bench.training.settings import ALL_LINEAR, ExpertSettings
 from lorafuse_bench.training.trackers import Trackers
+from lorafuse_bench.workers import single_threaded
 from lorafuse_bench.zoo.describe import describe_base, peft_base
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import Zoo
@@ -238,28 +238,15 @@ def _in_processes(
     watcher: Watcher,
 ) -> Iterator[Wanted]:
     """Train experts in processes of their own, yielding each when it is done."""
-    # Two processes with two threads each fight over two cores; a child reads these when it imports torch.
-    changed = SINGLE_THREAD if compute.device.type == "cpu" else {}
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
-        spawn = get_context("spawn")
-        with (
-            spawn.Manager() as manager,
-            relayed(watcher, manager.Queue()) as relay,
-            ProcessPoolExecutor(workers, mp_context=spawn) as pool,
-        ):
-            shared = (compute, relay, report_to)
-            runs = {pool.submit(train_expert, recipe, one, *shared): one for one in wanted}
-            for run in as_completed(runs):
-                run.result()
-                yield runs[run]
-    finally:
-        for variable, value in before.items():
-            if value is None:
-                del os.environ[variable]
-            else:
-                os.environ[variable] = value
-
-
-SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    spawn = get_context("spawn")
+    with (
+        single_threaded(compute.device.type == "cpu"),
+        spawn.Manager() as manager,
+        relayed(watcher, manager.Queue()) as relay,
+        ProcessPoolExecutor(workers, mp_context=spawn) as pool,
+    ):
+        shared = (compute, relay, report_to)
+        runs = {pool.submit(train_expert, recipe, one, *shared): one for one in wanted}
+        for run in as_completed(runs):
+            run.result()
+            yield runs[run]

@@ -43,6 +43,16 @@ ROWS = (
     Row("batch size -1", RUN + "--batch-size -1", "'--batch-size'"),
     Row("batch size a fraction", RUN + "--batch-size 1.5", "'--batch-size'"),
     Row("max length 0", RUN + "--max-length 0", "'--max-length'"),
+    Row("workers 0", RUN + "--workers 0", "'--workers'"),
+    Row("workers a word", RUN + "--workers all", "'--workers'"),
+    Row("shard 0 of 4", RUN + "--shard 0/4", "--shard: '0/4' is no I/N"),
+    Row("shard 5 of 4", RUN + "--shard 5/4", "--shard: '5/4' is no I/N"),
+    Row("shard of a variable that is not set", RUN + "--shard /8", "--shard: '/8' is no I/N"),
+    Row("JSON of no plan", RUN + "--json", "Add --plan, or drop --json"),
+    Row(
+        "plan of an unknown method", RUN + "--plan --methods mao", "unknown method 'mao'. Did you mean 'moa'?"
+    ),
+    Row("plan of a method that does not fit", RUN + "--plan --methods svd:rank=2000", "rank=2000"),
     Row("unknown device", RUN + "--device foo", "device 'foo' cannot be used"),
     Row("device that computes nothing", RUN + "--device meta", "device 'meta' computes nothing"),
     Row("device of another number", RUN + "--device cuda:99", "device 'cuda:99' cannot be used"),

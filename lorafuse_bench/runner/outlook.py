@@ -1,0 +1,66 @@
+"""What a plan will run, and about how long and with how much memory, from cells that were measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards import cell_files
+from lorafuse_bench.leaderboards.schema import Result
+from lorafuse_bench.runner.grid import Grid
+from lorafuse_bench.runner.plan import Cell
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A cell; why it will run, None where it is kept; what it takes, None where nothing like it was measured."""
+
+    cell: Cell
+    reason: str | None
+    seconds: float | None
+    peak_bytes: int | None
+
+
+def outlooks(grid: Grid) -> list[Outlook]:
+    """Of every cell of the grid, in order; LorafuseError as `run` raises it. Nothing is written or loaded.
+
+    Measured are the finished cells in the folder on the same suite and base with the same limit: those of the same
+    method with the same options where there are any, else with others, else of any method. Seconds, to fuse and to
+    evaluate, are their median, bytes the most of them.
+    """
+    measured = list(_measured(grid))
+    found = []
+    for cell in grid.cells:
+        like = _like(cell, grid.drafts[cell.path], measured)
+        seconds = [result.cost.fuse_seconds + result.cost.eval_seconds for result in like]
+        peaks = [result.cost.peak_bytes for result in like if result.cost.peak_bytes is not None]
+        found.append(
+            Outlook(
+                cell,
+                grid.why_run(cell),
+                statistics.median(seconds) if seconds else None,
+                max(peaks, default=None),
+            )
+        )
+    return found
+
+
+def _measured(grid: Grid) -> Iterator[Result]:
+    """The results in the plan's folder that can be read."""
+    for path in sorted(grid.plan.out.glob("*/*/*.json")):
+        with suppress(LorafuseError):
+            yield cell_files.read_result(path)
+
+
+def _like(cell: Cell, draft: Result, measured: Sequence[Result]) -> Sequence[Result]:
+    same = [
+        result
+        for result in measured
+        if (result.suite, result.base.sha256, result.limit) == (draft.suite, draft.base.sha256, draft.limit)
+    ]
+    method = [result for result in same if result.method.name == draft.method.name]
+    exact = [result for result in method if result.method.options == draft.method.options]
+    return exact or method or same

@@ -1,0 +1,28 @@
+"""Processes that share the work of a command on one machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@contextmanager
+def single_threaded(on_cpu: bool) -> Iterator[None]:
+    """Processes that are started inside the context compute with one thread each, where they do so on a CPU.
+
+    Two processes with two threads each fight over two cores; a child reads these variables when it imports torch.
+    """
+    changed = SINGLE_THREAD if on_cpu else {}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = value

@@ -1,0 +1,165 @@
+"""A grid of cells in shards, by several processes, and as a plan before it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny_zoo
+from typer.testing import CliRunner
+
+from lorafuse_bench import runner
+from lorafuse_bench.cli import app
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.leaderboards import cell_files
+from lorafuse_bench.progress import Watcher
+from lorafuse_bench.runner import grid as grids
+from lorafuse_bench.zoo.manifest import Zoo
+
+SUITE = "qnli/sst2"
+METHODS = "base,ties,concat,svd"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory, handmade_data: Path) -> Zoo:
+    made = tiny_zoo(tmp_path_factory.mktemp("zoo"), experts=7)
+    saved = Zoo(made.root, made.manifest.model_copy(update={"data": str(handmade_data)}))
+    saved.save()
+    return saved
+
+
+def plan(zoo: Zoo, out: Path, methods: str = METHODS, **changes: Any) -> runner.Plan:
+    chosen = [registry.parse(spec) for spec in methods.split(",")]
+    made = runner.Plan(chosen, [SUITE], out, zoo.root, limit=1, batch_size=8, device="cpu")
+    return replace(made, **changes)
+
+
+def cells(made: runner.Plan) -> list[Path]:
+    return [cell.path for cell in runner.Grid.of(made, print).cells]
+
+
+@pytest.mark.parametrize("shards", [1, 3, 4, 6])
+def test_shards_are_the_whole_grid_once(zoo: Zoo, tmp_path: Path, shards: int) -> None:
+    whole = cells(plan(zoo, tmp_path))
+    parts = [cells(plan(zoo, tmp_path, shard=(i + 1, shards))) for i in range(shards)]
+    assert sorted(path for part in parts for path in part) == sorted(whole)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/", "/2", "a/b", "-1/2", "1/2/3", ""])
+def test_a_shard_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(LorafuseError, match="is no I/N"):
+        runner.shard_of(text)
+
+
+def test_a_shard_does_not_move_when_cells_are_done(zoo: Zoo, tmp_path: Path) -> None:
+    """Tasks of an array start at different times: what is done already must not change what is theirs."""
+    second = cells(plan(zoo, tmp_path, shard=(2, 2)))
+    runner.run(plan(zoo, tmp_path, shard=(1, 2)))
+    assert cells(plan(zoo, tmp_path, shard=(2, 2))) == second
+    assert not any(path.exists() for path in second)
+
+
+def test_a_plan_measures_cells_by_those_of_their_kind_and_writes_nothing(zoo: Zoo, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    fresh = runner.outlooks(runner.Grid.of(plan(zoo, out), print))
+    assert [each.seconds for each in fresh] == [None] * 4
+    assert {each.reason for each in fresh} == {"not run yet"}
+    assert not out.exists()
+
+    runner.run(plan(zoo, out, "base,svd"))
+    cost = {path.stem: cell_files.read_result(path).cost for path in out.rglob("*.json")}
+    before = sorted(out.rglob("*"))
+    found = {
+        each.cell.method.label(): each
+        for each in runner.outlooks(runner.Grid.of(plan(zoo, out, "base,svd,svd:rank=1,ties"), print))
+    }
+    assert sorted(out.rglob("*")) == before
+    assert [label for label, each in found.items() if each.reason is None] == ["base", "svd"]
+    took = {name: each.fuse_seconds + each.eval_seconds for name, each in cost.items()}
+    assert found["svd:rank=1"].seconds == found["svd"].seconds == took["svd"]
+    assert found["svd:rank=1"].peak_bytes == cost["svd"].peak_bytes
+    assert found["ties"].seconds == pytest.approx(sum(took.values()) / 2)
+    other = runner.outlooks(runner.Grid.of(plan(zoo, out, "ties", limit=2), print))
+    assert other[0].seconds is None, "cells with another limit take another time"
+
+
+def test_run_shows_the_plan_as_a_table_and_as_json(zoo: Zoo, tmp_path: Path) -> None:
+    runner.run(plan(zoo, tmp_path, "base"))
+    command = ["run", "--zoo", str(zoo.root), "--suites", SUITE, "--methods", "base,svd", "--limit", "1"]
+    command += ["--out", str(tmp_path), "--batch-size", "8", "--device", "cpu"]
+    shown = CliRunner().invoke(app, [*command, "--plan"], catch_exceptions=False)
+    assert "2 cells, 1 done, about" in shown.stdout
+    assert "not run yet" in shown.stdout
+    told = json.loads(CliRunner().invoke(app, [*command, "--plan", "--json"]).stdout)
+    assert [(cell["method"], cell["done"]) for cell in told["cells"]] == [("base", True), ("svd", False)]
+    assert told["seconds_left"] == told["cells"][1]["seconds"] > 0
+    refused = CliRunner().invoke(app, [*command, "--json"])
+    assert refused.exit_code == 2
+    assert "--json shows a plan as data" in refused.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_make_the_scores_of_one_process(zoo: Zoo, tmp_path: Path) -> None:
+    one = runner.run(plan(zoo, tmp_path / "one"))
+    said: list[str] = []
+    two = runner.run(plan(zoo, tmp_path / "two"), Watcher(said.append), workers=2)
+    assert [cell_files.read_cell(path)[1] for path in one] == [cell_files.read_cell(path)[1] for path in two]
+    assert {line.partition(":")[0] for line in said if line.startswith("worker")} == {"worker 1", "worker 2"}
+
+
+class Threads:
+    """Processes that are threads: what each says and does, without seconds of imports."""
+
+    exitcode: int | None = None
+
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.call = target, args
+
+    def start(self) -> None:
+        target, args = self.call
+        try:
+            target(*args)
+            self.exitcode = 0
+        except SystemExit as error:
+            self.exitcode = int(str(error.code))
+
+    def join(self) -> None:
+        pass
+
+
+def test_a_worker_that_fails_leaves_its_cells_to_the_others(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first dies at its first cell; the second does them all."""
+    monkeypatch.setattr(grids, "_start", Threads)
+    original, fails = grids.Evaluation.run, iter([True])
+
+    def run(*args: Any) -> Path:
+        if next(fails, False):
+            raise LorafuseError("no memory left")
+        return original(*args)
+
+    monkeypatch.setattr(grids.Evaluation, "run", run)
+    said: list[str] = []
+    paths = runner.run(plan(zoo, tmp_path, "base,svd"), Watcher(said.append), workers=2)
+    assert all(path.exists() for path in paths)
+    assert "worker 1: no memory left" in said
+
+
+def test_workers_that_all_fail_are_said(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*args: Any) -> Path:
+        raise LorafuseError("no memory left")
+
+    monkeypatch.setattr(grids, "_start", Threads)
+    monkeypatch.setattr(grids.Evaluation, "run", run)
+    with pytest.raises(
+        LorafuseError, match="2 of 2 cells are not done: the workers ended with exit codes 2, 2"
+    ):
+        runner.run(plan(zoo, tmp_path, "base,svd"), workers=2)
