@@ -110,6 +110,20 @@ class Runtime(Protocol):
         """Run the blocks over the prompts, calling `visitor` before each."""
 
 
+@dataclass(frozen=True)
+class Costs:
+    """The most that a method costs on small bases, as ratios; `lorafuse check` measures them."""
+
+    parameters: float = 1.5
+    """Numbers stored beside the base's, to those of all experts."""
+    memory: float = 1.5
+    """Numbers in the largest tensor of a pass, to the base's largest."""
+    operations: float = 2.0
+    """Floating point operations of a pass, to the base's."""
+    seconds: float = 8.0
+    """Time of a pass, to the base's."""
+
+
 class FusionMethod(Named, ABC):
     """A way to use N LoRA experts as one model. Options are the dataclass fields of a subclass."""
 
@@ -119,6 +133,8 @@ class FusionMethod(Named, ABC):
     """What it needs, with some of its options at least."""
     fuses_experts: ClassVar[bool] = True
     """Whether it needs experts; without any, such a method is refused."""
+    costs: ClassVar[Costs] = Costs()
+    """The most that it costs; who needs more declares it."""
     absent_experts: ClassVar[Literal["zero updates", "no candidates"]] = "zero updates"
     """What experts that do not adapt a module are there."""
 

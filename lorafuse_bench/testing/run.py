@@ -13,12 +13,12 @@ from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.registry import split_options
-from lorafuse_bench.testing import batches, files, fits, golden, laws, numbers, places, state
+from lorafuse_bench.testing import batches, costs, files, fits, golden, laws, numbers, places, state
 from lorafuse_bench.testing.check import Check, Verdict
 
 CHECKS: dict[str, Check] = {
     found.name: found
-    for module in (state, laws, places, numbers, batches, files, golden, fits)
+    for module in (state, laws, places, numbers, batches, files, golden, costs, fits)
     for found in vars(module).values()
     if isinstance(found, Check)
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import broken_costs
 import broken_fits
 import broken_gates
 import broken_merges
@@ -10,5 +11,5 @@ from mistakes import CATCHES, SOUND
 
 __all__ = ["CATCHES", "SOUND"]
 
-MADE_BY = (broken_merges, broken_gates, broken_rows, broken_fits)
+MADE_BY = (broken_merges, broken_gates, broken_rows, broken_costs, broken_fits)
 """They fill both in when they are imported."""

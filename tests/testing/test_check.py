@@ -139,6 +139,33 @@ def test_pytest_runs_the_checks_without_a_test_file(here: Path) -> None:
     assert unknown in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED)
 
 
+def test_pytest_compares_scores_with_a_baseline_and_makes_none_of_a_dirty_tree(tmp_path: Path) -> None:
+    boards = Path(__file__).parents[2] / "leaderboards"
+    results = boards / "published" / "mini-mtl7" / "results" / "mtl7" / "mini-0"
+    installed = any(entry.value == pytest_plugin.__name__ for entry in entry_points(group="pytest11"))
+    own = [] if installed else [pytest_plugin]
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    quiet = [
+        "-q",
+        "-c",
+        str(tmp_path / "pytest.ini"),
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-k",
+        "scores",
+    ]
+    command = ["--lorafuse-method", "svd", "--lorafuse-results", str(results), *quiet]
+    assert pytest.main(command, plugins=own) == pytest.ExitCode.USAGE_ERROR
+    baseline = ["--lorafuse-baseline", str(boards / "baselines" / "mini-mtl7.json")]
+    assert pytest.main([*command, *baseline], plugins=own) == pytest.ExitCode.OK
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    made = ["--lorafuse-baseline", str(tmp_path / "new.json"), "--lorafuse-update-baseline"]
+    assert pytest.main([*command, *made], plugins=own) == pytest.ExitCode.USAGE_ERROR
+    assert not (tmp_path / "new.json").exists()
+
+
 def test_the_plugin_imports_nothing_until_asked() -> None:
     code = (
         "import sys, lorafuse_bench.testing, lorafuse_bench.testing.pytest_plugin;"

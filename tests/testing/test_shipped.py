@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
-from lorafuse_bench.testing import parametrize_with_checks
+from lorafuse_bench.testing import parametrize_with_checks, toys
 from lorafuse_bench.testing.check import Check
+from lorafuse_bench.testing.run import CHECKS
+from lorafuse_bench.testing.subject import Subject
 
 SHIPPED = tuple(
     name
@@ -46,8 +54,23 @@ def test_method(method: FusionMethod, check: Check) -> None:
     check(method)
 
 
-@parametrize_with_checks(
-    ["moore"], {"runs_in_bf16": "it weighs singular vectors of W, and those of W rounded to bf16 are others"}
+CLOSE = (
+    "its experts are singular vectors of W, and those of close singular values turn when W is rounded to bf16"
 )
+
+
+@parametrize_with_checks(["moore"], {"runs_in_bf16": CLOSE})
 def test_moore(method: FusionMethod, check: Check) -> None:
     check(method)
+
+
+def test_moore_runs_in_bf16_where_the_weights_are_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails above is the rounding of W alone: against fp32 on weights that bf16 holds, the check passes."""
+    whole = toys._base
+
+    def rounded(architecture: str, dtype: torch.dtype) -> PreTrainedModel:
+        made: PreTrainedModel = copy.deepcopy(whole(architecture, torch.float32))
+        return made.to(torch.bfloat16).to(dtype)
+
+    monkeypatch.setattr(toys, "_base", rounded)
+    CHECKS["runs_in_bf16"].run(Subject(registry.parse("moore")))
