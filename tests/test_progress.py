@@ -88,13 +88,16 @@ def test_a_training_is_drawn_in_place_and_said_ten_times(monkeypatch: pytest.Mon
         def part(self, text: str, due: bool = False) -> None:
             drawn.append(text)
 
+    monkeypatch.setattr(loop, "peak_bytes", lambda device: 3 * 2**29)
     said: list[str] = []
     for watcher in (Screen(), Watcher(said.append)):
         training = Progress("expert sst2", watcher)
         for step in range(1, 101):
             now[0] += 0.5
             training.step(step, 100, torch.tensor(1.0), 10, 0.1)
-    assert len(said) == 10 and said[0] == "expert sst2: step 10/100, loss 1.000, 20 tokens/s, 45 s left"
+    assert (
+        len(said) == 10 and said[0] == "expert sst2: step 10/100, loss 1.000, 20 tokens/s, 1.5 GiB, 45 s left"
+    )
     assert 30 < len(drawn) < 60
 
 

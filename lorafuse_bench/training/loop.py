@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.memory import peak_bytes
 from lorafuse_bench.progress import SECONDS_BETWEEN, duration, watching
 from lorafuse_bench.training import checkpoints
 from lorafuse_bench.training.examples import IGNORED, Example
@@ -37,7 +38,7 @@ class Source(Protocol):
 
 
 class Progress:
-    """Says about ten times per run, and at least once in half a minute, how far `what` is; a live display at once."""
+    """Says about ten times per run, and at least once in half a minute, how far `what` is and what it takes."""
 
     def __init__(self, what: str, report: Report, trackers: Trackers | None = None) -> None:
         self.what, self.watcher, self.trackers = what, watching(report), trackers
@@ -61,7 +62,7 @@ class Progress:
             left = (now - self.start) / (step - self.first_step) * (steps - step)
             self.watcher.part(
                 f"{self.what}: step {step}/{steps}, loss {_mean(self.unsaid, self.what, step):.3f},"
-                f" {speed:,.0f} tokens/s, {duration(left)} left",
+                f" {speed:,.0f} tokens/s, {_in_use(loss.device)}{duration(left)} left",
                 due=due or not self.watcher.live,
             )
             self.last, self.unsaid = now, []
@@ -81,6 +82,12 @@ class Progress:
             raise LorafuseError(
                 f"{self.what}: what is trained is no number any more by step {step}. Lower the learning rate."
             )
+
+
+def _in_use(device: torch.device) -> str:
+    """`1.2 GiB, `: the most memory in use so far; nothing where the system does not tell."""
+    most = peak_bytes(device)
+    return "" if most is None else f"{most / 2**30:.1f} GiB, "
 
 
 def _mean(losses: list[Tensor], what: str, step: int) -> float:

@@ -308,12 +308,14 @@ def test_a_step_is_that_of_the_plain_loss(
             )
 
 
-def test_progress_says_loss_speed_and_time_left(base: str, handmade_data: Path, tmp_path: Path) -> None:
+def test_progress_says_loss_speed_memory_and_time_left(
+    base: str, handmade_data: Path, tmp_path: Path
+) -> None:
     said: list[str] = []
     train_experts(base, ["sst2"], tmp_path, str(handmade_data), SETTINGS, report=said.append)
     first, *between, last = said
     assert first == "[1/1] expert sst2" and re.fullmatch(r"\[1/1\] expert sst2: [\d.]+ s", last)
-    line = r"expert sst2: step \d/8, loss \d+\.\d{3}, [\d,]+ tokens/s, [\d.]+ s left"
+    line = r"expert sst2: step \d/8, loss \d+\.\d{3}, [\d,]+ tokens/s, \d+\.\d GiB, [\d.]+ s left"
     assert len(between) == 8 and all(re.fullmatch(line, text) for text in between)
 
 
