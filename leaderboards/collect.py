@@ -160,7 +160,7 @@ def is_leaderboard(file: Path) -> bool:
 
 
 def _head(file: Path) -> Any:
-    """The file's JSON; None where it is none. LorafuseError for what is no file, or too large."""
+    """The file's JSON; None where it is none. LorafuseError for what is not a file, or too large."""
     content = read_bytes(file)
     with suppress(LorafuseError):
         return parsed(file, content, "")

@@ -45,7 +45,7 @@ def fetch(repo: str, revision: str | None = None, patterns: Sequence[str] = CARR
         Exception
     ) as error:  # name, network, permission, disk: huggingface_hub has no common class for them
         raise LorafuseError(
-            f"'{repo}' cannot be had from the hub: {reason(error, repo, revision)}"
+            f"'{repo}' cannot be fetched from the hub: {reason(error, repo, revision)}"
         ) from error
 
 
@@ -100,7 +100,7 @@ def reason(error: BaseException, repo: str, revision: str | None = None) -> str:
     if _any(chain, errors.OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, and the cache does not hold it. Unset it, or name a folder."
     if isinstance(error, errors.HFValidationError):
-        return "that is no name of a repository. Write OWNER/NAME."
+        return "that is not the name of a repository. Write OWNER/NAME."
     said = " ".join(str(error).split())[:200].rstrip(".")
     return f"{type(error).__name__}: {said}. Check the connection; the same command goes on from there."
 

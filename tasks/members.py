@@ -64,7 +64,7 @@ def members(path: Path, config: Mapping[str, Any], inside: tuple[str, ...] = ())
             yield replace(member.under(about), files={**member.files, group: path})
     if told:
         raise LorafuseError(
-            f"{path}: metadata.{FACTS}.tasks: '{min(told)}' is no task of the suite. Correct the name."
+            f"{path}: metadata.{FACTS}.tasks: '{min(told)}' is not a task of the suite. Correct the name."
         )
 
 

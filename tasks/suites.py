@@ -205,7 +205,7 @@ def _task(suite: str, member: Member) -> SuiteTask:
     if metric is None:
         raise LorafuseError(
             f"{where}: of no metric of {', '.join(known.metrics) or 'none listed'} is it known what its items are. Name"
-            f" its main one in the suite's file, and what its items are where that is no mean:"
+            f" its main one in the suite's file, and what its items are where that is not a mean:"
             f" metadata.{FACTS}.tasks.{member.leaf}.metric and .measure ({', '.join(sorted(measures.measures()))})."
         )
     if known.metrics and metric not in known.metrics:

@@ -1,4 +1,4 @@
-"""The one loader: no stranger's code runs unasked, and what is no base is refused in one line."""
+"""The one loader: no stranger's code runs unasked, and what is not a base is refused in one line."""
 
 from __future__ import annotations
 

@@ -26,6 +26,6 @@ def easiest_first(boards: Sequence[Board], suite: str) -> tuple[str, ...]:
 
 
 def difficulty(board: Board) -> dict[str, float]:
-    """Task to the mean over methods of its representative metric; the base is no method."""
+    """Task to the mean over methods of its representative metric; the base is not a method."""
     rows = [row for row in measured(board) if row.label != BASE]
     return {c.task: fmean(row.tasks[c.task].metrics[c.metric].value for row in rows) for c in board.columns}

@@ -112,4 +112,4 @@ def _rate(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise LorafuseError(f"--lrs: '{text}' is no number. Give rates such as 1e-3,1e-4.") from error
+        raise LorafuseError(f"--lrs: '{text}' is not a number. Give rates such as 1e-3,1e-4.") from error

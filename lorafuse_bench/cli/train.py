@@ -379,5 +379,5 @@ def _base(given: str | None, zoo: Zoo | None, out: Path) -> str:
     from lorafuse_bench.errors import LorafuseError
 
     if given is None and zoo is None:
-        raise LorafuseError(f"{out} is no zoo yet. Name a --base to start one.")
+        raise LorafuseError(f"{out} is not a zoo yet. Name a --base to start one.")
     return given or str(zoo and (zoo.hub_id or zoo.base_folder()))

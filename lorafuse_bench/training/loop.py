@@ -75,12 +75,12 @@ class Progress:
             self.trackers.finish()
 
     def check(self, step: int, trained: Iterable[Tensor]) -> None:
-        """LorafuseError where a loss since the last line, or what is trained, is no number: what is saved is good."""
+        """LorafuseError where a loss since the last line or a trained weight is not finite, so that it is not saved."""
         if self.unsaid:
             _mean(self.unsaid, self.what, step)
         if not all(bool(tensor.isfinite().all()) for tensor in trained):
             raise LorafuseError(
-                f"{self.what}: what is trained is no number any more by step {step}. Lower the learning rate."
+                f"{self.what}: trained weights are NaN or infinite by step {step}. Lower the learning rate."
             )
 
 
@@ -91,7 +91,7 @@ def _in_use(device: torch.device) -> str:
 
 
 def _mean(losses: list[Tensor], what: str, step: int) -> float:
-    """LorafuseError where it is no number: what is trained after that is lost."""
+    """LorafuseError where it is not finite: what is trained after that is lost."""
     mean = float(torch.stack(losses).mean())
     if not math.isfinite(mean):
         raise LorafuseError(

@@ -59,7 +59,7 @@ def describe_expert(root: Path, path: str, name: str, tasks: Sequence[str], base
 
 
 def portable(path: str, root: Path) -> str:
-    """How a zoo at `root` names a folder: relative to itself. What is no folder keeps its name."""
+    """How a zoo at `root` names a folder: relative to itself. What is not a folder keeps its name."""
     return os.path.relpath(Path(path).resolve(), root.resolve()) if Path(path).is_dir() else path
 
 

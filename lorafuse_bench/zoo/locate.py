@@ -52,7 +52,7 @@ def download(
     try:
         return fetch(repo, revision, patterns)
     except LorafuseError as error:
-        raise LorafuseError(f"{kind} '{repo}' is no folder, and {error}") from error
+        raise LorafuseError(f"{kind} '{repo}' is not a folder, and {error}") from error
 
 
 def hub_zoo(name: str) -> Path | None:

@@ -263,7 +263,7 @@ class Zoo:
 
 
 def _from_hub(name: str, not_there: str) -> Zoo | None:
-    """The zoo that the hub has under `name`, None where that is no hub id; LorafuseError where it is not to be had.
+    """The zoo that the hub has under `name`, None where that is not a hub id; LorafuseError where it is not to be had.
 
     Its base must come with it or from the hub: nothing else of this machine is read for a stranger's zoo.
     """
@@ -274,7 +274,7 @@ def _from_hub(name: str, not_there: str) -> Zoo | None:
     if root is None:
         return None
     if not (root / "manifest.json").is_file():
-        raise LorafuseError(f"{not_there} The hub's '{name}' holds no manifest.json: it is no zoo.")
+        raise LorafuseError(f"{not_there} The hub's '{name}' holds no manifest.json: it is not a zoo.")
     zoo = Zoo(root, read_manifest(root / "manifest.json"))
     for place in (zoo.manifest.base.path, zoo.manifest.data):
         if Path(place).is_absolute() or ".." in Path(place).parts:

@@ -66,7 +66,7 @@ def add(
     expert = name or tasks[0]
     place = root / "experts" / expert
     if not expert or place.parent != root / "experts" or expert.startswith("."):
-        raise LorafuseError(f"'{expert}' is no name of an expert. Give it a plain one with --name.")
+        raise LorafuseError(f"'{expert}' cannot be the name of an expert. Give a plain one with --name.")
     if place.exists():
         raise LorafuseError(f"zoo '{root}' has an expert '{expert}'. Give this one another name with --name.")
     folder = _fetched(source, revision)
@@ -76,7 +76,9 @@ def add(
     made = not (root / "manifest.json").is_file()
     if made and base is None:
         if not told:
-            raise LorafuseError(f"{root} is no zoo yet, and '{source}' names no base. Say it with --base.")
+            raise LorafuseError(
+                f"{root} is not a zoo yet, and '{source}' does not name its base. Name it with --base."
+            )
         base = str(told)
         report(f"{source} names the base {base}. Nothing in it proves that.")
     elif not made and told:

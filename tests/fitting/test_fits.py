@@ -88,7 +88,7 @@ def test_a_loss_that_is_no_number_stops_the_fit_and_keeps_the_last_good_checkpoi
 
 def test_parameters_that_are_no_numbers_are_never_kept(zoo: Zoo) -> None:
     far = FitSettings(steps=4, batch_size=2, rates=(3e38,), rows=4, dev=2)
-    with pytest.raises(LorafuseError, match=r"what is trained is no number any more by step 1\. Lower"):
+    with pytest.raises(LorafuseError, match=r"trained weights are NaN or infinite by step 1\. Lower"):
         fitted(zoo, "merge_sgd", far)
     assert not list((zoo.root / ".training").rglob("checkpoint-*.pt"))
 

@@ -100,7 +100,7 @@ def all_rows_seen(zoo: Zoo) -> None:
             "",
             None,
             FIT.format("merge_sgd --lrs 3e38", "mini"),
-            "no number any more by step 1",
+            "NaN or infinite by step 1",
             id="no number",
         ),
     ],

@@ -82,5 +82,5 @@ def test_bad_files_are_told_in_one_line(tmp_path: Path, changed: dict[str, Any],
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(LorafuseError, match="is no folder"):
+    with pytest.raises(LorafuseError, match="is not a folder"):
         Analysed.read([tmp_path / "gone"])

@@ -271,7 +271,7 @@ def test_a_file_of_the_wrong_shape_is_refused(folder: Path, text: str, message: 
         ("{tasks: {arc_easy: {chance: a/b}}}", "chance"),
         ("{tasks: {arc_easy: {chance: 1/0}}}", "chance|Fraction"),
         ("{tasks: {arc_easy: {chance: .nan}}}", "chance"),
-        ("{tasks: {arc_eazy: {metric: acc}}}", "'arc_eazy' is no task of the suite"),
+        ("{tasks: {arc_eazy: {metric: acc}}}", "'arc_eazy' is not a task of the suite"),
         ("{kind: loss}", "is of losses, but arc_easy is better the larger"),
         ("{kind: other}", "kind"),
         ("{knd: loss}", "knd"),

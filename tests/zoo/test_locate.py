@@ -90,7 +90,7 @@ def test_any_fault_of_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
     with pytest.raises(
-        LorafuseError, match=r"'a/b' is no folder, and .* ConnectionError: no route to host"
+        LorafuseError, match=r"'a/b' is not a folder, and .* ConnectionError: no route to host"
     ) as caught:
         locate.download("a/b")
     assert "\n" not in str(caught.value)

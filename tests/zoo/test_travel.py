@@ -196,6 +196,6 @@ def test_an_adapter_of_another_base_leaves_the_zoo_as_it_was(zoo: Zoo, tmp_path:
     adapter(tmp_path / "dora", 1, use_dora=True)
     assert "use_dora=True" in refusal("zoo", "add", zoo.root, tmp_path / "dora", "--task", "boolq")
     assert before == {path: path.read_bytes() for path in zoo.root.rglob("*") if path.is_file()}
-    assert "no name of an expert" in refusal(
+    assert "cannot be the name of an expert" in refusal(
         "zoo", "add", zoo.root, tmp_path / "a", "--task", "a", "--name", "../x"
     )
