@@ -53,8 +53,8 @@ def load_tasks(suite: Suite, source: str) -> dict[str, Any]:
 
 def _narrowed(entry: Entry, keys: AbstractSet[str]) -> Entry:
     """A group of lm-eval's with only these of the tasks that it defines."""
-    assert entry.yaml_path is not None
-    config = load_yaml(entry.yaml_path)
+    config = entry.cfg if entry.yaml_path is None else load_yaml(entry.yaml_path)
+    assert config is not None
     kept = [task for task in config["task"] if isinstance(task, dict) and task.get("task") in keys]
     return replace(entry, yaml_path=None, cfg={**config, "task": kept})
 
@@ -63,12 +63,25 @@ def _load(manager: TaskManager, names: Sequence[str]) -> dict[str, Any]:
     return dict(manager.load(list(names))["tasks"])
 
 
+def _load_alone(manager: TaskManager, leaf: str) -> None:
+    """Load one task; one that a group defines comes of that group."""
+    family, _, key = leaf.rpartition(INSIDE)
+    whole = manager.task_index.get(family)
+    if whole:
+        manager.task_index[family] = _narrowed(whole, {key})
+    try:
+        _load(manager, [family or leaf])
+    finally:
+        if whole:
+            manager.task_index[family] = whole
+
+
 def _first_fault(manager: TaskManager, suite: Suite, error: Exception) -> LorafuseError:
     """What is wrong with the first task that does not load alone; else with the suite."""
     where = f"suite '{suite.name}'"
     for leaf in suite.leaves if not isinstance(error, LorafuseError) else ():
         try:
-            _load(manager, [leaf])
+            _load_alone(manager, leaf)
         except Exception as alone:
             where, error = f"task '{leaf}'", alone
             break

@@ -309,6 +309,8 @@ def test_a_packages_tasks_are_found(folder: Path, monkeypatch: pytest.MonkeyPatc
         catalogue.packaged.cache_clear()
 
 
+INSIDE = """test_split: test, output_type: multiple_choice, doc_to_text: "{{question}}",
+  doc_to_choice: ["no", "yes"], doc_to_target: label"""
 BRIER = """task: [{task: choose, metric_list: [{metric: brier_score}]}]
 metadata: {lorafuse: {each: {metric: brier_score}}}"""
 BAD_SUITES = [
@@ -337,6 +339,10 @@ BAD_SUITES = [
         "unknown measure 'rato'. Did you mean 'ratio'",
     ),
     ("task: [empty]", "no rows to evaluate|cannot be loaded"),
+    (
+        "task: [{task: full, <<: CHOOSE}, {task: none, <<: EMPTY}]",
+        "task 'bad::none' (has no rows to evaluate|cannot be loaded: (?!KeyError))",
+    ),
 ]
 
 
@@ -346,6 +352,9 @@ def test_a_bad_suite_is_one_line_and_exit_code_2(folder: Path, text: str, messag
     empty = CHOOSE.format(folder).replace("task: choose", "task: empty").replace("test.csv", "none.csv")
     (folder / "tasks" / "empty.yaml").write_text(empty)
     path = folder / "tasks" / "bad.yaml"
+    for name, file in (("CHOOSE", "test.csv"), ("EMPTY", "none.csv")):
+        rows = f"dataset_path: csv, dataset_kwargs: {{data_files: {{test: {folder}/{file}}}}}"
+        text = text.replace(f"<<: {name}", f"{rows}, {INSIDE}")
     path.write_text(f"group: bad\n{text}\n")
     done = run(folder, Path("mini"), "--suites", str(path), "--methods", "base", "--experts", "sst2")
     assert done.exit_code == 2
