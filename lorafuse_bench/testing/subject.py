@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import SkipTest
 
 import torch
@@ -25,7 +25,7 @@ from lorafuse_bench.fusion.base import (
     Need,
     Prompts,
 )
-from lorafuse_bench.fusion.fitted import Fitted
+from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters
 from lorafuse_bench.layers import FusedModule, Selection
 from lorafuse_bench.testing.toys import TASKS, pool_of, toy_base, toy_experts
 from lorafuse_bench.zoo.manifest import BaseEntry, Manifest, Zoo
@@ -49,10 +49,11 @@ class ToyModel(FusedModel):
         self.asked.add("fit")
         if method.name in ROUTERS:
             return ROUTERS[method.name](self)
-        start = method.start(self) if isinstance(method, Fitted) else None
-        if start is None:
-            raise DoesNotApplyError(f"it needs a fit, and the kit has none for '{method.name}'")
-        return Learned("toy", start, {}, {}, self.pool.names)
+        if not isinstance(method, Fitted):
+            raise DoesNotApplyError("it needs a fit and is no Fitted that the kit could make")
+        start = method.start(self)
+        learned = method.fit(cast(Fitting, ToyFitting(self))) if start is None else start
+        return Learned("toy", learned, {}, {}, self.pool.names, tasks=TASKS)
 
     def adapter(self, method: FusionMethod) -> AdapterArtefact:
         self.asked.add("adapter")
@@ -68,6 +69,21 @@ class ToyModel(FusedModel):
             for tensor in tensors.values():
                 tensor += torch.randn(tensor.shape, generator=generator) * 0.3 * tensor.shape[-1] ** -0.5
         return AdapterArtefact("toy", tensors, TASKS)
+
+
+class ToyFitting:
+    """In place of a fit's rows and training: what would be descended on is moved at random instead."""
+
+    def __init__(self, runtime: ToyModel) -> None:
+        self.runtime, self.tasks, self.seed = runtime, TASKS, 0
+
+    def descend(self, start: Parameters, *_: Any, part: str = "", **__: Any) -> dict[str, Tensor]:
+        """`start`, every number moved; how hangs on `part` alone."""
+        generator = torch.Generator().manual_seed(sum(part.encode()))
+        return {key: value + torch.randn(value.shape, generator=generator) for key, value in start.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        raise DoesNotApplyError(f"its fit asks for more than a descent ({name}), which the toys do not give")
 
 
 def _zoo() -> Zoo:
