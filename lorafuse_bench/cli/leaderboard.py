@@ -197,6 +197,42 @@ def site(
 
 
 @app.command()
+@answers
+def audit(
+    results: Annotated[Path, typer.Argument(help="A folder of `lorafuse run`.")],
+    zoo: Annotated[str, typer.Option(help="The zoo that the results say they are of.")] = "mini",
+    data: Annotated[
+        str | None, typer.Option(help="hub, mini, or a data directory; by default the zoo's.")
+    ] = None,
+    cells: Annotated[int, typer.Option(min=1, help="Cells to draw.")] = 3,
+    items: Annotated[int, typer.Option(min=1, help="Items to draw of each task of a cell.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> Answer:
+    """Evaluate random items of random cells anew and hold them against the results; exit code 1 where some differ.
+
+    Hashes can be made to fit forged scores; what the model answers cannot.
+    """
+    from lorafuse_bench.progress import Display
+    from lorafuse_bench.runner import Audit
+    from lorafuse_bench.tables import Table
+
+    with Display() as display:
+        found = Audit(results, zoo, data, cells, items, seed, device).run(display)
+    records = [
+        {"cell": str(each.path), "task": each.task, "items": each.items, "differing": list(each.differing)}
+        for each in found
+    ]
+    shown = [
+        {**record, "differing": len(each.differing)} for record, each in zip(records, found, strict=True)
+    ]
+    wrong, total = sum(len(each.differing) for each in found), sum(each.items for each in found)
+    return Answer(
+        records, [Table.of(shown, words=(0, 1)), f"{wrong} of {total} items differ"], int(wrong > 0)
+    )
+
+
+@app.command()
 def schema(
     out: Annotated[
         Path, typer.Option(callback=_checked.folder, help="Folder for the JSON Schema files.")

@@ -5,10 +5,12 @@ grid.py        runs the unfinished cells and keeps the finished ones
 outlook.py     what a plan will take, before it runs
 evaluation.py  one cell: lm-eval's run made into a result
 provenance.py  what a cell is made of
+audit.py       random items of finished cells, evaluated anew
 """
 
+from lorafuse_bench.runner.audit import Audit
 from lorafuse_bench.runner.grid import Grid, run
 from lorafuse_bench.runner.outlook import outlooks
 from lorafuse_bench.runner.plan import Plan, all_methods, shard_of
 
-__all__ = ["Grid", "Plan", "all_methods", "outlooks", "run", "shard_of"]
+__all__ = ["Audit", "Grid", "Plan", "all_methods", "outlooks", "run", "shard_of"]

@@ -62,20 +62,25 @@ class Evaluation:
 
     def run(self, cell: Cell, watcher: Watcher) -> Path:
         """Evaluate a cell and write its result, items and texts."""
-        device = torch.device(self.lm.device)
-        reset_peak(device)
-        self._use(cell.pool)
-        self.lm.use(cell.method)
-        self.lm.bar = watcher.bar
         suite = self.suites[cell.suite]
-        start = time.perf_counter()
-        output = _evaluate(self.lm, self.tasks[cell.suite], self.plan)
-        seconds = time.perf_counter() - start
+        output, seconds = self.output(cell, watcher)
         samples = output["samples"]
         speed = count_tokens(self.lm, samples) / seconds
         result, items = assemble(output, suite, seconds, speed, self.plan.num_fewshot)
         write_samples(cell.path, _texts(suite, result, items, samples))
         return cell_files.write_cell(self.plan.out, result, items)
+
+    def output(
+        self, cell: Cell, watcher: Watcher, items: Mapping[str, Sequence[int]] | None = None
+    ) -> tuple[dict[str, Any], float]:
+        """lm-eval's results and samples of a cell, and the seconds they took; of some `items` of each leaf alone."""
+        reset_peak(torch.device(self.lm.device))
+        self._use(cell.pool)
+        self.lm.use(cell.method)
+        self.lm.bar = watcher.bar
+        start = time.perf_counter()
+        output = _evaluate(self.lm, self.tasks[cell.suite], self.plan, items)
+        return output, time.perf_counter() - start
 
     def _try(self, cell: Cell) -> None:
         """Fuse, and route a token of each task: the fit must be there and of these experts, one of them the task's."""
@@ -89,7 +94,12 @@ class Evaluation:
         self.lm.fused = FusedModel.of(self.lm.fused, pool)
 
 
-def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+def _evaluate(
+    lm: LorafuseLM,
+    loaded: Mapping[str, Any],
+    plan: Plan,
+    items: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Any]:
     """lm-eval's results and samples, as `simple_evaluate` gives them for the same seeds, with our model's record.
 
     `simple_evaluate` itself would also describe the machine, for seconds and through git, in every cell.
@@ -106,7 +116,8 @@ def _evaluate(lm: LorafuseLM, loaded: Mapping[str, Any], plan: Plan) -> dict[str
     output = evaluator.evaluate(
         lm=lm,
         task_dict={"tasks": loaded, "groups": {}},
-        limit=plan.limit,
+        limit=plan.limit if items is None else None,
+        samples=None if items is None else {task: list(chosen) for task, chosen in items.items()},
         log_samples=True,
         bootstrap_iters=0,
         system_instruction=plan.system_instruction,

@@ -28,7 +28,7 @@ def why_run(path: Path, draft: Result) -> str | None:
         return "not run yet"
     try:
         found = cell_files.read_result(path)
-        _check_same(path, found, draft)
+        check_same(path, found, draft)
         if found.schema_ != draft.schema_:
             return f"of the older format {found.schema_}"
     except _OtherInputsError:
@@ -50,7 +50,7 @@ class _OtherInputsError(LorafuseError):
     pass
 
 
-def _check_same(path: Path, found: Result, draft: Result) -> None:
+def check_same(path: Path, found: Result, draft: Result) -> None:
     """LorafuseError when a finished cell was made from other inputs than the plan's."""
     options = found.method.options.keys() & draft.method.options.keys()
     difference = first_difference(_asked(found, options), _asked(draft, options))

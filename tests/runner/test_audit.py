@@ -1,0 +1,101 @@
+"""Audits find scores that are not the model's, whatever their hashes say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import tiny_zoo
+from typer.testing import CliRunner
+
+from lorafuse_bench import runner
+from lorafuse_bench.cli import app
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.leaderboards import cell_files
+from lorafuse_bench.leaderboards.schema import Items, TaskItems
+from lorafuse_bench.progress import Watcher
+from lorafuse_bench.zoo.manifest import Zoo
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory, handmade_data: Path) -> Zoo:
+    made = tiny_zoo(tmp_path_factory.mktemp("zoo"), experts=7)
+    saved = Zoo(made.root, made.manifest.model_copy(update={"data": str(handmade_data)}))
+    saved.save()
+    return saved
+
+
+def evaluated(zoo: Zoo, out: Path) -> Path:
+    chosen = registry.parse_all("concat")
+    (path,) = runner.run(runner.Plan(chosen, ["sst2/squad"], out, zoo.root, batch_size=4, device="cpu"))
+    return path
+
+
+def audit(zoo: Zoo, out: Path, items: int = 2) -> list[tuple[str, int, int]]:
+    found = runner.Audit(out, zoo.root, items=items, device="cpu").run(Watcher())
+    return [(each.task, each.items, len(each.differing)) for each in found]
+
+
+def swapped_documents(held: TaskItems) -> TaskItems:
+    first, second, *rest = held.doc_hashes
+    return held.model_copy(update={"doc_hashes": (second, first, *rest)})
+
+
+def better_scores(held: TaskItems) -> TaskItems:
+    metrics = {name: [1.0 - value for value in values] for name, values in held.metrics.items()}  # type: ignore[operator]
+    return held.model_copy(update={"metrics": metrics})
+
+
+def test_results_of_the_model_pass_and_nothing_is_written(zoo: Zoo, tmp_path: Path) -> None:
+    path = evaluated(zoo, tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert audit(zoo, tmp_path) == [("squad", 2, 0), ("sst2", 2, 0)]
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    everything = audit(zoo, tmp_path, items=1000)
+    result = cell_files.read_result(path)
+    assert everything == [(task, result.tasks[task].n, 0) for task in ("squad", "sst2")]
+
+
+@pytest.mark.parametrize("forge", [better_scores, swapped_documents])
+def test_forged_items_are_found_although_the_hashes_fit(
+    zoo: Zoo, tmp_path: Path, forge: Callable[[TaskItems], TaskItems], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = evaluated(zoo, tmp_path)
+    result, items = cell_files.read_cell(path)
+    forged = Items({**items.root, "sst2": forge(items.root["sst2"])})
+    monkeypatch.setattr(cell_files, "read_cell", lambda path: (result, forged))  # as if all hashes fitted
+    other, (_, drawn, differing) = audit(zoo, tmp_path, items=1000)
+    assert differing == (drawn if forge is better_scores else 2)
+    assert other[2] == 0
+
+
+def test_a_result_of_another_zoo_is_refused(
+    zoo: Zoo, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    evaluated(zoo, tmp_path)
+    other = tiny_zoo(tmp_path_factory.mktemp("other"), experts=7, mixed=True)
+    changed = Zoo(other.root, other.manifest.model_copy(update={"data": zoo.manifest.data}))
+    changed.save()
+    with pytest.raises(LorafuseError, match="was made with another"):
+        audit(changed, tmp_path)
+
+
+def test_a_folder_without_results_is_said(zoo: Zoo, tmp_path: Path) -> None:
+    with pytest.raises(LorafuseError, match="no results in"):
+        audit(zoo, tmp_path)
+
+
+def test_the_command_says_what_differs(zoo: Zoo, tmp_path: Path) -> None:
+    evaluated(zoo, tmp_path)
+    words = ["leaderboard", "audit", str(tmp_path), "--zoo", str(zoo.root), "--items", "1", "--device", "cpu"]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0, shown.output
+    assert "0 of 2 items differ" in shown.stdout
+    told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert [(each["task"], each["items"], each["differing"]) for each in told] == [
+        ("squad", 1, []),
+        ("sst2", 1, []),
+    ]
