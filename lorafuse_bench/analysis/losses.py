@@ -51,7 +51,7 @@ class LossesResult(Part):
     tasks: int = Field(description="how many tasks it has")
     seeds: list[int] = Field(description="seeds of the zoos")
     methods: dict[str, dict[str, Loss]] = Field(
-        description="zoo, or ZOO@BANK for experts of another bank, to method to its loss, the best first"
+        description="zoo, or ZOO@BANK for experts of another bank, to method to its loss"
     )
     differences: list[Difference] = Field(
         description="a bank beside another, probabilities beside logits, products beside factors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from lorafuse_bench.training.examples import IGNORED, Example, PadRight
 from lorafuse_bench.training.loss import completion_loss, target_logits
 from lorafuse_bench.training.token_scores import TokenScores, score_experts
 
-GOALS = {"merge_sgd": 1.3, "routing_sgd": 1.8, "losses": 3.0, "weights": 20.0}
-"""A step's time over PEFT's at most; the loops' time over ours at least."""
+GOALS = {"merge_sgd": 1.3, "routing_sgd": 1.8, "losses": 3.0, "weights": 20.0, "memory": 1.1}
+"""A step's time over PEFT's at most; the loops' time over ours at least; bytes over the experts' own at most."""
 EPOCHS = 5
 
 
@@ -61,8 +61,12 @@ def run(
     matrix: int = 32,
     rows: int = 4,
     rounds: int = 5,
+    library: int = 256,
 ) -> dict[str, Any]:
-    """Times in turns: steps with `experts` experts, and `matrix` experts on as many tasks of `rows` rows each."""
+    """Times in turns: steps with `experts` experts, and `matrix` experts on as many tasks of `rows` rows each.
+
+    And what `library` experts of rank 4 take in memory, on a small base of the same make.
+    """
     few = Both.of(shape, experts)
     steps = paired(_steps(few, _examples(shape, batch, tokens, 0)), rounds)
     many = Both.of(shape, matrix)
@@ -80,8 +84,9 @@ def run(
         rounds,
         warmup=0,
     )
+    kept = memory(replace(shape, hidden_size=64, layers=2, rank=4), library)
     return {
-        "schema": "lorafuse.bench.fit/1",
+        "schema": "lorafuse.bench.fit/2",
         "machine": machine(),
         "shape": vars(shape),
         "experts": experts,
@@ -93,6 +98,8 @@ def run(
         "step": steps.against("peft"),
         "losses": losses.against("peft"),
         "weights": weights.against("each epoch"),
+        "library": library,
+        "memory": kept,
         "targets": [
             *(
                 target(f"step of {name} over PEFT's", steps.ratio(name, "peft"), at_most=GOALS[name])
@@ -106,8 +113,41 @@ def run(
                 weights.ratio("each epoch", "cached"),
                 at_least=GOALS["weights"],
             ),
+            *(
+                target(
+                    f"bytes of {library} experts under {name} over their own",
+                    kept[name],
+                    at_most=GOALS["memory"],
+                )
+                for name in kept
+            ),
         ],
     }
+
+
+def memory(shape: Shape, experts: int) -> dict[str, float]:
+    """What the pool and a fit's updates hold, over the factors' own bytes, by what is fitted; the base apart."""
+    with tempfile.TemporaryDirectory() as folder:
+        zoo, _ = random_zoo(Path(folder), shape, experts)
+        pool = ExpertPool.from_zoo(zoo)
+        fused = FusedModel(random_model(shape), zoo, pool)
+    factors = [factor for expert in pool.experts for pair in expert.factors.values() for factor in pair]
+    stacks = [factor for stack in pool.modules.values() for factor in (stack.A, stack.B)]
+    fitted = {
+        "losses": row_updates(pool, fused),
+        "merge_sgd": static_updates(MergeSgd().merged(pool, MergeSgd().start(fused))),
+        "routing_sgd": routed(pool, RoutingSgd().start(fused), experts),
+    }
+    return {
+        name: _stored([*factors, *stacks, *(b for update in updates.values() for b in update.buffers())])
+        / sum(factor.nbytes for factor in factors)
+        for name, updates in fitted.items()
+    }
+
+
+def _stored(tensors: list[Tensor]) -> int:
+    """Bytes of the tensors' memory, what several are views of counted once."""
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def _steps(both: Both, examples: list[Example]) -> dict[str, Callable[[], None]]:

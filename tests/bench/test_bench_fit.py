@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from lorafuse_bench.bench.fit import Both, _examples, run
+from lorafuse_bench.bench.fit import Both, _examples, memory, run
 from lorafuse_bench.bench.models import Shape
 from lorafuse_bench.training.examples import PadRight
 from lorafuse_bench.training.loss import target_logits
@@ -14,9 +15,17 @@ SHAPE = Shape(hidden_size=64, layers=2, vocabulary=64, rank=2)
 
 
 def test_every_goal_is_measured() -> None:
-    found = run(SHAPE, experts=2, batch=2, tokens=8, matrix=2, rows=2, rounds=1)
-    assert len(found["targets"]) == 4
+    found = run(SHAPE, experts=2, batch=2, tokens=8, matrix=2, rows=2, rounds=1, library=3)
+    assert len(found["targets"]) == 7
     assert all(line["value"] > 0 for line in found["targets"])
+
+
+def test_memory_counts_what_is_held_once() -> None:
+    """Factors, their stacks, and copies in the updates of rows and of gates; a merge holds one adapter more."""
+    found = memory(SHAPE, 16)
+    assert found["merge_sgd"] == pytest.approx(2 + 1 / 16)
+    assert found["losses"] == pytest.approx(3 + 1 / 16)  # with the zero expert
+    assert 3 < found["routing_sgd"] < 4
 
 
 def test_the_loss_matrix_is_what_pefts_loop_finds() -> None:
