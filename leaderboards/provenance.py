@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from lorafuse_bench.leaderboards import reported
 from lorafuse_bench.leaderboards.board import Column, Provenance, Replicate, Row
 from lorafuse_bench.leaderboards.collect import Cell, Group
+from lorafuse_bench.leaderboards.made_of import Settings
 
 MANY_EMPTY = 0.05
 """Share of empty answers that a board's caption names."""
@@ -66,6 +67,7 @@ def caption(
         f" base model {provenance.base}, {provenance.dtype}; {_data(provenance.data)};"
         f" {items} items per task."
     )
+    parts += _asked(group.reference(seeds[0]).result.told)
     parts += _before_and_after(columns) if group.oblivion else _over_the_oracle(columns, group.losses)
     parts.append(
         "± is the standard deviation over seeds." if len(seeds) > 1 else "± is one standard error over items."
@@ -78,6 +80,18 @@ def caption(
     if changed:
         parts.append(f"Code changed between the cells, the version did not: {', '.join(changed)}.")
     return " ".join(parts)
+
+
+def _asked(settings: Settings) -> Iterator[str]:
+    """What every prompt was put in, and what replaced the tasks' own settings."""
+    if settings.chat_template is not None:
+        yield f"Asked in the model's chat template '{settings.chat_template}'."
+    if settings.system_instruction is not None:
+        yield f"Before every prompt: '{settings.system_instruction}'."
+    replaced = settings.generation | settings.model
+    if replaced:
+        said = ", ".join(f"{name}={value}" for name, value in replaced.items())
+        yield f"Set by hand: {said}."
 
 
 def _empty_answers(group: Group) -> Iterator[str]:

@@ -224,6 +224,20 @@ def test_a_leaderboard_is_read_back_and_may_lie_among_the_results(tmp_path: Path
     assert row(again.boards[0], "concat").rank == 1
 
 
+def test_a_caption_says_what_was_asked_beside_the_tasks(tmp_path: Path) -> None:
+    asked = {
+        "chat_template": "default",
+        "system_instruction": "Be brief.",
+        "generation": {"temperature": 0.5},
+        "model": {"add_bos_token": True},
+    }
+    for label, scores in (("base", [0.0, 1.0]), ("oracle", [1.0, 1.0])):
+        write(tmp_path, label, {"one": scores * 4}, settings=asked)
+    (board,) = build([tmp_path]).boards
+    assert "Asked in the model's chat template 'default'. Before every prompt: 'Be brief.'." in board.caption
+    assert "Set by hand: temperature=0.5, add_bos_token=True." in board.caption
+
+
 def test_limited_runs_need_the_flag_and_are_captioned(tmp_path: Path) -> None:
     for label, scores in (("base", BAD), ("oracle", GOOD)):
         write(tmp_path, label, {"one": scores}, limit=8)
