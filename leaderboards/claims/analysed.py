@@ -60,7 +60,9 @@ class Analysed:
 
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise LorafuseError(f"{folder} is not a folder. Name one that `lorafuse analyze --out` wrote to.")
+        raise LorafuseError(
+            f"{folder} is not a folder. Name one that `lorafuse analyze NAME --out` wrote to."
+        )
     return sorted(path for path in folder.rglob("*.json") if path.is_file())
 
 

@@ -29,6 +29,16 @@ def folder(path: Path | None) -> Path | None:
     return path
 
 
+def dtype(name: str) -> str:
+    """A callback that refuses the name of a type that nothing computes in."""
+    import torch
+
+    from lorafuse_bench.device import dtype_of
+
+    dtype_of(name, torch.device("cpu"), torch.float32)
+    return name
+
+
 def file(path: Path | None) -> Path | None:
     """A callback that refuses a file that cannot be written."""
     if path is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
@@ -17,7 +17,19 @@ def command(*words: object) -> str:
     return f"Next: {shlex.join(str(word) for word in words)}"
 
 
-def evaluation(zoo: Zoo, methods: str | None = None, suite: str | None = None) -> str:
+def given(**options: object) -> list[str]:
+    """Options as they were given, by name, for the next command, which needs them too."""
+    words = []
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            option = f"--{name.replace('_', '-')}"
+            words += [] if one in (None, False) else [option] if one is True else [option, str(one)]
+    return words
+
+
+def evaluation(
+    zoo: Zoo, methods: str | None = None, suite: str | None = None, also: Sequence[str] = ()
+) -> str:
     """`lorafuse run` on `suite`, or on one that the zoo has experts for; where there is none, what to tell it."""
     suite = suite or suite_of(task for entry in zoo.manifest.experts for task in entry.tasks)
     if suite is None:
@@ -25,14 +37,14 @@ def evaluation(zoo: Zoo, methods: str | None = None, suite: str | None = None) -
         say = shlex.join(["lorafuse", "zoo", "index", str(zoo.root), "--task", f"{unknown}=TASK"])
         return f"No suite has these tasks. Say what each expert was trained on: {say}"
     chosen = ["--methods", methods] if methods else []
-    return command("lorafuse", "run", "--zoo", zoo.root, *chosen, "--suites", suite)
+    return command("lorafuse", "run", "--zoo", zoo.root, *chosen, "--suites", suite, *also)
 
 
-def compared(zoo: Zoo, method: str, suite: str) -> str:
+def compared(zoo: Zoo, method: str, suite: str, also: Sequence[str] = ()) -> str:
     """`evaluation` of one method, beside what a board needs of this zoo."""
     tasks = {task for entry in zoo.manifest.experts for task in entry.tasks}
     references = "base,oracle" if tasks >= set(suites.suite(suite).tasks) else "base"
-    return evaluation(zoo, f"{references},{method}", suite)
+    return evaluation(zoo, f"{references},{method}", suite, also)
 
 
 def clustered(zoo: Zoo) -> str:

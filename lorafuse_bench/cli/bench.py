@@ -173,7 +173,9 @@ def serve(
     requests: Annotated[int, typer.Option(min=1, help="Requests of one pass.")] = 128,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens written for each request.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Passes; rates are their medians.")] = 3,
-    dtype: Annotated[str, typer.Option(help="Type the models compute in.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(callback=_checked.dtype, help="Type the models compute in.")
+    ] = "float32",
 ) -> Answer:
     """Throughput and latency of methods on vLLM, on our wrapper and on PEFT's mixed batch.
 

@@ -103,7 +103,10 @@ def command(
         entry = fit(chosen, suite, opened, source, settings, names, seen_dev, display, device, dtype)
     typer.echo(f"fit {entry.name} in {zoo}")
     if method != LOSSES:
-        typer.echo(_next.evaluation(opened, f"base,oracle,{chosen.label()}", suite))
+        also = _next.given(
+            experts=experts, data=data, include_path=include_path, trust_remote_code=trust_remote_code
+        )
+        typer.echo(_next.evaluation(opened, f"base,oracle,{chosen.label()}", suite, also))
 
 
 def _rate(text: str) -> float:

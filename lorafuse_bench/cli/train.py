@@ -189,8 +189,9 @@ def experts(
             report_to=[name.strip() for name in report_to.split(",") if name.strip()],
         )
     typer.echo(f"{len(zoo.manifest.experts)} experts in {out}")
-    typer.echo(_next.command("lorafuse", "train", "router", "--out", out))
-    typer.echo(_next.evaluation(zoo, suite=suite))
+    also = _next.given(include_path=include_path, trust_remote_code=trust_remote_code)
+    typer.echo(_next.command("lorafuse", "train", "router", "--out", out, *also))
+    typer.echo(_next.evaluation(zoo, suite=suite, also=also))
 
 
 @app.command()
@@ -280,7 +281,8 @@ def router(
     accuracy = ", ".join(f"{value:.3f}" for value in entry.settings["accuracy_per_block"])
     typer.echo(f"router {entry.name}: accuracy {entry.settings['accuracy']:.3f} (per block: {accuracy})")
     method = registry.create("moa", entry.options).label()
-    typer.echo(_next.evaluation(zoo, f"base,oracle,{method}"))
+    also = _next.given(include_path=include_path, trust_remote_code=trust_remote_code)
+    typer.echo(_next.evaluation(zoo, f"base,oracle,{method}", also=also))
 
 
 @app.command()
@@ -364,7 +366,8 @@ def adapter(
             dtype=dtype,
         )
     typer.echo(f"adapter {entry.name}: {entry.parameters:,} parameters in {out}")
-    typer.echo(_next.compared(Zoo.open(out), chosen.label(), suite))
+    also = _next.given(include_path=include_path, trust_remote_code=trust_remote_code)
+    typer.echo(_next.compared(Zoo.open(out), chosen.label(), suite, also))
 
 
 def _zoo_at(out: Path) -> Zoo | None:

@@ -185,7 +185,7 @@ def import_(
     trust(trust_remote_code)
     zoo = import_mttl(source, out, base, data, alpha, report=typer.echo)
     typer.echo(f"{len(zoo.manifest.experts)} experts in {out}")
-    typer.echo(_next.evaluation(zoo))
+    typer.echo(_next.evaluation(zoo, also=_next.given(trust_remote_code=trust_remote_code)))
 
 
 @app.command()
@@ -235,7 +235,7 @@ def index(
     zoo = index_adapters(folder, base, data, init, tasks, report=typer.echo)
     names = ", ".join(expert.name for expert in zoo.manifest.experts)
     typer.echo(f"{len(zoo.manifest.experts)} experts ({names})")
-    typer.echo(_next.evaluation(zoo))
+    typer.echo(_next.evaluation(zoo, also=_next.given(trust_remote_code=trust_remote_code)))
 
 
 @app.command()
@@ -281,4 +281,4 @@ def add(
     trust(trust_remote_code)
     made = add_adapter(zoo, adapter, task.split("/"), name, revision, base, report=typer.echo)
     typer.echo(f"{len(made.manifest.experts)} experts ({', '.join(e.name for e in made.manifest.experts)})")
-    typer.echo(_next.evaluation(made))
+    typer.echo(_next.evaluation(made, also=_next.given(trust_remote_code=trust_remote_code)))
