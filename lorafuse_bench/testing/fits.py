@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -191,10 +191,13 @@ def options_at_use_shape_no_fit(subject: Subject) -> None:
 
 
 def _others(hint: Any, value: Any) -> list[Any]:
-    choices = [choice for choice in get_args(hint) if choice != value and not isinstance(choice, type)]
-    if choices:
-        return choices[:1]
-    return [value + 1] if isinstance(value, int) and not isinstance(value, bool) else []
+    """One other value of an option: another of its words, or the number before or after."""
+    words = get_args(hint) if get_origin(hint) is Literal else ()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return [value - 1 if value > 1 else value + 1]
+    if int in get_args(hint):
+        return [1]
+    return [word for word in words if word != value][:1]
 
 
 @check
