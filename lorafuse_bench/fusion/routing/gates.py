@@ -79,7 +79,7 @@ def _orthonormal_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, r = torch.linalg.qr(x.transpose(1, 2))
         return (
             r.transpose(1, 2),
-            torch.eye(q.shape[2], dtype=x.dtype, device=x.device).expand_as(r),
+            torch.eye(q.shape[2], dtype=x.dtype, device=x.device).expand(len(x), -1, -1),
             q.transpose(1, 2),
         )
     return (
