@@ -42,7 +42,7 @@ def commands(found: Any, context: Any, name: str = "") -> Iterator[tuple[str, se
 
 ROOT = typer.main.get_command(app)
 TAKE = [
-    (name, options, option)
+    pytest.param(name, options, option, id=f"{name} {option}")
     for name, options in commands(ROOT, typer.Context(ROOT))
     for option in SAID
     if option in options and name not in FIRST
@@ -54,7 +54,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return tiny_zoo(tmp_path_factory.mktemp("zoo"), experts=2)
 
 
-@pytest.mark.parametrize(("name", "options", "option"), TAKE, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("name", "options", "option"), TAKE)
 def test_what_there_is_not_is_said_in_one_line(
     zoo: Zoo, tmp_path: Path, name: str, options: set[str], option: str
 ) -> None:
