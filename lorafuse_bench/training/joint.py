@@ -23,6 +23,7 @@ from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import FusedModule, RowUpdate
 from lorafuse_bench.limits import COUNT, NOT_NEGATIVE, PART, Limit
 from lorafuse_bench.peft_tensors import WEIGHTS
+from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training.examples import Batches, Head, PadRight, pad_token, prompt_of, tokenize
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
@@ -88,7 +89,7 @@ def train_joint(
     check_positions(zoo.find_base(), settings.cutoff)
     fused, tokenizer = load_fused(zoo, device, dtype)
     compute = Compute(fused.model.device, fused.model.dtype)
-    source = data or zoo.data_source
+    source = resolve_source(data, str(zoo.root))
     work = work_folder(zoo.root, name, {"base": zoo.manifest.base.sha256, "data": source, **asdict(settings)})
     tasks: list[Sequence[Row]] = []
     held: list[list[int]] = []

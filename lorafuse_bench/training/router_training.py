@@ -27,6 +27,7 @@ from lorafuse_bench.layers import BASE
 from lorafuse_bench.limits import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, Limit
 from lorafuse_bench.loading import load_model, load_tokenizer, positions_of
 from lorafuse_bench.progress import counted
+from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.examples import prompt_of, tokenize
@@ -98,7 +99,7 @@ def train_router(
     fused, tokenizer = load_fused(zoo, device, dtype)
     compute = Compute(fused.model.device, fused.model.dtype)
     settings = replace(settings, cutoff=settings.cutoff or length_of(zoo, fused.model))
-    source = data or zoo.data_source
+    source = resolve_source(data, str(zoo.root))
     prompts, labels = _prompts(zoo, tokenizer, settings, source)
     tensors, learned = learn_routers(fused, prompts, labels, settings)
     record = {**asdict(settings), **compute.record(), "training": "post_hoc", **learned}
