@@ -21,7 +21,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.files import new_folder, read_json, write_json, write_text
 from lorafuse_bench.fused import warn_of_shrinking
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.fusion.base import Adapter, FusionMethod, Merge
+from lorafuse_bench.fusion.base import FusionMethod, Merge, Merged
 from lorafuse_bench.heads import fit, set_base
 from lorafuse_bench.hub import Upload, files_of
 from lorafuse_bench.leaderboards.board import Leaderboard
@@ -60,13 +60,13 @@ def export_merge(
     Low-rank merges become a PEFT adapter, exactly, with scaling 1. Full-rank ones, and those that adapt an
     output layer tied to the embeddings, are added to the base's weights in fp32 and written as a whole
     model, never recompressed; with `whole` every merge is. All is computed in fp32 and written in `dtype`, `auto`
-    being the base's own; the card shows `scores`. Raises LorafuseError for a method that is not one adapter, scores
+    being the base's own; the card shows `scores`. Raises LorafuseError for a method that is no merge, scores
     of something else, and when `out` is not empty.
     """
     if not isinstance(method, Merge):
         merges = [name for name, cls in registry.methods().items() if issubclass(cls, Merge)]
         raise LorafuseError(
-            f"method '{method.name}' does not collapse to one adapter and cannot be exported."
+            f"method '{method.name}' does not collapse to one update per module and cannot be exported."
             f" These can: {', '.join(merges)}; --all exports every expert."
         )
     kept = _dtype(dtype, zoo)
@@ -76,13 +76,13 @@ def export_merge(
         skeleton = _skeleton(zoo, pool)
         method.check(pool)
         with torch.no_grad():
-            adapter = method.collapse(method.given(pool), lambda one: artefacts.of(zoo, one, pool))
-        whole = whole or bool(adapter.dense) or _adapts_tied_weights(skeleton, adapter.factors)
+            merged = method.collapse(method.given(pool), lambda one: artefacts.of(zoo, one, pool))
+        whole = whole or bool(merged.dense) or _adapts_tied_weights(skeleton, merged.factors)
         if whole:
             parameters = 0
-            _write_model(folder, adapter, zoo, kept)
+            _write_model(folder, merged, zoo, kept)
         else:
-            parameters = _write_adapter(folder, adapter.factors, zoo, skeleton, kept)
+            parameters = _write_adapter(folder, merged.factors, zoo, skeleton, kept)
         written = Exported(out, "model" if whole else "adapter", base_name(zoo), parameters)
         made = {"method": method.label(), "options": method.options(), "version": method.version}
         write_json(folder / PROVENANCE, made | _provenance(zoo, pool))
@@ -254,21 +254,21 @@ def _without_padding(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a[kept], b[:, kept]
 
 
-def _write_model(folder: Path, adapter: Adapter, zoo: Zoo, dtype: torch.dtype) -> None:
+def _write_model(folder: Path, merged: Merged, zoo: Zoo, dtype: torch.dtype) -> None:
     """The base with every update added in fp32, with its tokenizer."""
     source = zoo.base_folder()
     model = load_model(source, torch.float32)
     quantised = getattr(model, "is_quantized", False)
     if quantised:
         model.dequantize()
-    if _adapts_tied_weights(model, (*adapter.dense, *adapter.factors)):
+    if _adapts_tied_weights(model, (*merged.dense, *merged.factors)):
         head: Any = model.get_output_embeddings()
         head.weight = nn.Parameter(head.weight.detach().clone())
         model.config.tie_word_embeddings = False
     with torch.no_grad():
-        for module, delta in adapter.dense.items():
+        for module, delta in merged.dense.items():
             _add(model.get_submodule(module), delta)
-        for module, (a, b) in adapter.factors.items():
+        for module, (a, b) in merged.factors.items():
             _add(model.get_submodule(module), b @ a)
     # transformers cannot write what it dequantised in the format it was quantised in.
     model.to(dtype)  # type: ignore[arg-type]  # its annotation is of another method

@@ -19,7 +19,7 @@ from lorafuse_bench.analysis.row_losses import evaluated_rows, nats_and_tokens, 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
-from lorafuse_bench.fusion.base import Adapter, static_updates
+from lorafuse_bench.fusion.base import Merged, static_updates
 from lorafuse_bench.fusion.merging.merge_sgd import average
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.picture import new_grid
@@ -136,8 +136,8 @@ def path(
     )
 
 
-def between(pool: ExpertPool, pair: tuple[int, int], alpha: float) -> Adapter:
+def between(pool: ExpertPool, pair: tuple[int, int], alpha: float) -> Merged:
     """`A_α = (1 − α) A_1 + α A_2` and `B_α` alike, of all modules."""
     weights: Tensor = torch.zeros(len(pool), dtype=torch.float64)
     weights[pair[0]], weights[pair[1]] = 1 - alpha, alpha
-    return Adapter({module: average(pool, module, weights) for module in pool.modules})
+    return Merged({module: average(pool, module, weights) for module in pool.modules})

@@ -35,8 +35,8 @@ Law = Literal[
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """One static update per module: low-rank where it can be, else full-rank.
+class Merged:
+    """What a merge makes, one static update per module: low-rank where it can be, else full-rank.
 
     `factors[m] = (A (R, in), B (out, R))`, `ΔW_m = B @ A`; or `dense[m] = ΔW_m (out, in)`.
     """
@@ -223,15 +223,15 @@ class FusionMethod(Named, ABC):
 
 
 class Merge(FusionMethod):
-    """A method that collapses the experts to one adapter before the model runs."""
+    """A method that collapses the experts to one update per module before the model runs."""
 
     family: ClassVar[Family] = "merging"
 
     @abstractmethod
-    def fuse(self, pool: ExpertPool) -> Adapter:
-        """The one adapter, of any rank. Must not write to the pool's tensors."""
+    def fuse(self, pool: ExpertPool) -> Merged:
+        """The merge, of any rank. Must not write to the pool's tensors."""
 
-    def collapse(self, pool: ExpertPool, learned: Callable[[FusionMethod], Learned]) -> Adapter:
+    def collapse(self, pool: ExpertPool, learned: Callable[[FusionMethod], Learned]) -> Merged:
         """`fuse`, for methods that must ask `learned` for their fit too."""
         return self.fuse(pool)
 
@@ -239,10 +239,10 @@ class Merge(FusionMethod):
         return static_updates(self.collapse(runtime.pool, runtime.artefact))
 
 
-def static_updates(adapter: Adapter) -> dict[str, Update]:
-    """The update of each module that one adapter changes."""
-    low: dict[str, Update] = {m: StaticUpdate(a, b) for m, (a, b) in adapter.factors.items()}
-    return low | {m: DenseUpdate(delta) for m, delta in adapter.dense.items()}
+def static_updates(merged: Merged) -> dict[str, Update]:
+    """The update of each module that a merge changes."""
+    low: dict[str, Update] = {m: StaticUpdate(a, b) for m, (a, b) in merged.factors.items()}
+    return low | {m: DenseUpdate(delta) for m, delta in merged.dense.items()}
 
 
 class RowRouting(FusionMethod):

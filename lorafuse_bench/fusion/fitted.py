@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, FusionMethod, Learned, Merge, Need, Runtime, option
+from lorafuse_bench.fusion.base import FusionMethod, Learned, Merge, Merged, Need, Runtime, option
 from lorafuse_bench.layers import StaticUpdate, Update
 
 MAP_RATES = (1e-3, 1e-4, 1e-5)
@@ -185,16 +185,16 @@ class Fitted(FusionMethod):
 
 @dataclass(frozen=True)
 class FittedMerge(Fitted, Merge):
-    """A merge whose one adapter follows from what was learned."""
+    """A merge that follows from what was learned."""
 
     @abstractmethod
-    def merged(self, pool: ExpertPool, parameters: Parameters) -> Adapter:
-        """The one adapter under `parameters`, differentiable in them."""
+    def merged(self, pool: ExpertPool, parameters: Parameters) -> Merged:
+        """The merge under `parameters`, differentiable in them."""
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         raise TypeError(f"{self.name} has no adapter without its fit: ask collapse")
 
-    def collapse(self, pool: ExpertPool, learned: Callable[[FusionMethod], Learned]) -> Adapter:
+    def collapse(self, pool: ExpertPool, learned: Callable[[FusionMethod], Learned]) -> Merged:
         return self.merged(pool, learned(self).tensors)
 
 
@@ -213,8 +213,8 @@ class OneLora(FittedMerge):
             found[f"{module}.B"] = torch.zeros(out, rank)
         return found
 
-    def merged(self, pool: ExpertPool, parameters: Parameters) -> Adapter:
-        return Adapter(
+    def merged(self, pool: ExpertPool, parameters: Parameters) -> Merged:
+        return Merged(
             {module: (parameters[f"{module}.A"], parameters[f"{module}.B"]) for module in pool.modules}
         )
 

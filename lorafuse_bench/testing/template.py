@@ -43,7 +43,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Merge, option
+from lorafuse_bench.fusion.base import Merged, Merge, option
 from lorafuse_bench.fusion.registry import register
 
 
@@ -61,14 +61,14 @@ class $title(Merge):
     name = "$name"
     paper = "authors, title, link"
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         """One adapter; `stack.B` holds the scalings alpha/r already."""
         factors = {}
         for module, stack in pool.modules.items():
             a = stack.A.flatten(0, 1)
             b = self.scale / len(pool) * stack.B.transpose(0, 1).flatten(1)
             factors[module] = (a, b)
-        return Adapter(factors)
+        return Merged(factors)
 ''',
     "tests/test_$name.py": '''\
 """Every check of LoRA-Fuse Bench, and the formula on a case computed by hand."""

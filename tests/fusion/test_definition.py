@@ -13,14 +13,14 @@ from lorafuse_bench import fusion
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.fusion.base import Adapter, Merge, option
+from lorafuse_bench.fusion.base import Merge, Merged, option
 from lorafuse_bench.registry import Registry
 
 FROZEN = dataclass(frozen=True)
 
 
-def fuse(self: Any, pool: ExpertPool) -> Adapter:
-    return Adapter()
+def fuse(self: Any, pool: ExpertPool) -> Merged:
+    return Merged()
 
 
 def made(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Merge
+from lorafuse_bench.fusion.base import Merge, Merged
 
 
 @dataclass(frozen=True)
@@ -15,5 +15,5 @@ class Mine(Merge):
     name = "mine"
     paper = "none"
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
-        return Adapter({m: (stack.A[0], stack.B[0]) for m, stack in pool.modules.items()})
+    def fuse(self, pool: ExpertPool) -> Merged:
+        return Merged({m: (stack.A[0], stack.B[0]) for m, stack in pool.modules.items()})

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import (
-    Adapter,
     Merge,
+    Merged,
     Runtime,
     option,
 )
@@ -53,7 +53,7 @@ def _by_rank(deltas: Deltas, pool: ExpertPool) -> Tensor:
     return sum(r * d for r, d in zip(ranks, deltas, strict=True)) / sum(ranks)  # type: ignore[return-value]
 
 
-def _unscaled(self: Any, pool: ExpertPool) -> Adapter:
+def _unscaled(self: Any, pool: ExpertPool) -> Merged:
     return factors(
         pool,
         lambda s: (
@@ -63,7 +63,7 @@ def _unscaled(self: Any, pool: ExpertPool) -> Adapter:
     )
 
 
-def _alpha_over_rank(self: Any, pool: ExpertPool) -> Adapter:
+def _alpha_over_rank(self: Any, pool: ExpertPool) -> Merged:
     """rsLoRA's alpha/sqrt(r) taken for alpha/r."""
     right = torch.tensor([e.alpha / e.rank for e in pool.experts])
 
@@ -74,7 +74,7 @@ def _alpha_over_rank(self: Any, pool: ExpertPool) -> Adapter:
     return factors(pool, change)
 
 
-def _scaled_twice(self: Any, pool: ExpertPool) -> Adapter:
+def _scaled_twice(self: Any, pool: ExpertPool) -> Merged:
     return factors(
         pool,
         lambda s: (
@@ -84,7 +84,7 @@ def _scaled_twice(self: Any, pool: ExpertPool) -> Adapter:
     )
 
 
-def _before(self: Any, pool: ExpertPool) -> Adapter:
+def _before(self: Any, pool: ExpertPool) -> Merged:
     return factors(pool, lambda s: (s.A.mean(0), s.B.mean(0)))
 
 
@@ -99,8 +99,8 @@ merged(
 # --- where experts work --------------------------------------------------------------------------
 
 
-def _present_only(self: Any, pool: ExpertPool) -> Adapter:
-    return Adapter(
+def _present_only(self: Any, pool: ExpertPool) -> Merged:
+    return Merged(
         dense={
             m: sum(dense(s)) / sum(rank > 0 for rank in s.ranks)  # type: ignore[misc]
             for m, s in pool.modules.items()
@@ -108,13 +108,13 @@ def _present_only(self: Any, pool: ExpertPool) -> Adapter:
     )
 
 
-def _common_only(self: Any, pool: ExpertPool) -> Adapter:
-    return Adapter(dense={m: mean(dense(s), pool) for m, s in pool.modules.items() if all(s.ranks)})
+def _common_only(self: Any, pool: ExpertPool) -> Merged:
+    return Merged(dense={m: mean(dense(s), pool) for m, s in pool.modules.items() if all(s.ranks)})
 
 
-def _one_more(self: Any, pool: ExpertPool) -> Adapter:
+def _one_more(self: Any, pool: ExpertPool) -> Merged:
     whole = {m: mean(dense(s), pool) for m, s in pool.modules.items()}
-    return Adapter(dense=whole | {"model.layers.0.self_attn.o_proj": torch.ones(32, 32)})
+    return Merged(dense=whole | {"model.layers.0.self_attn.o_proj": torch.ones(32, 32)})
 
 
 fused("absent experts not counted", "absent_experts_are_as_declared", _present_only)
@@ -124,15 +124,15 @@ fused("a module that nobody adapts updated", "modules_without_experts_stay_the_b
 # --- what must be left alone ---------------------------------------------------------------------
 
 
-def _pool_written(self: Any, pool: ExpertPool) -> Adapter:
-    return Adapter(dense={m: (s.B.div_(len(pool)) @ s.A).sum(0) for m, s in pool.modules.items()})
+def _pool_written(self: Any, pool: ExpertPool) -> Merged:
+    return Merged(dense={m: (s.B.div_(len(pool)) @ s.A).sum(0) for m, s in pool.modules.items()})
 
 
-def _experts_written(self: Any, pool: ExpertPool) -> Adapter:
+def _experts_written(self: Any, pool: ExpertPool) -> Merged:
     for expert in pool.experts:
         for _, b in expert.factors.values():
             b.mul_(0.5)
-    return Adapter(dense={m: mean(dense(s), pool) for m, s in pool.modules.items()})
+    return Merged(dense={m: mean(dense(s), pool) for m, s in pool.modules.items()})
 
 
 def _base_written(self: Any, runtime: Runtime) -> Mapping[str, Update]:
@@ -154,12 +154,12 @@ def _after(side_effect: Callable[[], object]) -> Join:
     return join
 
 
-def _thinned(self: Any, pool: ExpertPool, generator: torch.Generator | None) -> Adapter:
+def _thinned(self: Any, pool: ExpertPool, generator: torch.Generator | None) -> Merged:
     kept = {m: mean(dense(s), pool) for m, s in pool.modules.items()}
-    return Adapter(dense={m: x * (torch.rand(x.shape, generator=generator) < 0.5) for m, x in kept.items()})
+    return Merged(dense={m: x * (torch.rand(x.shape, generator=generator) < 0.5) for m, x in kept.items()})
 
 
-def _clock(self: Any, pool: ExpertPool) -> Adapter:
+def _clock(self: Any, pool: ExpertPool) -> Merged:
     with torch.random.fork_rng():
         return _thinned(self, pool, None)
 
@@ -180,13 +180,13 @@ mistake(
     fuse=lambda self, pool: _thinned(self, pool, torch.Generator().manual_seed(0)),
 )
 
-_KEPT: dict[Any, Adapter] = {}
+_KEPT: dict[Any, Merged] = {}
 
 
-def _kept(self: Any, pool: ExpertPool) -> Adapter:
+def _kept(self: Any, pool: ExpertPool) -> Merged:
     """The first pool's merge, for ever."""
     if self.salt not in _KEPT:
-        _KEPT[self.salt] = Adapter(dense={m: mean(dense(s), pool) for m, s in pool.modules.items()})
+        _KEPT[self.salt] = Merged(dense={m: mean(dense(s), pool) for m, s in pool.modules.items()})
     return _KEPT[self.salt]
 
 

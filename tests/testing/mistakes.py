@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import (
-    Adapter,
     FusionMethod,
     Merge,
+    Merged,
 )
 
 DOC = "A mean of updates. Cost: one LoRA."
@@ -52,8 +52,8 @@ def dense(stack: ModuleStack) -> Deltas:
 def joined(join: Join) -> Body:
     """A `fuse` that joins each module's dense updates."""
 
-    def fuse(self: Any, pool: ExpertPool) -> Adapter:
-        return Adapter(dense={m: join(dense(stack), pool) for m, stack in pool.modules.items()})
+    def fuse(self: Any, pool: ExpertPool) -> Merged:
+        return Merged(dense={m: join(dense(stack), pool) for m, stack in pool.modules.items()})
 
     return {"fuse": fuse}
 
@@ -66,9 +66,9 @@ def merged(what: str, by: str, join: Join, options: Mapping[str, Any] | None = N
     mistake(what, by, Merge, options, **joined(join), **body)
 
 
-def fused(what: str, by: str, fuse: Callable[[Any, ExpertPool], Adapter], **body: Any) -> None:
+def fused(what: str, by: str, fuse: Callable[[Any, ExpertPool], Merged], **body: Any) -> None:
     mistake(what, by, Merge, fuse=fuse, **body)
 
 
-def factors(pool: ExpertPool, change: Callable[[ModuleStack], tuple[Tensor, Tensor]]) -> Adapter:
-    return Adapter({m: change(stack) for m, stack in pool.modules.items()})
+def factors(pool: ExpertPool, change: Callable[[ModuleStack], tuple[Tensor, Tensor]]) -> Merged:
+    return Merged({m: change(stack) for m, stack in pool.modules.items()})

@@ -25,7 +25,7 @@ MEAN = next(cls for cls in SOUND if issubclass(cls, Merge))
 HALF = '''
 from dataclasses import dataclass
 
-from lorafuse_bench.fusion.base import Adapter, Merge
+from lorafuse_bench.fusion.base import Merged, Merge
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Half(Merge):
     paper = "none"
 
     def fuse(self, pool):
-        return Adapter({m: (s.A[0], s.B[0] / 2) for m, s in pool.modules.items()})
+        return Merged({m: (s.A[0], s.B[0] / 2) for m, s in pool.modules.items()})
 
 
 class Nameless(Merge):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Law, Runtime, static_updates
+from lorafuse_bench.fusion.base import Law, Merged, Runtime, static_updates
 from lorafuse_bench.fusion.fitted import Fitting, Parameters, groups
 from lorafuse_bench.fusion.merging.lora_soups import LoraSoups
 from lorafuse_bench.fusion.papers import ADAMERGING
@@ -49,5 +49,5 @@ class Adamerging(LoraSoups):
             self.start(fitting.runtime), lambda found: static_updates(self.merged(pool, found)), RATES
         )
 
-    def merged(self, pool: ExpertPool, parameters: Parameters) -> Adapter:
+    def merged(self, pool: ExpertPool, parameters: Parameters) -> Merged:
         return super().merged(pool, {"weights": parameters["weights"].clamp(0, 1)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
+from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
 
@@ -33,9 +33,9 @@ class Concat(Merge):
             broken |= {"one expert is itself": dropped, "alphas and rsLoRA": dropped}
         return broken
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         factors = {}
         for module, stack in pool.modules.items():
             b = stack.B if self.scaling else stack.B / stack.scaling[:, None, None]
             factors[module] = (stack.A.flatten(0, 1), b.transpose(0, 1).flatten(1))
-        return Adapter(factors)
+        return Merged(factors)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Law, option
+from lorafuse_bench.fusion.base import Law, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import (
     Weighted,
     check_options,
@@ -59,7 +59,7 @@ class CoreSpace(Weighted):
     def default_weight(self, experts: int) -> float:
         return 1.0 if self.merge == "ties" else 1 / experts
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         weights, factors = self.expert_weights(pool), {}
         for module, stack in pool.modules.items():
             a, b = stack.A.double(), stack.B.double()
@@ -70,7 +70,7 @@ class CoreSpace(Weighted):
             else:
                 merged = weighted_sum(cores, weights)
             factors[module] = _narrow(right.T.to(stack.A.dtype), left.to(stack.B.dtype), self.scale * merged)
-        return Adapter(factors)
+        return Merged(factors)
 
 
 def basis(x: Tensor) -> Tensor:

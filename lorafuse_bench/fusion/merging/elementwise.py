@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, ModuleStack
-from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
+from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 
 Space = Literal["products", "factors"]
 _SAMPLE_STEP = 17
@@ -207,10 +207,10 @@ class Elementwise(Weighted):
     def join(self, tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
         """One tensor of the experts' thinned ones, in the pool's order, with weights λ_i."""
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         weights = self.expert_weights(pool)
         if self.space == "factors":
-            return Adapter(
+            return Merged(
                 {m: self._factors(pool.names, m, stack, weights) for m, stack in pool.modules.items()}
             )
         dense = {}
@@ -218,7 +218,7 @@ class Elementwise(Weighted):
             updates = zip(products(stack), pool.names, strict=True)
             thinned = (self.thin(update, name, module) for update, name in updates)
             dense[module] = self.scale * self.join(thinned, weights)
-        return Adapter(dense=dense)
+        return Merged(dense=dense)
 
     def _factors(
         self, names: Sequence[str], module: str, stack: ModuleStack, weights: Sequence[float]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Runtime, option
+from lorafuse_bench.fusion.base import Merged, Runtime, option
 from lorafuse_bench.fusion.fitted import FittedMerge, Fitting, Parameters, Passes
 from lorafuse_bench.fusion.merging.elementwise import products
 from lorafuse_bench.fusion.papers import FISHER
@@ -59,8 +59,8 @@ class Fisher(FittedMerge):
         ]
         return averaged(pool, information)
 
-    def merged(self, pool: ExpertPool, parameters: Parameters) -> Adapter:
-        return Adapter(
+    def merged(self, pool: ExpertPool, parameters: Parameters) -> Merged:
+        return Merged(
             dense={module: parameters[module].to(stack.A) for module, stack in pool.modules.items()}
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
+from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import check_options
 from lorafuse_bench.fusion.merging.spectra import product_svd, summed
 from lorafuse_bench.fusion.papers import ISO
@@ -36,9 +36,9 @@ class IsoC(Merge):
         flat = "its singular values become equal"
         return {"one expert is itself": flat, "copies of one expert are it": flat}
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         factors = {}
         for module, stack in pool.modules.items():
             u, s, vt = product_svd(*summed(stack))
             factors[module] = (vt.to(stack.A.dtype), (self.scale * s.mean() * u).to(stack.B.dtype))
-        return Adapter(factors)
+        return Merged(factors)

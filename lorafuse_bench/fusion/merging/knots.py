@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool, ModuleStack
-from lorafuse_bench.fusion.base import Adapter, Law, option
+from lorafuse_bench.fusion.base import Law, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import (
     Weighted,
     check_options,
@@ -66,7 +66,7 @@ class Knots(Weighted):
     def default_weight(self, experts: int) -> float:
         return 1.0 if self.merge == "ties" else 1 / experts
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         weights = self.expert_weights(pool)
         factors = {}
         for module, stack in pool.modules.items():
@@ -79,7 +79,7 @@ class Knots(Weighted):
             else:
                 merged = weighted_sum(parts, weights)
             factors[module] = (merged.to(stack.A.dtype), (self.scale * u).to(stack.B.dtype))
-        return Adapter(factors)
+        return Merged(factors)
 
 
 def shared_basis(stack: ModuleStack) -> tuple[Tensor, Tensor, Iterator[Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Runtime, option, static_updates
+from lorafuse_bench.fusion.base import Merged, Runtime, option, static_updates
 from lorafuse_bench.fusion.fitted import WEIGHT_RATES, FittedMerge, Fitting, Parameters, Passes, Scope, groups
 from lorafuse_bench.fusion.papers import LORA_SOUPS
 from lorafuse_bench.fusion.registry import register
@@ -47,10 +47,10 @@ class LoraSoups(FittedMerge):
             self.start(fitting.runtime), lambda found: static_updates(self.merged(pool, found)), WEIGHT_RATES
         )
 
-    def merged(self, pool: ExpertPool, parameters: Parameters) -> Adapter:
+    def merged(self, pool: ExpertPool, parameters: Parameters) -> Merged:
         group, factors = groups(pool, self.scope), {}
         for module, stack in pool.modules.items():
             weights = parameters["weights"][group[module]].to(stack.B)
             b = (stack.B * weights[:, None, None]).transpose(0, 1).flatten(1)
             factors[module] = (stack.A.flatten(0, 1), b)
-        return Adapter(factors)
+        return Merged(factors)

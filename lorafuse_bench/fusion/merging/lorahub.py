@@ -13,9 +13,9 @@ from torch import Tensor
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import (
-    Adapter,
     Family,
     Law,
+    Merged,
     Need,
     Prompts,
     Runtime,
@@ -108,6 +108,6 @@ class Lorahub(Fitted):
         return column.expand(-1, runtime.base.blocks).clone()
 
 
-def summed(pool: ExpertPool, weights: Tensor) -> Adapter:
+def summed(pool: ExpertPool, weights: Tensor) -> Merged:
     """`(Σ w_i A_i, Σ w_i s_i B_i)` of every module."""
-    return Adapter({module: average(pool, module, weights) for module in pool.modules})
+    return Merged({module: average(pool, module, weights) for module in pool.modules})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Runtime, option, static_updates
+from lorafuse_bench.fusion.base import Merged, Runtime, option, static_updates
 from lorafuse_bench.fusion.fitted import WEIGHT_RATES, FittedMerge, Fitting, Parameters, Passes, Scope, groups
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.fusion.registry import register
@@ -50,10 +50,10 @@ class MergeSgd(FittedMerge):
             self.start(fitting.runtime), lambda found: static_updates(self.merged(pool, found)), WEIGHT_RATES
         )
 
-    def merged(self, pool: ExpertPool, parameters: Parameters) -> Adapter:
+    def merged(self, pool: ExpertPool, parameters: Parameters) -> Merged:
         weights = parameters["logits"].softmax(-1)
         group = groups(pool, self.scope)
-        return Adapter({module: average(pool, module, weights[group[module]]) for module in pool.modules})
+        return Merged({module: average(pool, module, weights[group[module]]) for module in pool.modules})
 
 
 def average(pool: ExpertPool, module: str, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Merge, option
+from lorafuse_bench.fusion.base import Merge, Merged, option
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.fusion.registry import register
 
@@ -33,13 +33,13 @@ class MergeUniform(Merge):
     def merge_before(self) -> bool:
         return self.space == "lowrank"
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         return uniform_lowrank(pool) if self.space == "lowrank" else uniform_full(pool)
 
 
-def uniform_full(pool: ExpertPool) -> Adapter:
+def uniform_full(pool: ExpertPool) -> Merged:
     """`(1/N) Σ s_i B_i A_i` as concatenated factors."""
-    return Adapter(
+    return Merged(
         {
             module: (stack.A.flatten(0, 1), stack.B.transpose(0, 1).flatten(1) / len(pool))
             for module, stack in pool.modules.items()
@@ -47,6 +47,6 @@ def uniform_full(pool: ExpertPool) -> Adapter:
     )
 
 
-def uniform_lowrank(pool: ExpertPool) -> Adapter:
+def uniform_lowrank(pool: ExpertPool) -> Merged:
     """`((1/N) Σ s_i B_i)((1/N) Σ A_i)`; absent experts count as zero."""
-    return Adapter({module: (stack.A.mean(0), stack.B.mean(0)) for module, stack in pool.modules.items()})
+    return Merged({module: (stack.A.mean(0), stack.B.mean(0)) for module, stack in pool.modules.items()})

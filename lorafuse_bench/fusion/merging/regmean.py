@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Runtime, option
+from lorafuse_bench.fusion.base import Merged, Runtime, option
 from lorafuse_bench.fusion.fitted import FittedMerge, Fitting, Parameters, Passes
 from lorafuse_bench.fusion.papers import REGMEAN
 from lorafuse_bench.fusion.registry import register
@@ -62,8 +62,8 @@ class Regmean(FittedMerge):
             for module, stack in pool.modules.items()
         }
 
-    def merged(self, pool: ExpertPool, parameters: Parameters) -> Adapter:
-        return Adapter(
+    def merged(self, pool: ExpertPool, parameters: Parameters) -> Merged:
+        return Merged(
             {
                 module: (parameters[module].to(stack.A).flatten(0, 1), stack.B.transpose(0, 1).flatten(1))
                 for module, stack in pool.modules.items()

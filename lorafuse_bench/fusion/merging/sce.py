@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool, ModuleStack
-from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
+from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import (
     check_options,
     keep_largest,
@@ -48,8 +48,8 @@ class Sce(Merge):
         agreed = "what all experts agree on is not selected"
         return {"one expert is itself": agreed, "copies of one expert are it": agreed}
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
-        return Adapter(dense={module: self._merge(stack) for module, stack in pool.modules.items()})
+    def fuse(self, pool: ExpertPool) -> Merged:
+        return Merged(dense={module: self._merge(stack) for module, stack in pool.modules.items()})
 
     def _merge(self, stack: ModuleStack) -> Tensor:
         """Each step makes the updates again, so that they are not all held at once."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
+from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
 
@@ -53,13 +53,13 @@ class SvdMerge(Merge):
                     f"method 'svd': rank={self.rank} exceeds {full}, the largest possible rank at {module}. Lower it."
                 )
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         factors = {}
         for module, stack in pool.modules.items():
             rank = self.rank or max(stack.ranks)
             a, b = truncated_svd(stack.A.flatten(0, 1), stack.B.transpose(0, 1).flatten(1), rank)
             factors[module] = (a, b / len(pool))
-        return Adapter(factors)
+        return Merged(factors)
 
 
 def truncated_svd(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, ModuleStack
-from lorafuse_bench.fusion.base import Adapter, Law, Merge, option
+from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import check_options
 from lorafuse_bench.fusion.merging.spectra import nearest_orthogonal
 from lorafuse_bench.fusion.papers import TSV
@@ -45,7 +45,7 @@ class Tsv(Merge):
         changed = "its rank may exceed the one asked for" if self.rank else "it is multiplied by scale"
         return {"one expert is itself": changed, "copies of one expert are it": changed}
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         factors = {}
         for module, stack in pool.modules.items():
             u, s, vt = expert_svd(stack)
@@ -54,7 +54,7 @@ class Tsv(Merge):
             right = nearest_orthogonal(vt[:, :k].double().flatten(0, 1).T)
             b = self.scale * left * s[:, :k].double().flatten()
             factors[module] = (right.T.to(stack.A.dtype), b.to(stack.B.dtype))
-        return Adapter(factors)
+        return Merged(factors)
 
     def _share(self, stack: ModuleStack, experts: int) -> int:
         return max(1, min(stack.shape) // experts)

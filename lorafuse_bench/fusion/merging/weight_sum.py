@@ -8,7 +8,7 @@ import torch
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Law, option
+from lorafuse_bench.fusion.base import Law, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import Weighted
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
@@ -54,9 +54,9 @@ class WeightSum(Weighted):
     def default_weight(self, experts: int) -> float:
         return 1 / experts if self.average else 1.0
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         weights = torch.tensor(self.expert_weights(pool))
-        return Adapter(
+        return Merged(
             {
                 module: (
                     torch.einsum("n,nri->ri", weights, stack.A),

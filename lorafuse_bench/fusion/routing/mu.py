@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Adapter, Family, Merge, option
+from lorafuse_bench.fusion.base import Family, Merge, Merged, option
 from lorafuse_bench.fusion.merging.merge_uniform import uniform_full, uniform_lowrank
 from lorafuse_bench.fusion.papers import SPECTR
 from lorafuse_bench.fusion.registry import register
@@ -32,5 +32,5 @@ class Mu(Merge):
     def merge_before(self) -> bool:
         return self.merge == "before"
 
-    def fuse(self, pool: ExpertPool) -> Adapter:
+    def fuse(self, pool: ExpertPool) -> Merged:
         return uniform_full(pool) if self.merge == "after" else uniform_lowrank(pool)
