@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorafuse_bench.device import AUTO
+from lorafuse_bench.device import AUTO, device_of
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards import cell_files
@@ -53,6 +53,7 @@ class Audit:
     def run(self, watcher: Watcher) -> list[Audited]:
         """Draw, evaluate and compare. LorafuseError where a cell was made from other inputs than those given here."""
         Zoo.open(self.zoo).check_whole()
+        device_of(self.device)
         chance = random.Random(self.seed)
         paths = sorted(self.folder.glob("*/*/*.json"))
         if not paths:

@@ -18,6 +18,7 @@ GIVEN = {
     "run": ["--suites", "sst2/mnli", "--zoo", "{zoo}", "--data", "mini", "--out", "{out}"],
     "fit": ["merge_sgd", "--suite", "sst2/mnli", "--zoo", "{zoo}", "--data", "mini"],
     "export": ["--method", "svd", "--out", "{out}", "--zoo", "{zoo}"],
+    "leaderboard audit": ["{out}", "--zoo", "{zoo}"],
     "train adapter": ["--method", "moore", "--suite", "sst2/mnli", "--out", "{zoo}", "--data", "mini"],
     "train experts": ["--suite", "sst2/mnli", "--out", "{out}", "--base", "{zoo}/base", "--data", "mini"],
     "train router": ["--out", "{zoo}", "--data", "mini"],

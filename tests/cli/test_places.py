@@ -23,7 +23,7 @@ def written(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     for key, sub in getattr(command, "commands", {}).items():
         yield from written(sub, f"{name} {key}")
     for option in command.params if not hasattr(command, "commands") else ():
-        if option.name in PLACES:
+        if option.name in PLACES and not getattr(option, "is_flag", False):
             yield f"{name} {option.name}", option
 
 

@@ -93,7 +93,7 @@ def test_hierarchical_weights_follow_their_formula(pool: ExpertPool) -> None:
     x, maps, inside = doubles(6, IN, seed=3), doubles(2, IN, seed=4), doubles(1, N, seed=5)
     clusters = torch.tensor([0, 1, 0])
     found = {MODULE: maps, INSIDE: inside, CLUSTERS: clusters}
-    got = output(Hc()._updates(pool, found)[MODULE], x)  # type: ignore[arg-type]
+    got = output(Hc()._updates(pool, found, N)[MODULE], x)  # type: ignore[arg-type]
     over = (x @ maps.T).softmax(-1)
     e = inside[0].exp()
     mu = torch.stack([e[0] / (e[0] + e[2]), torch.ones_like(e[1]), e[2] / (e[0] + e[2])])
@@ -142,7 +142,7 @@ def test_gradients_agree_with_finite_differences(pool: ExpertPool) -> None:
     assert gradcheck(lambda v: output(alone(pool, 1, {MODULE: v})[MODULE], x), leaf(IN))  # type: ignore[arg-type]
     fixed = {CLUSTERS: torch.tensor([0, 1, 0])}
     assert gradcheck(
-        lambda w, t: output(Hc()._updates(pool, {MODULE: w, INSIDE: t, **fixed})[MODULE], x),  # type: ignore[arg-type]
+        lambda w, t: output(Hc()._updates(pool, {MODULE: w, INSIDE: t, **fixed}, N)[MODULE], x),  # type: ignore[arg-type]
         (leaf(2, IN), leaf(1, N)),
     )
 
