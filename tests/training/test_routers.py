@@ -247,3 +247,10 @@ def test_routers_read_rows_as_long_as_evaluation_does(zoo: Zoo) -> None:
         train_router(saved, replace(FAST, cutoff=96))
     with pytest.raises(LorafuseError, match="rows of at most 64 tokens, not 128"):
         train_joint(saved, JointSettings(cutoff=128))
+
+
+def test_the_hidden_size_is_the_users(zoo: Zoo) -> None:
+    (entry,) = train_router(zoo, replace(FAST, hidden=5)).manifest.artefacts
+    assert entry.settings["hidden"] == 5
+    (weights,) = (zoo.root / entry.path).glob("*.safetensors")
+    assert load_file(weights)["w1"].shape[1] == 5
