@@ -68,7 +68,7 @@ class FusedModel:
         start = time.perf_counter()
         self._in_use = {}
         if "fit" in method.needed:
-            self.artefact(method)  # asked for here, whether updates read it or what comes after them
+            self.require_fit(method)
         self.pool = method.given(self.whole)
         self.clear()  # an update may stand in for a whole block, whose parts must be the base's
         with torch.no_grad():
@@ -82,6 +82,10 @@ class FusedModel:
         routers = [self._learned[name] for name in self._in_use if isinstance(method, RowRouting)]
         beside = sum(tensor.numel() for router in routers for tensor in router.tensors.values())
         self.extra_parameters = sum(update.size for update in updates.values()) + beside
+
+    def require_fit(self, method: FusionMethod) -> None:
+        """LorafuseError where the method's fit is missing or stale, whether updates read it or what comes after."""
+        self.artefact(method)
 
     def put(self, updates: Mapping[str, Update]) -> None:
         """Install updates as they are: in their own type, and differentiable where their tensors are."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fusion.base import Ensembling
 from lorafuse_bench.fusion.registry import METHODS
 from lorafuse_bench.registry import split_options
 from lorafuse_bench.testing.check import FAILS, check
@@ -56,6 +57,8 @@ def needs_are_honoured(subject: Subject) -> None:
     with subject.fused() as model:
         ids, tasks = prompts()
         choices = [_choice(model, ids, order) for order in (tasks, tasks[1:] + tasks[:1])]
+        if isinstance(subject.method, Ensembling):
+            subject.method.members(model)
         asked = model.asked
     declared = needs & {"fit", "adapter"}
     assert asked <= declared, f"it asks for {', '.join(asked - declared)} and does not declare that need"

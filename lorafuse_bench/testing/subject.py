@@ -45,6 +45,9 @@ class ToyModel(FusedModel):
         super().__init__(toy_base(architecture, dtype), _zoo(), pool)
         self.asked: set[Need] = set()
 
+    def require_fit(self, method: FusionMethod) -> None:
+        """Nothing: `asked` is what the method itself asks for."""
+
     def artefact(self, method: FusionMethod) -> Learned:
         self.asked.add("fit")
         if method.name in ROUTERS:

@@ -64,7 +64,9 @@ def test_what_was_not_recorded_and_then_edited_changes_the_identity(tmp_path: Pa
     assert Zoo.open(tmp_path).sha256() != before
 
 
-@pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/tool.jinja", "model.py", "qwen.tiktoken"])
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "additional_chat_templates/tool.jinja", "model.py", "qwen.tiktoken"]
+)
 def test_a_file_that_comes_later_changes_the_identity(tmp_path: Path, name: str) -> None:
     zoo = pinned(tiny_zoo(tmp_path))
     before = zoo.sha256()
