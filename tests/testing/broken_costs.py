@@ -53,7 +53,7 @@ class OneByOne(Dear):
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         mean = self.products.mean(0)  # type: ignore[operator]
-        rows = [F.linear(token, mean) for token in x.flatten(0, 1).split(1) for _ in range(4)][::4]
+        rows = [F.linear(token, mean) for token in x.flatten(0, 1).split(1) for _ in range(24)][::24]
         return y + torch.cat(rows).view(y.shape)
 
 
