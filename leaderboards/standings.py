@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lorafuse_bench.leaderboards.board import Board, Row, Score
-
-Z95 = 1.96
+from lorafuse_bench.leaderboards.stats import Z95
 
 
 @dataclass(frozen=True)
