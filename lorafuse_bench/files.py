@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -22,6 +23,8 @@ from lorafuse_bench.locks import UNFINISHED, same_file, sweep, try_lock
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FREE_SPACE = "Free some space; the same command goes on from what is finished."
+# A line break never stands inside a JSON string, so only lists are matched.
+_NUMBERS = re.compile(r"\[((?:\n +-?\d[\d.eE+-]*,?)+)\n *\]")
 _JSON_DEPTH = 64
 _JSON_BYTES = 256 * 2**20
 
@@ -54,8 +57,9 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as sorted, indented JSON with a final newline; NaN and inf are refused."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    """Write `content` as sorted, indented JSON, a list of numbers on one line; NaN and inf are refused."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    write_text(path, _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
 
 @contextmanager

@@ -155,3 +155,10 @@ def test_a_folder_is_tried_before_it_is_needed(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "b", Path("/proc/nowhere"), tmp_path / ("n" * 300)):
         with pytest.raises(LorafuseError, match="cannot write"):
             files.check_writable(folder)
+
+
+def test_a_list_of_numbers_is_one_line_and_text_stays_as_it_is(tmp_path):
+    content = {"row": [1, -2.5e-07, 3.0], "text": "[\n 1,\n 2\n]", "mixed": ["1", 2], "empty": []}
+    files.write_json(tmp_path / "a.json", content)
+    assert files.read_json(tmp_path / "a.json", "") == content
+    assert ' "row": [1, -2.5e-07, 3.0],\n' in (tmp_path / "a.json").read_text()
