@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lorafuse_bench.fusion.base import FusionMethod
-    from lorafuse_bench.leaderboards.board import Leaderboard
+    from lorafuse_bench.leaderboards.boards.board import Leaderboard
 
 __all__ = ["Fused", "LorafuseError", "Zoo", "board", "evaluate", "fuse", "methods"]
 
@@ -155,7 +155,7 @@ def board(*results: str | Path, allow_limit: bool = False, note: str = "") -> Le
 
     `allow_limit` takes results of limited runs, and the board then says so; `note` opens its caption.
     """
-    from lorafuse_bench.leaderboards.builder import build
+    from lorafuse_bench.leaderboards.boards.builder import build
 
     return build(results, allow_limit=allow_limit, note=note)
 

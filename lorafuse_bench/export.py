@@ -24,7 +24,7 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod, Merge, Merged
 from lorafuse_bench.heads import fit, set_base
 from lorafuse_bench.hub import Upload, files_of
-from lorafuse_bench.leaderboards.board import Leaderboard
+from lorafuse_bench.leaderboards.boards.board import Leaderboard
 from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.model_card import Made, model_card
 from lorafuse_bench.peft_tensors import WEIGHTS

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError, unknown
-from lorafuse_bench.leaderboards.board import Board, Leaderboard, Row, Score, read_leaderboard
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.stats import Z95
-from lorafuse_bench.leaderboards.text import number
+from lorafuse_bench.leaderboards.boards.board import Board, Leaderboard, Row, Score, read_leaderboard
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.boards.text import number
+from lorafuse_bench.leaderboards.statistics.stats import Z95
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ class LorafuseLM(HFLM):
         }
 
     def record(self) -> dict[str, Any]:
-        """What ran last: the part of a result that is not scores (leaderboards/assembly.py reads it)."""
+        """What ran last: the part of a result that is not scores (leaderboards/results/assembly.py reads it)."""
         made = model_info(self.fused, self.data_source)
         return made | {
             "data": made["data"] | record.rows_of(self.tasks),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorafuse_bench import runner
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards import cell_files
+from lorafuse_bench.leaderboards.results import cell_files
 
 NEAR_ZERO = {"bleu": 0.15}
 """A base that has only read scores this at most. After an empty line it repeats words of its prompt, and BLEU counts

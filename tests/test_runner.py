@@ -17,9 +17,9 @@ from lorafuse_bench import runner
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards import cell_files, layout, made_of
-from lorafuse_bench.leaderboards.lm_eval_results import read_lm_eval
-from lorafuse_bench.leaderboards.samples import read_samples
+from lorafuse_bench.leaderboards.results import cell_files, layout, made_of
+from lorafuse_bench.leaderboards.results.lm_eval_results import read_lm_eval
+from lorafuse_bench.leaderboards.results.samples import read_samples
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import plan as plans

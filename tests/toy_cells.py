@@ -12,12 +12,12 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
-from lorafuse_bench.leaderboards.cell_files import write_cell
-from lorafuse_bench.leaderboards.layout import cell_path, items_path
 from lorafuse_bench.leaderboards.measures import Measure, fitting, measures
-from lorafuse_bench.leaderboards.run_ids import run_id
-from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems
-from lorafuse_bench.leaderboards.stats import statistic
+from lorafuse_bench.leaderboards.results.cell_files import write_cell
+from lorafuse_bench.leaderboards.results.layout import cell_path, items_path
+from lorafuse_bench.leaderboards.results.run_ids import run_id
+from lorafuse_bench.leaderboards.results.schema import Items, Result, TaskItems
+from lorafuse_bench.leaderboards.statistics.stats import statistic
 from lorafuse_bench.tasks.suites import suite as suite_of
 
 Scores = dict[str, list[Any]]

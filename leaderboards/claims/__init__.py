@@ -13,8 +13,8 @@ from typing import Literal, Self
 import yaml
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
-from lorafuse_bench.leaderboards.made_of import Strict
-from lorafuse_bench.leaderboards.schema import invalid
+from lorafuse_bench.leaderboards.results.made_of import Strict
+from lorafuse_bench.leaderboards.results.schema import invalid
 
 Bank = Literal["private", "mbc", "shared"]
 

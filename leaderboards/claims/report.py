@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lorafuse_bench.leaderboards import html, text
+from lorafuse_bench.leaderboards.boards import text
 from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
 from lorafuse_bench.leaderboards.claims.verdicts import Verdict
+from lorafuse_bench.leaderboards.pages import html
 
 HEADINGS = ("finding", "reported", "zoo", "left", "right", "difference, 95%", "p", "ruling")
 

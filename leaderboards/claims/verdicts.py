@@ -18,12 +18,12 @@ from typing import Literal
 import numpy as np
 from scipy.stats import t as student
 
-from lorafuse_bench.leaderboards import rank_intervals, stats
-from lorafuse_bench.leaderboards.board import Board, Leaderboard
+from lorafuse_bench.leaderboards.boards.board import Board, Leaderboard
+from lorafuse_bench.leaderboards.boards.collect import Cell, Group
 from lorafuse_bench.leaderboards.claims import Claim, Paper, Side
 from lorafuse_bench.leaderboards.claims.analysed import Analysed
-from lorafuse_bench.leaderboards.collect import Cell, Group
 from lorafuse_bench.leaderboards.measures import Array
+from lorafuse_bench.leaderboards.statistics import rank_intervals, stats
 
 Ruling = Literal["holds", "does not hold", "cannot be told", "not measured"]
 

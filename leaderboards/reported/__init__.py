@@ -13,8 +13,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from lorafuse_bench.leaderboards.made_of import Strict
-from lorafuse_bench.leaderboards.schema import invalid
+from lorafuse_bench.leaderboards.results.made_of import Strict
+from lorafuse_bench.leaderboards.results.schema import invalid
 
 
 class ReportedColumn(Strict):

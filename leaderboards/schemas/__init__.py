@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from lorafuse_bench.files import write_text
-from lorafuse_bench.leaderboards.board import Leaderboard
-from lorafuse_bench.leaderboards.schema import Items, Result
+from lorafuse_bench.leaderboards.boards.board import Leaderboard
+from lorafuse_bench.leaderboards.results.schema import Items, Result
 
 MODELS: dict[str, type[BaseModel]] = {
     "result.v3.schema.json": Result,

@@ -18,7 +18,7 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.fusion.papers import TRADEOFFS
-from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.leaderboards.statistics import stats
 from lorafuse_bench.picture import new_figure
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.training.examples import Example

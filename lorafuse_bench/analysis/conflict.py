@@ -17,8 +17,8 @@ from lorafuse_bench.analysis.study import RESULTS, Study, adapter_methods, compl
 from lorafuse_bench.device import AUTO
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.papers import MOORE
-from lorafuse_bench.leaderboards.board import Board
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.board import Board
+from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.tasks.data import MINI, resolve_source
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.settings import AdapterSettings

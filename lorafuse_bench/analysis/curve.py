@@ -9,7 +9,7 @@ from pydantic import Field
 
 from lorafuse_bench.analysis.base import Part
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.board import Board, Row, Score
+from lorafuse_bench.leaderboards.boards.board import Board, Row, Score
 from lorafuse_bench.picture import colours, new_figure
 
 BASE = "base"

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from lorafuse_bench.analysis.curve import BASE, measured
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.board import Board
+from lorafuse_bench.leaderboards.boards.board import Board
 from lorafuse_bench.tasks.suites import suite as suite_of
 
 

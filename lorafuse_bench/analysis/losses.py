@@ -15,10 +15,10 @@ from lorafuse_bench.analysis.base import Analysis, Part, Say, option
 from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.papers import TRADEOFFS
-from lorafuse_bench.leaderboards import stats
-from lorafuse_bench.leaderboards.builder import over_seeds
-from lorafuse_bench.leaderboards.collect import Group, collect
-from lorafuse_bench.leaderboards.stats import Estimate, Statistic
+from lorafuse_bench.leaderboards.boards.builder import over_seeds
+from lorafuse_bench.leaderboards.boards.collect import Group, collect
+from lorafuse_bench.leaderboards.statistics import stats
+from lorafuse_bench.leaderboards.statistics.stats import Estimate, Statistic
 from lorafuse_bench.picture import colours, new_figure
 
 SIDE_BY_SIDE = (("ensemble", "ensemble:space=logit"), ("merge_uniform:space=full", "merge_uniform"))

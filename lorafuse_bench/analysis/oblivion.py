@@ -14,8 +14,8 @@ from lorafuse_bench.analysis.curve import BASE, measured
 from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.analysis.stages import stages
 from lorafuse_bench.fusion.papers import MOORE
-from lorafuse_bench.leaderboards.board import Board, Row, Score
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.board import Board, Row, Score
+from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.picture import colours, new_figure
 
 Scores = dict[str, float | None]

@@ -15,8 +15,8 @@ from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.analysis.stages import stages
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.papers import MOORE
-from lorafuse_bench.leaderboards.board import Board
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.board import Board
+from lorafuse_bench.leaderboards.boards.builder import build
 
 
 class LeftResult(Part):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.board import Board
+from lorafuse_bench.leaderboards.boards.board import Board
 from lorafuse_bench.tasks.suites import suites
 
 

@@ -15,7 +15,7 @@ from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import Plan, run
 from lorafuse_bench.tasks import consent

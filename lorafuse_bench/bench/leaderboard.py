@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from lorafuse_bench.bench.timing import machine, target
-from lorafuse_bench.leaderboards import stats
-from lorafuse_bench.leaderboards.cell_files import write_cell
 from lorafuse_bench.leaderboards.measures import Array
-from lorafuse_bench.leaderboards.plausible import REFERENCES
-from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems
+from lorafuse_bench.leaderboards.results.cell_files import write_cell
+from lorafuse_bench.leaderboards.results.plausible import REFERENCES
+from lorafuse_bench.leaderboards.results.schema import Items, Result, TaskItems
+from lorafuse_bench.leaderboards.statistics import stats
 
 SECONDS, GIGABYTES = 60.0, 2.0
 # Of every ten tasks: how many are scored by a mean, by corpus BLEU and by a loss.

@@ -19,7 +19,7 @@ from lorafuse_bench.bench.timing import machine, target
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.files import read_json, write_json
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards import cell_files
+from lorafuse_bench.leaderboards.results import cell_files
 from lorafuse_bench.serving import how_served
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.loading import load_tasks

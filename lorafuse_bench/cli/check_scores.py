@@ -30,7 +30,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from lorafuse_bench.leaderboards.regressions import compare_with_baseline, write_baseline
+    from lorafuse_bench.leaderboards.boards.regressions import compare_with_baseline, write_baseline
     from lorafuse_bench.tables import Table
 
     if update_baseline:

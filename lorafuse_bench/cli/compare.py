@@ -10,7 +10,7 @@ import typer
 from lorafuse_bench.cli._answers import Answer, answers
 
 if TYPE_CHECKING:
-    from lorafuse_bench.leaderboards.paired import Comparison, TaskComparison
+    from lorafuse_bench.leaderboards.boards.paired import Comparison, TaskComparison
     from lorafuse_bench.tables import Table
 
 
@@ -29,7 +29,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from lorafuse_bench.leaderboards import paired
+    from lorafuse_bench.leaderboards.boards import paired
 
     paths = [_file(x) if results is None else paired.result_of(results, x) for x in (a, b)]
     found = paired.compare(*paths)
@@ -58,8 +58,8 @@ def _table(found: Comparison) -> Table:
 
 
 def _cells(task: TaskComparison) -> list[str]:
-    from lorafuse_bench.leaderboards.stats import Z95
-    from lorafuse_bench.leaderboards.text import number
+    from lorafuse_bench.leaderboards.boards.text import number
+    from lorafuse_bench.leaderboards.statistics.stats import Z95
 
     loss = " (loss)" if task.direction == "down" else ""
     half = None if task.se is None else Z95 * task.se

@@ -11,7 +11,7 @@ from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._answers import Answer, answers, uploaded
 
 if TYPE_CHECKING:
-    from lorafuse_bench.leaderboards.board import Leaderboard
+    from lorafuse_bench.leaderboards.boards.board import Leaderboard
 
 app = typer.Typer(help="Build, show, verify and publish leaderboards.", no_args_is_help=True)
 
@@ -36,11 +36,11 @@ def build(
     Results that do not compare are refused: other data, other documents than the oracle's, altered files,
     limited runs beside full ones. The same results give the same file, byte for byte.
     """
-    from lorafuse_bench.leaderboards.board import read_leaderboard, write_leaderboard
-    from lorafuse_bench.leaderboards.builder import of_groups
-    from lorafuse_bench.leaderboards.collect import collect
-    from lorafuse_bench.leaderboards.evidence import evidence_of
-    from lorafuse_bench.leaderboards.page import write_page
+    from lorafuse_bench.leaderboards.boards.board import read_leaderboard, write_leaderboard
+    from lorafuse_bench.leaderboards.boards.builder import of_groups
+    from lorafuse_bench.leaderboards.boards.collect import collect
+    from lorafuse_bench.leaderboards.boards.evidence import evidence_of
+    from lorafuse_bench.leaderboards.pages.page import write_page
 
     groups = collect(results, allow_limit)
     leaderboard = of_groups(groups, note)
@@ -64,7 +64,7 @@ def show(
     ] = False,
 ) -> Answer:
     """Print a leaderboard."""
-    from lorafuse_bench.leaderboards.board import read_leaderboard
+    from lorafuse_bench.leaderboards.boards.board import read_leaderboard
 
     return _boards(read_leaderboard(file), raw=raw, markdown=markdown)
 
@@ -79,7 +79,7 @@ def verify(
     A result must be whole, unaltered and comparable with the others; a published board must be what its
     results make.
     """
-    from lorafuse_bench.leaderboards.verify import verify as check
+    from lorafuse_bench.leaderboards.publishing.verify import verify as check
     from lorafuse_bench.uncaught import EXIT_BAD_INPUT
 
     reports = [check(path) for path in paths]
@@ -116,9 +116,9 @@ def claims(
     difference; p values are corrected by Holm over one paper's findings.
     """
     from lorafuse_bench.files import write_text
-    from lorafuse_bench.leaderboards.builder import of_groups
+    from lorafuse_bench.leaderboards.boards.builder import of_groups
+    from lorafuse_bench.leaderboards.boards.collect import collect
     from lorafuse_bench.leaderboards.claims import analysed, papers, report, verdicts
-    from lorafuse_bench.leaderboards.collect import collect
     from lorafuse_bench.tables import Table
 
     known = papers()
@@ -152,7 +152,7 @@ def pack(
     ] = False,
 ) -> Answer:
     """Pack results and their board into a folder that others can check: scores and hashes, no documents."""
-    from lorafuse_bench.leaderboards.publish import pack as pack_folder
+    from lorafuse_bench.leaderboards.publishing.publish import pack as pack_folder
 
     packed = pack_folder(results, out, caption, allow_limit)
     return _boards(packed, f"packed: {out}. Check it with: lorafuse leaderboard verify {out}")
@@ -170,7 +170,7 @@ def publish(
 
     The token is that of HF_TOKEN or `hf auth login`.
     """
-    from lorafuse_bench.leaderboards import publish as publishing
+    from lorafuse_bench.leaderboards.publishing import publish as publishing
 
     uploads = publishing.plan(folder)
     return uploaded(repo, uploads, publishing.publish(folder, repo, message) if yes else None)
@@ -187,7 +187,7 @@ def site(
     It needs no server. Links depend on names, so they hold where boards come and go. A board that is not what
     its results make is refused.
     """
-    from lorafuse_bench.leaderboards.site import write_site
+    from lorafuse_bench.leaderboards.pages.site import write_site
 
     files = write_site(folder, out)
     return Answer(
@@ -247,8 +247,8 @@ def schema(
 
 def _boards(leaderboard: Leaderboard, *lines: str, raw: bool = False, markdown: bool = False) -> Answer:
     """Boards as tables with their captions, and as the content of leaderboard.json."""
-    from lorafuse_bench.leaderboards.board import content
-    from lorafuse_bench.leaderboards.tables import ROOM_FOR_COSTS, tables_of
+    from lorafuse_bench.leaderboards.boards.board import content
+    from lorafuse_bench.leaderboards.boards.tables import ROOM_FOR_COSTS, tables_of
     from lorafuse_bench.tables import console
 
     costs = not markdown and console().width >= ROOM_FOR_COSTS

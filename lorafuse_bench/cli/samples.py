@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from lorafuse_bench.leaderboards.samples import Item
+    from lorafuse_bench.leaderboards.results.samples import Item
 
 
 @answers
@@ -26,7 +26,7 @@ def command(
     """Print prompts, targets and every method's outputs, the documents they disagree on first."""
     from dataclasses import asdict
 
-    from lorafuse_bench.leaderboards.samples import samples_in, side_by_side
+    from lorafuse_bench.leaderboards.results.samples import samples_in, side_by_side
 
     cells = samples_in(results, task, methods.split(",") if methods else None)
     items = side_by_side(cells, task)
@@ -49,7 +49,7 @@ def _panel(item: Item) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from lorafuse_bench.leaderboards import text
+    from lorafuse_bench.leaderboards.boards import text
 
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1), expand=True)
     table.add_column(max_width=32, overflow="fold")
@@ -67,7 +67,7 @@ def _panel(item: Item) -> RenderableType:
 def _output(output: str | None) -> Text:
     from rich.text import Text
 
-    from lorafuse_bench.leaderboards.text import printable
+    from lorafuse_bench.leaderboards.boards.text import printable
 
     if not output:
         return Text("(likelihood only)" if output is None else "(empty)", "dim")

@@ -14,9 +14,9 @@ from pathlib import Path
 from lorafuse_bench.device import AUTO, device_of
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards import cell_files
-from lorafuse_bench.leaderboards.assembly import items_of
-from lorafuse_bench.leaderboards.schema import Items, Result, TaskItems
+from lorafuse_bench.leaderboards.results import cell_files
+from lorafuse_bench.leaderboards.results.assembly import items_of
+from lorafuse_bench.leaderboards.results.schema import Items, Result, TaskItems
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner.evaluation import Evaluation
 from lorafuse_bench.runner.grid import Grid

@@ -16,10 +16,11 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Prompts
-from lorafuse_bench.leaderboards import cell_files, measures
-from lorafuse_bench.leaderboards.assembly import assemble, filtered, lm_eval_config
-from lorafuse_bench.leaderboards.samples import Sample, item_scores, of_lm_eval, write_samples
-from lorafuse_bench.leaderboards.schema import Items, Result
+from lorafuse_bench.leaderboards import measures
+from lorafuse_bench.leaderboards.results import cell_files
+from lorafuse_bench.leaderboards.results.assembly import assemble, filtered, lm_eval_config
+from lorafuse_bench.leaderboards.results.samples import Sample, item_scores, of_lm_eval, write_samples
+from lorafuse_bench.leaderboards.results.schema import Items, Result
 from lorafuse_bench.memory import reset_peak
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.progress import Watcher

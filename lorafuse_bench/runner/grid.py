@@ -13,7 +13,7 @@ from pathlib import Path
 from lorafuse_bench.device import Compute, device_of
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import check_writable
-from lorafuse_bench.leaderboards.schema import Result
+from lorafuse_bench.leaderboards.results.schema import Result
 from lorafuse_bench.locks import sweep
 from lorafuse_bench.progress import Relay, Watcher, relayed
 from lorafuse_bench.runner.evaluation import Evaluation

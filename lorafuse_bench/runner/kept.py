@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import cell_files
-from lorafuse_bench.leaderboards.difference import first_difference
-from lorafuse_bench.leaderboards.samples import samples_path
-from lorafuse_bench.leaderboards.schema import Result
+from lorafuse_bench.leaderboards.results import cell_files
+from lorafuse_bench.leaderboards.results.difference import first_difference
+from lorafuse_bench.leaderboards.results.samples import samples_path
+from lorafuse_bench.leaderboards.results.schema import Result
 from lorafuse_bench.locks import LOCK, held
 
 _ASKED_FOR = ("suite", "method", "zoo", "base", "experts", "data", "limit", "max_length", "num_fewshot")

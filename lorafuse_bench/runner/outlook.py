@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import cell_files
-from lorafuse_bench.leaderboards.schema import Result
+from lorafuse_bench.leaderboards.results import cell_files
+from lorafuse_bench.leaderboards.results.schema import Result
 from lorafuse_bench.runner.grid import Grid
 from lorafuse_bench.runner.plan import Cell
 

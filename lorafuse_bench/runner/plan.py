@@ -14,7 +14,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import adapter_entry
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
-from lorafuse_bench.leaderboards import layout
+from lorafuse_bench.leaderboards.results import layout
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.pools import experts_for, pool_name, untrained

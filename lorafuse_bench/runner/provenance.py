@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lorafuse_bench.identity import identity, source_name
-from lorafuse_bench.leaderboards import made_of, schema
+from lorafuse_bench.leaderboards.results import made_of, schema
 from lorafuse_bench.runner.plan import Cell, Plan
 from lorafuse_bench.zoo.manifest import Zoo
 

@@ -10,7 +10,7 @@ from typing import Any
 from lorafuse_bench.base_model import check_fit
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.facts import Suite

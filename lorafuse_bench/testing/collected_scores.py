@@ -7,7 +7,7 @@ from typing import Any
 
 def test_scores(label: str, request: Any) -> None:
     """No task of a method's results is worse than its baseline by the baseline's margin."""
-    from lorafuse_bench.leaderboards.regressions import compare_with_baseline
+    from lorafuse_bench.leaderboards.boards.regressions import compare_with_baseline
 
     results, baseline = (request.config.getoption(f"lorafuse_{name}") for name in ("results", "baseline"))
     found = compare_with_baseline(results, label, baseline)

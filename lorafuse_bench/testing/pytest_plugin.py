@@ -56,7 +56,7 @@ def _baseline(config: Any) -> None:
     import pytest
 
     from lorafuse_bench.errors import LorafuseError
-    from lorafuse_bench.leaderboards.regressions import write_baseline
+    from lorafuse_bench.leaderboards.boards.regressions import write_baseline
 
     results, baseline = config.getoption("lorafuse_results"), config.getoption("lorafuse_baseline")
     if baseline is None:

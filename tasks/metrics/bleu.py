@@ -12,8 +12,8 @@ from functools import cache
 
 from sacrebleu.metrics.bleu import BLEU
 
-from lorafuse_bench.leaderboards import stats
 from lorafuse_bench.leaderboards.measures import bleu as measure
+from lorafuse_bench.leaderboards.statistics import stats
 from lorafuse_bench.tasks.docs import Doc, german, one_line, paraphrase
 
 Statistics = list[int]

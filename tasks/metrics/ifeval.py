@@ -13,8 +13,8 @@ from io import StringIO
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import stats
 from lorafuse_bench.leaderboards.measures.ratio import RATIO
+from lorafuse_bench.leaderboards.statistics import stats
 from lorafuse_bench.tasks.docs import Doc
 
 LEVELS = ("strict", "loose")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorafuse_bench.leaderboards import stats
 from lorafuse_bench.leaderboards.measures.labels import MCC
+from lorafuse_bench.leaderboards.statistics import stats
 from lorafuse_bench.tasks.metrics.accuracy import label_accuracy, score_written
 
 

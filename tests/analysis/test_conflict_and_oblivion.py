@@ -17,7 +17,7 @@ from lorafuse_bench.analysis.oblivion import oblivion
 from lorafuse_bench.analysis.oblivion_against_tasks import against_tasks
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.tasks.suites import suite as suite_of
 
 NLU, TEXT = tuple(suite_of("nlu_mtl").tasks), tuple(suite_of("mini_text").tasks)

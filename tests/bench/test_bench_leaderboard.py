@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from lorafuse_bench import cli
 from lorafuse_bench.bench.leaderboard import write_results
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.verify import verify
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.publishing.verify import verify
 
 
 @pytest.fixture(scope="module")

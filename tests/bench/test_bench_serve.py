@@ -15,7 +15,7 @@ from lorafuse_bench.bench import serve
 from lorafuse_bench.bench.backends import Request, Run
 from lorafuse_bench.bench.plot import plot_serve
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import formats, run_ids
+from lorafuse_bench.leaderboards.results import formats, run_ids
 
 LOAD = serve.Load(requests=6, new_tokens=3, rounds=1)
 FIELDS = {

@@ -18,7 +18,7 @@ import torch
 from damage import Row, Work, check
 
 from lorafuse_bench import files, identity
-from lorafuse_bench.leaderboards.publish import pack
+from lorafuse_bench.leaderboards.publishing.publish import pack
 
 BUILD = "leaderboard build {results} --out {root}/board.json"
 VERIFY = "leaderboard verify {results}"

@@ -15,8 +15,8 @@ from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.routing.oracle import Oracle
-from lorafuse_bench.leaderboards.cell_files import read_result
-from lorafuse_bench.leaderboards.lm_eval_results import read_lm_eval
+from lorafuse_bench.leaderboards.results.cell_files import read_result
+from lorafuse_bench.leaderboards.results.lm_eval_results import read_lm_eval
 from lorafuse_bench.zoo.manifest import Zoo
 
 

@@ -30,7 +30,7 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.merging.elementwise import drop_and_rescale, keep_largest
 from lorafuse_bench.fusion.routing.gates import softmax_top_k
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.peft_tensors import WEIGHTS
 from lorafuse_bench.zoo.index import index_adapters
 from lorafuse_bench.zoo.manifest import Zoo

@@ -8,8 +8,8 @@ import pytest
 from toy_cells import Scores, write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.board import Board, Row, read_leaderboard, write_leaderboard
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.board import Board, Row, read_leaderboard, write_leaderboard
+from lorafuse_bench.leaderboards.boards.builder import build
 
 GOOD, HALF, BAD = [1.0] * 8, [1.0, 0.0] * 4, [0.0] * 8
 BLEU_GOOD, BLEU_BAD = [[6, 6, 6, 5, 4, 3, 6, 5, 4, 3]] * 8, [[6, 6, 0, 0, 0, 0, 6, 5, 4, 3]] * 8

@@ -14,10 +14,10 @@ from toy_cells import write
 from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.boards.collect import collect
 from lorafuse_bench.leaderboards.claims import Claim, Figures, Paper, papers, report
 from lorafuse_bench.leaderboards.claims.verdicts import Verdict, verdicts
-from lorafuse_bench.leaderboards.collect import collect
 
 MTL7 = ("cnn_dailymail", "wmt14_en_de", "squad", "sst2", "mnli", "paws", "piqa")
 FIGURES = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.board import Leaderboard
+from lorafuse_bench.leaderboards.boards.board import Leaderboard
 from lorafuse_bench.leaderboards.claims import Claim, Paper
 from lorafuse_bench.leaderboards.claims.analysed import Analysed
 from lorafuse_bench.leaderboards.claims.verdicts import Verdict, verdicts

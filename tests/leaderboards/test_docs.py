@@ -4,7 +4,7 @@ import doctest
 import math
 from pathlib import Path
 
-from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.leaderboards.statistics import stats
 
 PAGE = Path(__file__).parents[2] / "docs" / "statistics.md"
 

@@ -12,7 +12,7 @@ from toy_cells import write
 from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
-from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.leaderboards.statistics import stats
 
 
 @pytest.fixture

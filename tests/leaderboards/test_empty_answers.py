@@ -9,9 +9,9 @@ import pytest
 from toy_cells import cell, write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.assembly import empty_share
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.cell_files import read_result
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.results.assembly import empty_share
+from lorafuse_bench.leaderboards.results.cell_files import read_result
 
 TRUNCATION = {"rule": "middle", "length": 512}
 

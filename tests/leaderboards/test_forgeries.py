@@ -16,9 +16,9 @@ import pytest
 from toy_cells import FIELDS, REQUEST, forge, hash_of, rewrite, write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.layout import items_path
-from lorafuse_bench.leaderboards.verify import verify
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.publishing.verify import verify
+from lorafuse_bench.leaderboards.results.layout import items_path
 
 N = 20
 GOOD, HALF, BAD = [1.0] * N, [1.0, 0.0] * (N // 2), [0.0] * N

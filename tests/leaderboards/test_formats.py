@@ -15,9 +15,9 @@ from pydantic import create_model
 from toy_cells import cell, write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import cell_files, formats, run_ids, schema
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.verify import verify
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.publishing.verify import verify
+from lorafuse_bench.leaderboards.results import cell_files, formats, run_ids, schema
 
 FORMATS = Path(__file__).parent / "formats"
 V1, V2 = FORMATS / "result_v1", FORMATS / "result_v2"

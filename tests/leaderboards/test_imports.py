@@ -8,8 +8,8 @@ from toy_cells import write
 
 SCRIPT = """
 import sys
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.page import write_page
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.pages.page import write_page
 write_page(sys.argv[2], build([sys.argv[1]]))
 heavy = {"torch", "lm_eval", "transformers", "datasets", "peft", "sacrebleu"}
 print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))

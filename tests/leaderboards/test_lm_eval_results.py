@@ -12,10 +12,10 @@ import pytest
 from toy_cells import cell
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import stats
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.lm_eval_results import read_lm_eval
-from lorafuse_bench.leaderboards.verify import verify
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.publishing.verify import verify
+from lorafuse_bench.leaderboards.results.lm_eval_results import read_lm_eval
+from lorafuse_bench.leaderboards.statistics import stats
 
 DATE = "2026-01-02T03-04-05.678901"
 METRICS = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from toy_cells import write, write_losses
 
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.builder import build
 
 
 def test_losses_rank_by_their_distance_to_the_oracle(tmp_path: Path) -> None:

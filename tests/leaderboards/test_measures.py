@@ -11,8 +11,8 @@ import pytest
 from toy_cells import cell, write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import measures, stats
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards import measures
+from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.leaderboards.measures import Measure
 from lorafuse_bench.leaderboards.measures import measure as known
 from lorafuse_bench.leaderboards.measures.bleu import BLEU, BLEU_PERCENT
@@ -21,7 +21,8 @@ from lorafuse_bench.leaderboards.measures.labels import F1, MCC
 from lorafuse_bench.leaderboards.measures.mean import MEAN
 from lorafuse_bench.leaderboards.measures.perplexity import PERPLEXITY
 from lorafuse_bench.leaderboards.measures.ratio import LOSS, RATIO
-from lorafuse_bench.leaderboards.verify import verify
+from lorafuse_bench.leaderboards.publishing.verify import verify
+from lorafuse_bench.leaderboards.statistics import stats
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from lorafuse_bench import cli
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards import reported
-from lorafuse_bench.leaderboards.board import Board, Row
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.reported_rows import OVER_ORACLE
-from lorafuse_bench.leaderboards.verify import verify
+from lorafuse_bench.leaderboards.boards.board import Board, Row
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.boards.reported_rows import OVER_ORACLE
+from lorafuse_bench.leaderboards.publishing.verify import verify
 from lorafuse_bench.tasks.rows import load_task
 from lorafuse_bench.tasks.suites import suite
 

@@ -12,10 +12,10 @@ import pytest
 from toy_cells import write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import reading
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.difference import first_difference
-from lorafuse_bench.leaderboards.verify import verify
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.publishing.verify import verify
+from lorafuse_bench.leaderboards.results import reading
+from lorafuse_bench.leaderboards.results.difference import first_difference
 
 ZEROS = 1 << 26  # bytes at a time
 
@@ -111,7 +111,7 @@ SCRIPT = """
 import resource, sys
 limit = 3 << 29
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-from lorafuse_bench.leaderboards.verify import verify
+from lorafuse_bench.leaderboards.publishing.verify import verify
 print(verify(sys.argv[1]).problems)
 """
 

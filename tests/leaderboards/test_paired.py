@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lorafuse_bench import cli
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.paired import compare, result_of
+from lorafuse_bench.leaderboards.boards.paired import compare, result_of
 
 A = [1.0, 1.0, 1.0, 0.0]
 B = [1.0, 0.0, 0.0, 1.0]

@@ -18,13 +18,14 @@ from test_lm_eval_results import grid
 from toy_cells import write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import collect, stats
-from lorafuse_bench.leaderboards.board import write_leaderboard
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.cell_files import read_cell
-from lorafuse_bench.leaderboards.paired import compare
-from lorafuse_bench.leaderboards.publish import pack
-from lorafuse_bench.leaderboards.verify import Report, verify
+from lorafuse_bench.leaderboards.boards import collect
+from lorafuse_bench.leaderboards.boards.board import write_leaderboard
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.boards.paired import compare
+from lorafuse_bench.leaderboards.publishing.publish import pack
+from lorafuse_bench.leaderboards.publishing.verify import Report, verify
+from lorafuse_bench.leaderboards.results.cell_files import read_cell
+from lorafuse_bench.leaderboards.statistics import stats
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lorafuse_bench.leaderboards.samples import SUFFIX
-from lorafuse_bench.leaderboards.verify import verify
+from lorafuse_bench.leaderboards.publishing.verify import verify
+from lorafuse_bench.leaderboards.results.samples import SUFFIX
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published"
 FOLDERS = sorted(path.parent for path in PUBLISHED.rglob("leaderboard.json"))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from toy_cells import write
 
-from lorafuse_bench.leaderboards import rank_intervals, stats
-from lorafuse_bench.leaderboards.board import Board, Row
-from lorafuse_bench.leaderboards.builder import build
+from lorafuse_bench.leaderboards.boards.board import Board, Row
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.statistics import rank_intervals, stats
 
 
 def test_holm_by_hand() -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.regressions import (
+from lorafuse_bench.leaderboards.boards.regressions import (
     compare_with_baseline,
     items_needed,
     judged,

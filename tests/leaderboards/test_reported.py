@@ -2,10 +2,11 @@
 
 import pytest
 
-from lorafuse_bench.leaderboards import reported, stats
-from lorafuse_bench.leaderboards.board import Row
-from lorafuse_bench.leaderboards.provenance import protocols
-from lorafuse_bench.leaderboards.reported_rows import reported_rows
+from lorafuse_bench.leaderboards import reported
+from lorafuse_bench.leaderboards.boards.board import Row
+from lorafuse_bench.leaderboards.boards.provenance import protocols
+from lorafuse_bench.leaderboards.boards.reported_rows import reported_rows
+from lorafuse_bench.leaderboards.statistics import stats
 from lorafuse_bench.tasks.suites import of_oblivion
 
 ABILITIES = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toy_cells import cell, write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import cell_files, layout
+from lorafuse_bench.leaderboards.results import cell_files, layout
 
 SCORES = {"one": [1.0, 0.0, 1.0], "two": [[3, 3, 3, 2, 1, 0, 3, 2, 1, 0], [4, 5, 4, 3, 2, 1, 4, 3, 2, 1]]}
 

@@ -7,7 +7,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.leaderboards.statistics import stats
 
 
 def test_mean_by_hand() -> None:

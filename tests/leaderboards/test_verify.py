@@ -14,10 +14,10 @@ import pytest
 from toy_cells import write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import layout
-from lorafuse_bench.leaderboards.board import write_leaderboard
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.verify import verify
+from lorafuse_bench.leaderboards.boards.board import write_leaderboard
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.publishing.verify import verify
+from lorafuse_bench.leaderboards.results import layout
 
 GOOD, HALF, BAD = [1.0] * 12, [1.0, 0.0] * 6, [0.0] * 12
 BLEU = [[6, 6, 6, 5, 4, 3, 6, 5, 4, 3], [6, 6, 3, 1, 0, 0, 6, 5, 4, 3]] * 6

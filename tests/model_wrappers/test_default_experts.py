@@ -15,7 +15,7 @@ from tiny import tiny_zoo
 from lorafuse_bench import runner
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards.cell_files import read_result
+from lorafuse_bench.leaderboards.results.cell_files import read_result
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.runner import plan as plans
 from lorafuse_bench.tasks.suites import suite as suite_of

@@ -8,11 +8,11 @@ from typing import Any
 from evil import EVIL
 from toy_cells import write
 
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.collect import collect
-from lorafuse_bench.leaderboards.evidence import evidence_of
-from lorafuse_bench.leaderboards.page import write_page
-from lorafuse_bench.leaderboards.samples import Sample, write_samples
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.boards.collect import collect
+from lorafuse_bench.leaderboards.boards.evidence import evidence_of
+from lorafuse_bench.leaderboards.pages.page import write_page
+from lorafuse_bench.leaderboards.results.samples import Sample, write_samples
 from lorafuse_bench.tasks.suites import suite
 
 N = 20

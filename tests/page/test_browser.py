@@ -11,10 +11,10 @@ from evil import EVIL
 from selenium.webdriver.common.keys import Keys
 from toy_cells import write, write_losses
 
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.collect import collect
-from lorafuse_bench.leaderboards.evidence import evidence_of
-from lorafuse_bench.leaderboards.page import write_page
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.boards.collect import collect
+from lorafuse_bench.leaderboards.boards.evidence import evidence_of
+from lorafuse_bench.leaderboards.pages.page import write_page
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -11,13 +11,14 @@ from evil import EVIL
 from toy_cells import write
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import site, text
-from lorafuse_bench.leaderboards.board import Score, to_json
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.collect import collect
-from lorafuse_bench.leaderboards.evidence import DOCUMENTS, LETTERS, Evidence, evidence_of
-from lorafuse_bench.leaderboards.page import SCRIPTS, render, write_page
-from lorafuse_bench.leaderboards.samples import Sample, write_samples
+from lorafuse_bench.leaderboards.boards import text
+from lorafuse_bench.leaderboards.boards.board import Score, to_json
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.boards.collect import collect
+from lorafuse_bench.leaderboards.boards.evidence import DOCUMENTS, LETTERS, Evidence, evidence_of
+from lorafuse_bench.leaderboards.pages import site
+from lorafuse_bench.leaderboards.pages.page import SCRIPTS, render, write_page
+from lorafuse_bench.leaderboards.results.samples import Sample, write_samples
 
 GOOD, HALF, BAD = [1.0] * 8, [1.0, 0.0] * 4, [0.0] * 8
 SECRET = "a document of somebody else"
@@ -169,7 +170,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_scripts_write_no_markup() -> None:
-    folder = Path(__file__).parents[2] / "leaderboards" / "templates"
+    folder = Path(__file__).parents[2] / "leaderboards" / "pages" / "templates"
     assert {path.stem for path in folder.glob("*.js")} == {*SCRIPTS, *site.SCRIPTS}
     for path in folder.glob("*.js"):
         assert not re.search(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from toy_cells import write
 
-from lorafuse_bench.leaderboards import stats
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.collect import Group, collect
-from lorafuse_bench.leaderboards.pairs import ability_pairs, task_pairs
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.boards.collect import Group, collect
+from lorafuse_bench.leaderboards.boards.pairs import ability_pairs, task_pairs
+from lorafuse_bench.leaderboards.statistics import stats
 
 N = 40
 LABELS = ("base", "concat", "oracle", "svd")

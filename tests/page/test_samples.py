@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from lorafuse_bench import cli
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.samples import (
+from lorafuse_bench.leaderboards.results.samples import (
     Sample,
     item_scores,
     of_lm_eval,

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.publish import pack
-from lorafuse_bench.leaderboards.site import slug, write_site
+from lorafuse_bench.leaderboards.pages.site import slug, write_site
+from lorafuse_bench.leaderboards.publishing.publish import pack
 
 N = 40
 

@@ -18,8 +18,8 @@ from lorafuse_bench import runner
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import LoraExpert
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards import cell_files, layout
-from lorafuse_bench.leaderboards.samples import samples_path
+from lorafuse_bench.leaderboards.results import cell_files, layout
+from lorafuse_bench.leaderboards.results.samples import samples_path
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import grid
 from lorafuse_bench.runner.evaluation import Evaluation

@@ -16,7 +16,7 @@ from lorafuse_bench import runner
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.leaderboards import cell_files
+from lorafuse_bench.leaderboards.results import cell_files
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import grid as grids
 from lorafuse_bench.zoo.manifest import Zoo

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.alike import check_pair
-from lorafuse_bench.leaderboards.cell_files import read_cell
-from lorafuse_bench.leaderboards.collect import read
-from lorafuse_bench.leaderboards.difference import first_difference
-from lorafuse_bench.leaderboards.lm_eval_results import read_lm_eval
+from lorafuse_bench.leaderboards.boards.alike import check_pair
+from lorafuse_bench.leaderboards.boards.collect import read
+from lorafuse_bench.leaderboards.results.cell_files import read_cell
+from lorafuse_bench.leaderboards.results.difference import first_difference
+from lorafuse_bench.leaderboards.results.lm_eval_results import read_lm_eval
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.tasks.loading import load_tasks
 from lorafuse_bench.tasks.rows import training_rows

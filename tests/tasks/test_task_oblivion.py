@@ -19,7 +19,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from real_samples import shared_data
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import stats
+from lorafuse_bench.leaderboards.statistics import stats
 from lorafuse_bench.mini_world.on_demand import OBLIVION_TASKS, generated
 from lorafuse_bench.tasks import data
 from lorafuse_bench.tasks.borrowed import PART, THEIRS

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.builder import build
-from lorafuse_bench.leaderboards.cell_files import read_cell
+from lorafuse_bench.leaderboards.boards.builder import build
+from lorafuse_bench.leaderboards.results.cell_files import read_cell
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.tasks.docs import END

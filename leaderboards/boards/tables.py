@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lorafuse_bench.leaderboards import text
-from lorafuse_bench.leaderboards.board import Board, Leaderboard, Row
-from lorafuse_bench.leaderboards.plausible import BASE
+from lorafuse_bench.leaderboards.boards import text
+from lorafuse_bench.leaderboards.boards.board import Board, Leaderboard, Row
+from lorafuse_bench.leaderboards.results.plausible import BASE
 from lorafuse_bench.tables import Table
 
 ROOM_FOR_COSTS = 100

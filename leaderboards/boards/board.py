@@ -10,9 +10,9 @@ from pydantic import Field, JsonValue, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_text
-from lorafuse_bench.leaderboards.made_of import Cost, Strict
-from lorafuse_bench.leaderboards.reading import parsed, read_bytes
-from lorafuse_bench.leaderboards.schema import Dataset, invalid
+from lorafuse_bench.leaderboards.results.made_of import Cost, Strict
+from lorafuse_bench.leaderboards.results.reading import parsed, read_bytes
+from lorafuse_bench.leaderboards.results.schema import Dataset, invalid
 
 LEADERBOARD_SCHEMA = "lorafuse.leaderboard/1"
 
@@ -201,13 +201,13 @@ class Leaderboard(Strict):
 
     def __str__(self) -> str:
         """Every board as a table, as the terminal shows it."""
-        from lorafuse_bench.leaderboards.tables import tables_of
+        from lorafuse_bench.leaderboards.boards.tables import tables_of
 
         return "\n\n".join(map(str, tables_of(self)))
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from lorafuse_bench.leaderboards.tables import tables_of
+        from lorafuse_bench.leaderboards.boards.tables import tables_of
 
         return "".join(table._repr_html_() for table in tables_of(self))
 

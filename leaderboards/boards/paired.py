@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import alike, rank_intervals, stats
-from lorafuse_bench.leaderboards.collect import Cell, fill_statistics, read
-from lorafuse_bench.leaderboards.samples import item_scores
+from lorafuse_bench.leaderboards.boards import alike
+from lorafuse_bench.leaderboards.boards.collect import Cell, fill_statistics, read
+from lorafuse_bench.leaderboards.results.samples import item_scores
+from lorafuse_bench.leaderboards.statistics import rank_intervals, stats
 
 TIE = 1e-9  # item scores closer than this are the same
 
@@ -95,7 +96,7 @@ def _task(a: Cell, b: Cell, key: str) -> TaskComparison:
 def result_of(folder: str | Path, label: str) -> Path:
     """The one result file of a method below a folder; LorafuseError naming what is there instead."""
     from lorafuse_bench.errors import unknown
-    from lorafuse_bench.leaderboards.collect import result_files
+    from lorafuse_bench.leaderboards.boards.collect import result_files
 
     found: dict[str, list[Path]] = {}
     for path in result_files([folder]):

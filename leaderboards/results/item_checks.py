@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.measures import Measure, fitting, named
-from lorafuse_bench.leaderboards.plausible import distinct
+from lorafuse_bench.leaderboards.results.plausible import distinct
 
 if TYPE_CHECKING:
-    from lorafuse_bench.leaderboards.schema import Items, Metric, Result, Task
+    from lorafuse_bench.leaderboards.results.schema import Items, Metric, Result, Task
 
 
 def check_items(path: str | Path, result: Result, items: Items) -> None:

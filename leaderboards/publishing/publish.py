@@ -9,12 +9,12 @@ from lorafuse_bench import hub
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_text
 from lorafuse_bench.hub import Upload
-from lorafuse_bench.leaderboards.board import Leaderboard, write_leaderboard
-from lorafuse_bench.leaderboards.builder import of_groups
-from lorafuse_bench.leaderboards.cell_files import write_cell
-from lorafuse_bench.leaderboards.collect import collect
-from lorafuse_bench.leaderboards.samples import SUFFIX
-from lorafuse_bench.leaderboards.verify import BOARD, CAPTION, RESULTS, caption_of, verify
+from lorafuse_bench.leaderboards.boards.board import Leaderboard, write_leaderboard
+from lorafuse_bench.leaderboards.boards.builder import of_groups
+from lorafuse_bench.leaderboards.boards.collect import collect
+from lorafuse_bench.leaderboards.publishing.verify import BOARD, CAPTION, RESULTS, caption_of, verify
+from lorafuse_bench.leaderboards.results.cell_files import write_cell
+from lorafuse_bench.leaderboards.results.samples import SUFFIX
 
 
 def pack(

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorafuse_bench.leaderboards.board import Board
-from lorafuse_bench.leaderboards.collect import Cell, Group
+from lorafuse_bench.leaderboards.boards.board import Board
+from lorafuse_bench.leaderboards.boards.collect import Cell, Group
+from lorafuse_bench.leaderboards.boards.ranking import ability_draws
 from lorafuse_bench.leaderboards.measures import Array
-from lorafuse_bench.leaderboards.rank_intervals import difference_errors
-from lorafuse_bench.leaderboards.ranking import ability_draws
-from lorafuse_bench.leaderboards.samples import item_scores
-from lorafuse_bench.leaderboards.stats import Statistic
+from lorafuse_bench.leaderboards.results.samples import item_scores
+from lorafuse_bench.leaderboards.statistics.rank_intervals import difference_errors
+from lorafuse_bench.leaderboards.statistics.stats import Statistic
 
 TIE = 1e-9  # scores closer than this are the same
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.measures import Measure, Reading, fitting, named, reader
-from lorafuse_bench.leaderboards.schema import Items, Result, SuiteRecord, TaskItems
-from lorafuse_bench.leaderboards.stats import statistic
+from lorafuse_bench.leaderboards.results.schema import Items, Result, SuiteRecord, TaskItems
+from lorafuse_bench.leaderboards.statistics.stats import statistic
 from lorafuse_bench.tasks.facts import Suite, SuiteTask
 
 AGAIN = "Run lm_eval again with --output_path and --log_samples."

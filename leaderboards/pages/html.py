@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from lorafuse_bench.leaderboards import text
+from lorafuse_bench.leaderboards.boards import text
 
 
 def render(template: str, scripts: Sequence[str], **values: Any) -> str:
@@ -48,7 +48,7 @@ def embedded(content: dict[str, Any]) -> Markup:
 
 
 def _read(name: str) -> str:
-    return (files("lorafuse_bench.leaderboards") / "templates" / name).read_text(encoding="utf-8")
+    return (files("lorafuse_bench.leaderboards.pages") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _hash(content: str) -> str:

@@ -16,12 +16,13 @@ from scipy.stats import binom, norm
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_json
-from lorafuse_bench.leaderboards import alike, rank_intervals
-from lorafuse_bench.leaderboards.collect import Cell, fill_statistics, read, result_files
-from lorafuse_bench.leaderboards.made_of import Strict
-from lorafuse_bench.leaderboards.paired import TIE, result_of
-from lorafuse_bench.leaderboards.reading import read_json
-from lorafuse_bench.leaderboards.samples import item_scores
+from lorafuse_bench.leaderboards.boards import alike
+from lorafuse_bench.leaderboards.boards.collect import Cell, fill_statistics, read, result_files
+from lorafuse_bench.leaderboards.boards.paired import TIE, result_of
+from lorafuse_bench.leaderboards.results.made_of import Strict
+from lorafuse_bench.leaderboards.results.reading import read_json
+from lorafuse_bench.leaderboards.results.samples import item_scores
+from lorafuse_bench.leaderboards.statistics import rank_intervals
 
 Outcome = Literal["no worse", "worse", "not shown", "too few items"]
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lorafuse_bench.leaderboards import stats
-from lorafuse_bench.leaderboards.board import (
+from lorafuse_bench.leaderboards.boards.board import (
     Board,
     Column,
     Leaderboard,
@@ -19,12 +18,13 @@ from lorafuse_bench.leaderboards.board import (
     Score,
     TaskScores,
 )
-from lorafuse_bench.leaderboards.collect import BASE, Cell, Group, collect, is_oracle
-from lorafuse_bench.leaderboards.made_of import Cost, Method
-from lorafuse_bench.leaderboards.provenance import caption, provenance_of, replicate_of
-from lorafuse_bench.leaderboards.ranking import ranked
-from lorafuse_bench.leaderboards.reported_rows import reported_rows
-from lorafuse_bench.leaderboards.stats import Estimate
+from lorafuse_bench.leaderboards.boards.collect import BASE, Cell, Group, collect, is_oracle
+from lorafuse_bench.leaderboards.boards.provenance import caption, provenance_of, replicate_of
+from lorafuse_bench.leaderboards.boards.ranking import ranked
+from lorafuse_bench.leaderboards.boards.reported_rows import reported_rows
+from lorafuse_bench.leaderboards.results.made_of import Cost, Method
+from lorafuse_bench.leaderboards.statistics import stats
+from lorafuse_bench.leaderboards.statistics.stats import Estimate
 
 FLOOR = "floor"
 

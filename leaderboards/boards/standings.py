@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lorafuse_bench.leaderboards.board import Board, Row, Score
-from lorafuse_bench.leaderboards.stats import Z95
+from lorafuse_bench.leaderboards.boards.board import Board, Row, Score
+from lorafuse_bench.leaderboards.statistics.stats import Z95
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from pydantic import Field, ValidationError
 
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.files import write_bytes
-from lorafuse_bench.leaderboards.cell_files import read_result
-from lorafuse_bench.leaderboards.made_of import Strict
 from lorafuse_bench.leaderboards.measures import Array, Measure, fitting
-from lorafuse_bench.leaderboards.reading import MOST_TEXT, inflate
-from lorafuse_bench.leaderboards.schema import Result, invalid
+from lorafuse_bench.leaderboards.results.cell_files import read_result
+from lorafuse_bench.leaderboards.results.made_of import Strict
+from lorafuse_bench.leaderboards.results.reading import MOST_TEXT, inflate
+from lorafuse_bench.leaderboards.results.schema import Result, invalid
 
 SUFFIX = ".samples.jsonl.gz"
 

@@ -6,7 +6,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lorafuse_bench.leaderboards.board import Column, Row, Score, TaskScores
+    from lorafuse_bench.leaderboards.boards.board import Column, Row, Score, TaskScores
 
 
 def number(value: float) -> str:

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes, write_json
-from lorafuse_bench.leaderboards import document_hashes, formats, run_ids
-from lorafuse_bench.leaderboards.item_checks import check_items
-from lorafuse_bench.leaderboards.layout import cell_path, items_path
-from lorafuse_bench.leaderboards.plausible import check_place, check_plausible
-from lorafuse_bench.leaderboards.reading import inflate, parsed, read_bytes
-from lorafuse_bench.leaderboards.schema import Items, Result, invalid, run_id
+from lorafuse_bench.leaderboards.results import document_hashes, formats, run_ids
+from lorafuse_bench.leaderboards.results.item_checks import check_items
+from lorafuse_bench.leaderboards.results.layout import cell_path, items_path
+from lorafuse_bench.leaderboards.results.plausible import check_place, check_plausible
+from lorafuse_bench.leaderboards.results.reading import inflate, parsed, read_bytes
+from lorafuse_bench.leaderboards.results.schema import Items, Result, invalid, run_id
 
 READABLE = tuple(run_ids.IDENTITY)
 _HASH_BYTES, _METRIC_BYTES = 512, 300  # of one item in a sidecar, with room for another way to write it

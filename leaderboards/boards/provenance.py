@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lorafuse_bench.leaderboards import reported
-from lorafuse_bench.leaderboards.board import Column, Provenance, Replicate, Row
-from lorafuse_bench.leaderboards.collect import Cell, Group
-from lorafuse_bench.leaderboards.made_of import Settings
+from lorafuse_bench.leaderboards.boards.board import Column, Provenance, Replicate, Row
+from lorafuse_bench.leaderboards.boards.collect import Cell, Group
+from lorafuse_bench.leaderboards.results.made_of import Settings
 
 MANY_EMPTY = 0.05
 """Share of empty answers that a board's caption names."""

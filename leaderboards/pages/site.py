@@ -17,12 +17,19 @@ from pathlib import Path, PurePosixPath
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_text
-from lorafuse_bench.leaderboards import html, page
-from lorafuse_bench.leaderboards.board import Board, Leaderboard
-from lorafuse_bench.leaderboards.evidence import Evidence, evidence_of
-from lorafuse_bench.leaderboards.standings import MEASURES, Scale, Standing, best_of, method_of, standings
-from lorafuse_bench.leaderboards.text import place
-from lorafuse_bench.leaderboards.verify import BOARD, standing
+from lorafuse_bench.leaderboards.boards.board import Board, Leaderboard
+from lorafuse_bench.leaderboards.boards.evidence import Evidence, evidence_of
+from lorafuse_bench.leaderboards.boards.standings import (
+    MEASURES,
+    Scale,
+    Standing,
+    best_of,
+    method_of,
+    standings,
+)
+from lorafuse_bench.leaderboards.boards.text import place
+from lorafuse_bench.leaderboards.pages import html, page
+from lorafuse_bench.leaderboards.publishing.verify import BOARD, standing
 
 SCRIPTS = ("dom", "theme", "filter")
 LONGEST = 60  # letters of a file name

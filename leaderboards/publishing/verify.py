@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.board import Leaderboard, read_leaderboard
-from lorafuse_bench.leaderboards.builder import of_groups
-from lorafuse_bench.leaderboards.collect import (
+from lorafuse_bench.leaderboards.boards.board import Leaderboard, read_leaderboard
+from lorafuse_bench.leaderboards.boards.builder import of_groups
+from lorafuse_bench.leaderboards.boards.collect import (
     Cell,
     Group,
     check_errors,
@@ -26,9 +26,9 @@ from lorafuse_bench.leaderboards.collect import (
     read,
     result_files,
 )
-from lorafuse_bench.leaderboards.difference import differences
-from lorafuse_bench.leaderboards.plausible import check_nowhere
-from lorafuse_bench.leaderboards.reading import read_text
+from lorafuse_bench.leaderboards.results.difference import differences
+from lorafuse_bench.leaderboards.results.plausible import check_nowhere
+from lorafuse_bench.leaderboards.results.reading import read_text
 
 BOARD, RESULTS, CAPTION = "leaderboard.json", "results", "caption.md"
 TOLERANCE = 1e-6  # of numbers that another processor may add up in another order

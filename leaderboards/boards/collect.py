@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import alike, plausible
-from lorafuse_bench.leaderboards.board import LEADERBOARD_SCHEMA
-from lorafuse_bench.leaderboards.cell_files import read_cell
-from lorafuse_bench.leaderboards.item_checks import measure_of
-from lorafuse_bench.leaderboards.lm_eval_results import is_lm_eval, read_lm_eval
-from lorafuse_bench.leaderboards.made_of import Method
+from lorafuse_bench.leaderboards.boards import alike
+from lorafuse_bench.leaderboards.boards.board import LEADERBOARD_SCHEMA
 from lorafuse_bench.leaderboards.measures import Array
-from lorafuse_bench.leaderboards.reading import parsed, read_bytes
-from lorafuse_bench.leaderboards.schema import Items, Result
-from lorafuse_bench.leaderboards.stats import Statistic, draws_of, statistics
+from lorafuse_bench.leaderboards.results import plausible
+from lorafuse_bench.leaderboards.results.cell_files import read_cell
+from lorafuse_bench.leaderboards.results.item_checks import measure_of
+from lorafuse_bench.leaderboards.results.lm_eval_results import is_lm_eval, read_lm_eval
+from lorafuse_bench.leaderboards.results.made_of import Method
+from lorafuse_bench.leaderboards.results.reading import parsed, read_bytes
+from lorafuse_bench.leaderboards.results.schema import Items, Result
+from lorafuse_bench.leaderboards.statistics.stats import Statistic, draws_of, statistics
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.tasks.suites import of_oblivion
 from lorafuse_bench.tasks.suites import suite as suite_of

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.difference import NOTHING
-from lorafuse_bench.leaderboards.layout import cell_path
+from lorafuse_bench.leaderboards.results.difference import NOTHING
+from lorafuse_bench.leaderboards.results.layout import cell_path
 from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 
 if TYPE_CHECKING:
-    from lorafuse_bench.leaderboards.made_of import Method
-    from lorafuse_bench.leaderboards.schema import Result, SuiteRecord, Task
+    from lorafuse_bench.leaderboards.results.made_of import Method
+    from lorafuse_bench.leaderboards.results.schema import Result, SuiteRecord, Task
 
 BASE, ORACLE = "base", "oracle"
 REFERENCES = {BASE: "floor", ORACLE: "reference"}

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import stats
-from lorafuse_bench.leaderboards.board import Board, Leaderboard, Score
-from lorafuse_bench.leaderboards.builder import over_seeds
-from lorafuse_bench.leaderboards.collect import BASE, Group
-from lorafuse_bench.leaderboards.pairs import Pairs, ability_pairs, task_pairs
-from lorafuse_bench.leaderboards.samples import Item, read_samples, samples_path, side_by_side
-from lorafuse_bench.leaderboards.stats import Estimate
+from lorafuse_bench.leaderboards.boards.board import Board, Leaderboard, Score
+from lorafuse_bench.leaderboards.boards.builder import over_seeds
+from lorafuse_bench.leaderboards.boards.collect import BASE, Group
+from lorafuse_bench.leaderboards.boards.pairs import Pairs, ability_pairs, task_pairs
+from lorafuse_bench.leaderboards.results.samples import Item, read_samples, samples_path, side_by_side
+from lorafuse_bench.leaderboards.statistics import stats
+from lorafuse_bench.leaderboards.statistics.stats import Estimate
 
 OWN_TEXTS = "mini"  # the data source whose documents are this package's own
 DOCUMENTS, LETTERS = 12, 500  # of each task, of each text: the most that a page embeds

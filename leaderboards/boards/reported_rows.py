@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lorafuse_bench.leaderboards import reported, stats
-from lorafuse_bench.leaderboards.board import Row, Score, TaskScores
-from lorafuse_bench.leaderboards.stats import Estimate, Statistic
+from lorafuse_bench.leaderboards import reported
+from lorafuse_bench.leaderboards.boards.board import Row, Score, TaskScores
+from lorafuse_bench.leaderboards.statistics import stats
+from lorafuse_bench.leaderboards.statistics.stats import Estimate, Statistic
 
 OVER_ORACLE = "score over oracle"
 """The quantity of a table that prints no raw scores."""

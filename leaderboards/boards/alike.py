@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, JsonValue
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.difference import first_difference
-from lorafuse_bench.leaderboards.plausible import check_defaults
-from lorafuse_bench.leaderboards.schema import Result, Task
+from lorafuse_bench.leaderboards.results.difference import first_difference
+from lorafuse_bench.leaderboards.results.plausible import check_defaults
+from lorafuse_bench.leaderboards.results.schema import Result, Task
 
 if TYPE_CHECKING:
-    from lorafuse_bench.leaderboards.collect import Cell, Group
+    from lorafuse_bench.leaderboards.boards.collect import Cell, Group
 
 Read = Callable[[Result], Any]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import ConfigDict, Field, JsonValue, RootModel, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards import document_hashes, formats, run_ids
-from lorafuse_bench.leaderboards.made_of import (
+from lorafuse_bench.leaderboards.results import document_hashes, formats, run_ids
+from lorafuse_bench.leaderboards.results.made_of import (
     ArtefactId,
     BaseId,
     Cost,

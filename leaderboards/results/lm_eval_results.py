@@ -15,11 +15,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.assembly import AGAIN, assemble
-from lorafuse_bench.leaderboards.item_checks import check_items
-from lorafuse_bench.leaderboards.plausible import check_plausible
-from lorafuse_bench.leaderboards.reading import parsed, read_json, read_text
-from lorafuse_bench.leaderboards.schema import Items, Result, invalid
+from lorafuse_bench.leaderboards.results.assembly import AGAIN, assemble
+from lorafuse_bench.leaderboards.results.item_checks import check_items
+from lorafuse_bench.leaderboards.results.plausible import check_plausible
+from lorafuse_bench.leaderboards.results.reading import parsed, read_json, read_text
+from lorafuse_bench.leaderboards.results.schema import Items, Result, invalid
 from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.suites import suite_of_leaves
 

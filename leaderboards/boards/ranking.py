@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from lorafuse_bench.leaderboards import rank_intervals, stats
-from lorafuse_bench.leaderboards.board import Pair, Ranking, Row
-from lorafuse_bench.leaderboards.collect import Group
+from lorafuse_bench.leaderboards.boards.board import Pair, Ranking, Row
+from lorafuse_bench.leaderboards.boards.collect import Group
 from lorafuse_bench.leaderboards.measures import Array
+from lorafuse_bench.leaderboards.statistics import rank_intervals, stats
 
 
 def ranked(group: Group, rows: Sequence[Row], counted: Collection[str]) -> tuple[list[Row], Ranking | None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_bytes
-from lorafuse_bench.leaderboards.reading import inflate
+from lorafuse_bench.leaderboards.results.reading import inflate
 
 FOLDER = "documents"
 _LINE_BYTES = 512

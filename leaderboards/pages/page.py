@@ -8,9 +8,9 @@ from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import write_text
-from lorafuse_bench.leaderboards import html
-from lorafuse_bench.leaderboards.board import Leaderboard, to_json
-from lorafuse_bench.leaderboards.evidence import Evidence, as_json
+from lorafuse_bench.leaderboards.boards.board import Leaderboard, to_json
+from lorafuse_bench.leaderboards.boards.evidence import Evidence, as_json
+from lorafuse_bench.leaderboards.pages import html
 
 SCRIPTS = ("dom", "theme", "scores", "state", "table", "plots", "compare", "samples", "main")
 COSTS = {

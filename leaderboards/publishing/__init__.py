@@ -1,0 +1,1 @@
+"""Folders of results that others can check."""

@@ -1,0 +1,1 @@
+"""Errors, intervals, resamples and rank intervals (numpy only)."""
