@@ -32,7 +32,7 @@ def test_the_page_remakes_zoo_boards_and_findings(tmp_path: Path) -> None:
         text=True,
     )
     assert ran.returncode == 0, f"ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}"
-    assert len(list((tmp_path / "remade/experts").iterdir())) == 14
+    assert len(list((tmp_path / "smol/experts").iterdir())) == 14
     assert len(list((tmp_path / "results").rglob("*.items.json.gz"))) == 15  # five methods on three suites
     assert "With five tasks MoA scores like" in (tmp_path / "claims.md").read_text()
     assert (tmp_path / "site/claims.html").is_file()

@@ -380,7 +380,9 @@ def _zoo_at(out: Path) -> Zoo | None:
 def _base(given: str | None, zoo: Zoo | None, out: Path) -> str:
     """The base that is named, else the zoo's; LorafuseError without either."""
     from lorafuse_bench.errors import LorafuseError
+    from lorafuse_bench.zoo.installed import check_own
 
     if given is None and zoo is None:
+        check_own(out)
         raise LorafuseError(f"{out} is not a zoo yet. Name a --base to start one.")
     return given or str(zoo and (zoo.hub_id or zoo.base_folder()))

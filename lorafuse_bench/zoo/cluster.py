@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.zoo.entries import Clusters, Manifest
+from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import Zoo
 from lorafuse_bench.zoo.pools import named
 
@@ -26,6 +27,7 @@ def cluster(zoo: Zoo, count: int, seed: int = 0, svd: int | None = None) -> Zoo:
     `svd` keeps so many dimensions, as a truncated SVD does. Raises LorafuseError for more clusters than
     experts that differ.
     """
+    writable(zoo.root)
     entries = named(zoo, ["@private"])
     if not 1 <= count <= len(entries):
         raise LorafuseError(

@@ -42,9 +42,10 @@ def installed_root(name: str) -> Path | None:
 
 
 def writable(out: str | Path) -> Path:
-    """The folder `out` to write a zoo to.
+    """The folder `out` to write a zoo to. A folder goes before an installed zoo of its name, except for `mini`.
 
-    LorafuseError where an installed zoo or the hub's cache is meant, or nothing can be written.
+    LorafuseError where it lies in an installed zoo or the hub's cache, would be read as the embedded zoo, or nothing
+    can be written.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -55,14 +56,23 @@ def writable(out: str | Path) -> Path:
             f" lorafuse zoo copy {shlex.quote(str(path))} DIR"
         )
     for name in installed_zoos():
-        meant = str(out) == name and (name == EMBEDDED or not path.is_dir())
-        if meant or _is_within(path, name):
-            raise LorafuseError(
-                f"zoo '{name}' belongs to an installed package and is read-only. Copy it and name the copy:"
-                f" lorafuse zoo copy {name} DIR"
-            )
+        if str(out) == name == EMBEDDED or _is_within(path, name):
+            raise _read_only(name)
     check_writable(Path(out))
     return Path(out)
+
+
+def check_own(zoo: Path) -> None:
+    """LorafuseError where something is added to the zoo `zoo`, which is no folder, but a package brings one."""
+    if not zoo.exists() and str(zoo) in installed_zoos():
+        raise _read_only(str(zoo))
+
+
+def _read_only(name: str) -> LorafuseError:
+    return LorafuseError(
+        f"zoo '{name}' belongs to an installed package and is read-only. Name another folder; to add to a copy of it:"
+        f" lorafuse zoo copy {name} DIR"
+    )
 
 
 def _is_within(path: Path, name: str) -> bool:

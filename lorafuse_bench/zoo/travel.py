@@ -13,7 +13,7 @@ from lorafuse_bench.files import new_folder, read_json, write_json
 from lorafuse_bench.hub import Upload
 from lorafuse_bench.zoo.hashes import ADAPTER_CONFIG, LORA_WEIGHTS
 from lorafuse_bench.zoo.index import index_adapters
-from lorafuse_bench.zoo.installed import EMBEDDED, writable
+from lorafuse_bench.zoo.installed import EMBEDDED, check_own, writable
 from lorafuse_bench.zoo.locate import is_hub_id
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -75,6 +75,7 @@ def add(
     )
     made = not (root / "manifest.json").is_file()
     if made and base is None:
+        check_own(root)
         if not told:
             raise LorafuseError(
                 f"{root} is not a zoo yet, and '{source}' does not name its base. Name it with --base."

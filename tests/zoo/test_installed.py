@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from tiny import tiny_zoo
+from typer.testing import CliRunner
 
+from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.zoo import installed
 from lorafuse_bench.zoo.manifest import Zoo
+from lorafuse_bench.zoo.move import copy_zoo
 
 
 @pytest.fixture
@@ -20,9 +23,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
     yield folder
-    for name in set(sys.modules) - before:
+    for name in {path.stem for path in folder.iterdir()} & set(sys.modules):
         del sys.modules[name]
 
 
@@ -62,6 +64,41 @@ def test_a_directory_goes_before_an_installed_zoo(site: Path, tmp_path: Path) ->
     distribution(site, "tinyzoo", {"tiny": "tinyzoo"})
     tiny_zoo(tmp_path / "tiny")
     assert Zoo.open("tiny").root == Path("tiny")
+
+
+def test_a_folder_to_write_to_may_have_an_installed_zoos_name(site: Path, tmp_path: Path) -> None:
+    """It is read back before the installed one; the installed one itself, and the name `mini`, stay refused."""
+    tiny_zoo(site / "tinyzoo")
+    distribution(site, "tinyzoo", {"tiny": "tinyzoo"})
+    assert installed.writable("tiny") == Path("tiny")
+    copied = copy_zoo("tiny", Path("tiny"))
+    assert Zoo.open("tiny").root == copied.root == Path("tiny")
+    installed.writable("tiny")
+    for taken in (site / "tinyzoo", site / "tinyzoo" / "new", "mini"):
+        with pytest.raises(LorafuseError, match="belongs to an installed package and is read-only"):
+            installed.writable(taken)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "adapter", "--method", "lora", "--suite", "mtl5", "--out", "tiny"],
+        ["train", "experts", "--suite", "mtl5", "--out", "tiny"],
+        ["train", "router", "--out", "tiny"],
+        ["fit", "merge_sgd", "--suite", "mtl5", "--zoo", "tiny"],
+        ["zoo", "cluster", "tiny"],
+        ["zoo", "rebase", "tiny", "--base", "mini"],
+        ["zoo", "add", "tiny", "tinyzoo/experts/sst2", "--task", "rte"],
+    ],
+)
+def test_nothing_is_added_to_an_installed_zoo(site: Path, tmp_path: Path, command: list[str]) -> None:
+    tiny_zoo(site / "tinyzoo")
+    distribution(site, "tinyzoo", {"tiny": "tinyzoo"})
+    (tmp_path / "tinyzoo").symlink_to(site / "tinyzoo")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "lorafuse zoo copy tiny DIR" in " ".join(done.output.split())
+    assert not (tmp_path / "tiny").exists()
 
 
 @pytest.mark.parametrize(
