@@ -137,7 +137,7 @@ def evaluate(
     known = {field.name for field in dataclasses.fields(runner.Plan)}
     for name in options:
         if name not in known:
-            raise unknown("option of evaluate", name, known)
+            raise unknown("option", name, known, "of evaluate")
     plan = runner.Plan(
         methods=None if methods is None else [registry.parse(spec) for spec in _names(methods)],
         suites=_names(suites),

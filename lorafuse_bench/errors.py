@@ -19,9 +19,10 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def unknown(kind: str, word: str, choices: Iterable[str]) -> LorafuseError:
-    """The error for a name that is not among `choices`."""
+def unknown(kind: str, word: str, choices: Iterable[str], where: str = "") -> LorafuseError:
+    """The error for a name that is not among `choices`; `where`, such as "of method 'svd'", follows the name."""
     listed = sorted(choices)
     return LorafuseError(
-        f"unknown {kind} '{word}'.{did_you_mean(word, listed)} Known: {', '.join(listed) or 'none'}."
+        f"unknown {kind} '{word}'{where and f' {where}'}.{did_you_mean(word, listed)} "
+        f"Known: {', '.join(listed) or 'none'}."
     )

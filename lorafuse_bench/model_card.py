@@ -65,7 +65,7 @@ def _scores(made: Made, scores: Leaderboard | None) -> Iterator[str]:
     for board in _boards(made, scores):
         known = {row.label: row for row in board.rows if row.origin == "measured"}
         if made.method not in known:
-            raise unknown("method among the scores", str(made.method), known)
+            raise unknown("method", str(made.method), known, "among the scores")
         yield from _table(board, known[str(made.method)])
 
 

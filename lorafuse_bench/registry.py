@@ -129,7 +129,7 @@ class Registry(Generic[T]):
         for given, value in (options or {}).items():
             key = cls.renamed.get(given, given)
             if key not in fields:
-                raise unknown(f"option of {self.kind} '{name}'", key, fields)
+                raise unknown("option", key, fields, f"of {self.kind} '{name}'")
             values[key] = self._convert(name, key, value, hints[key])
         missing = [key for key, field in fields.items() if _required(field) and key not in values]
         if missing:

@@ -64,7 +64,7 @@ def test_scores_of_something_else_are_refused(zoo: Zoo, tmp_path: Path) -> None:
     other = results(tmp_path / "other", zoo, zoo={"sha256": "d" * 64})
     fewer = results(tmp_path / "fewer", zoo, experts=FIELDS["experts"])
     for spec, folder, said in (
-        ("svd", ours, "unknown method among the scores 'svd'. Known: base, oracle, svd:rank=2"),
+        ("svd", ours, "unknown method 'svd' among the scores. Known: base, oracle, svd:rank=2"),
         ("svd:rank=2", other, "scores are of another zoo"),
         ("svd:rank=2", fewer, "of other experts than are exported. Export those: --experts one"),
     ):

@@ -43,7 +43,7 @@ def test_importing_brings_nothing_heavy_and_the_page_lists_every_name() -> None:
 def test_an_unknown_name_is_met_with_the_one_meant() -> None:
     with pytest.raises(AttributeError, match="no 'evalute'. Did you mean 'evaluate'"):
         lf.evalute  # noqa: B018
-    with pytest.raises(lf.LorafuseError, match="unknown option of evaluate 'limits'. Did you mean 'limit'"):
+    with pytest.raises(lf.LorafuseError, match="unknown option 'limits' of evaluate. Did you mean 'limit'"):
         lf.evaluate("base", limits=3)
     with pytest.raises(lf.LorafuseError, match="unknown method 'svdd'. Did you mean 'svd'"):
         lf.fuse("mini", "svdd")

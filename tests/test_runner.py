@@ -227,7 +227,7 @@ def test_a_suite_without_experts_is_refused(tmp_path: Path, handmade_data: Path)
     ("arguments", "message"),
     [
         (["--methods", "mao"], "unknown method 'mao'. Did you mean 'moa'?"),
-        (["--methods", "svd:rnak=2"], "unknown option of method 'svd' 'rnak'. Did you mean 'rank'?"),
+        (["--methods", "svd:rnak=2"], "unknown option 'rnak' of method 'svd'. Did you mean 'rank'?"),
         (["--methods", "svd:rank=2000"], "rank=2000 exceeds"),
         (["--suites", "mtl6"], "unknown suite 'mtl6'. Did you mean 'mtl7'?"),
         (["--zoo", "nowhere"], "zoo 'nowhere' not found"),

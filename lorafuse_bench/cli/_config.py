@@ -59,7 +59,7 @@ def _read_options(context: typer.Context, file: Path | None) -> Path | None:
     for key, value in _parsed(file).items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise unknown(f"option in {file}", str(key), known)
+            raise unknown("option", str(key), known, f"in {file}")
         parameter = known[name]
         if parameter.name in given:
             raise LorafuseError(f"{file}: {key} is there twice. Say it once.")

@@ -108,7 +108,7 @@ def _class(module: str, name: str) -> type[FusionMethod]:
     except LorafuseError:
         raise
     except AttributeError:
-        raise unknown(f"class of {module}", name, vars(sys.modules[module])) from None
+        raise unknown("class", name, vars(sys.modules[module]), f"of {module}") from None
     except Exception as error:  # a foreign module may raise anything
         raise LorafuseError(
             f"{module} cannot be imported: {type(error).__name__}: {error}. Name package.module:Class."

@@ -73,7 +73,7 @@ def index_adapters(
 def _check_tasks(tasks: Mapping[str, Sequence[str]], folders: Mapping[str, Path]) -> None:
     for expert, keys in tasks.items():
         if expert not in folders:
-            raise unknown("expert in the folder", expert, folders)
+            raise unknown("expert", expert, folders, "in the folder")
         for key in keys:
             check_name(key, f"task of expert '{expert}'")
 

@@ -29,7 +29,7 @@ def named(zoo: Zoo, names: Sequence[str] | None = None) -> list[ExpertEntry]:
         elif name in known:
             found.append(known[name])
         else:
-            raise unknown(f"expert of zoo '{zoo.name}'", name, known)
+            raise unknown("expert", name, known, f"of zoo '{zoo.name}'")
     return found
 
 

@@ -91,8 +91,8 @@ def test_the_command_line_wins_and_says_so(run: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("limt: 3", "unknown option in run.yaml 'limt'. Did you mean 'limit'?"),
-        ("config: x", "unknown option in run.yaml 'config'"),
+        ("limt: 3", "unknown option 'limt' in run.yaml. Did you mean 'limit'?"),
+        ("config: x", "unknown option 'config' in run.yaml"),
         ("limit: 3.5", "run.yaml: limit: "),
         ("limit: 0", "run.yaml: limit: "),
         ("limit: many", "run.yaml: limit: "),

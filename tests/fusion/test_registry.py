@@ -69,7 +69,7 @@ def test_labels_are_canonical(spec: str, label: str) -> None:
     ("spec", "message"),
     [
         ("mao", r"unknown method 'mao'\. Did you mean 'moa'\?"),
-        ("moa:polling=mean", r"unknown option of method 'moa' 'polling'\. Did you mean 'pooling'\?"),
+        ("moa:polling=mean", r"unknown option 'polling' of method 'moa'\. Did you mean 'pooling'\?"),
         ("moa:decision=first", r"option decision='first': Input should be 'last', 'vote' or 'per_block'"),
         ("svd:rank=x", r"option rank='x'"),
     ],

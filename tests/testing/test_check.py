@@ -104,10 +104,10 @@ def test_a_method_is_named_by_its_name_or_its_class(here: Path) -> None:
     assert resolve("half_method:Half").label() == "half"
     assert resolve("lorafuse_bench.fusion.merging.svd:SvdMerge:rank=3").label() == "svd:rank=3"
     for spec, message in (
-        ("half_method:Haf", "unknown class of half_method 'Haf'. Did you mean 'Half'"),
+        ("half_method:Haf", "unknown class 'Haf' of half_method. Did you mean 'Half'"),
         ("half_methode:Half", "half_methode cannot be imported: ModuleNotFoundError"),
         ("half_method:Nameless", "half_method.Nameless has no name"),
-        ("half_method:Half:rank=2", "unknown option of method 'half' 'rank'"),
+        ("half_method:Half:rank=2", "unknown option 'rank' of method 'half'"),
         ("half_method:dataclass", "dataclass is no FusionMethod"),
     ):
         with pytest.raises(LorafuseError, match=message):

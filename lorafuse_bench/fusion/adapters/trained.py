@@ -137,7 +137,7 @@ def linear_maps(base: Base, targets: str | None = None) -> dict[str, nn.Module]:
     wanted = targets.split("/")
     for name in wanted:
         if name not in present:
-            raise unknown("linear map of the base", name, present)
+            raise unknown("linear map", name, present, "of the base")
     return {name: module for name, module in inside.items() if name.rsplit(".", 1)[-1] in wanted}
 
 
