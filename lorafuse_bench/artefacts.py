@@ -100,7 +100,7 @@ def _suite(entry: ArtefactEntry) -> str | None:
 
 
 def _stale(zoo: Zoo, entry: ArtefactEntry, method: Fitted, pool: ExpertPool) -> str | None:
-    """What differs between what an entry was learned on and what is used now; None where nothing does."""
+    """What differs between what an entry was learned on and what is used now; None if nothing does."""
     if not method.serves(entry.experts, pool.names):
         return f"it is of the experts {_named(entry.experts)}, in use are {_named(pool.names)}"
     known = entry.fitted_on

@@ -42,7 +42,7 @@ class Base:
         )
 
     def block_of(self, name: str) -> int:
-        """Index of the block that a module lies in; embeddings count to the first, all else outside to the last."""
+        """Index of the block that a module is in. Embeddings count as the first, anything else outside as the last."""
         if name.startswith(self.prefix + "."):
             return int(name.removeprefix(self.prefix + ".").partition(".")[0])
         return 0 if isinstance(self.modules.get(name), nn.Embedding) else self.blocks - 1

@@ -1,4 +1,4 @@
-"""What this machine has for a run, what is amiss, and what to do about it."""
+"""What this machine offers for a run, what is wrong with it, and what to do about it."""
 
 from __future__ import annotations
 

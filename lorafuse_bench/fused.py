@@ -113,7 +113,7 @@ class FusedModel:
 
     @torch.no_grad()
     def select(self, prompts: Prompts) -> Tensor | None:
-        """Expert per prompt and block under the current method; None when rows are not told apart."""
+        """Expert per prompt and block under the current method; None if all rows are treated the same."""
         assert self.method is not None
         index = self.method.select(self, prompts)
         self.selection.set(None)
@@ -178,7 +178,7 @@ def adapter_entry(zoo: Zoo, method: FusionMethod) -> AdapterEntry:
 
 
 def warn_of_shrinking(method: FusionMethod, zoo: Zoo) -> None:
-    """Warn where factors that started apart are combined before they are multiplied."""
+    """Warn if factors are combined before they are multiplied although they started from different initialisations."""
     if method.merge_before and zoo.manifest.init == "independent":
         warnings.warn(
             f"method '{method.name}' combines factors before multiplying them, but the experts of zoo"

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: what is fetched from it, what is put on it, and one line for whatever it refuses.
+"""The Hugging Face hub: downloads, uploads, and one line for whatever the hub refuses.
 
 Tokens are huggingface_hub's own (HF_TOKEN, `hf auth login`), as is the hub's address (HF_ENDPOINT).
 """
@@ -15,7 +15,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.zoo.hashes import BESIDE, WEIGHTS
 
 CARRIED = (WEIGHTS, *BESIDE, "*.parquet", "*.md")
-"""What travels: weights without pickles, what is read beside them, rows, cards."""
+"""What is downloaded: weights (no pickles), the files read beside them, rows, cards."""
 LOG_IN = "Set HF_TOKEN, or run `hf auth login`."
 
 

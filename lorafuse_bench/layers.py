@@ -63,7 +63,7 @@ class Update(nn.Module, ABC):
 
     @abstractmethod
     def output(self, base: nn.Module, x: Tensor) -> Tensor:
-        """What stands in place of `base(x)`, `x (rows, tokens, in)`."""
+        """What replaces `base(x)`, `x (rows, tokens, in)`."""
 
     @property
     @abstractmethod
@@ -292,7 +292,7 @@ class FusedModule(nn.Module):
 
 
 class FusedScaledEmbedding(FusedModule):
-    """An embedding that scales what it looks up, as Gemma's does: the update is scaled alike."""
+    """An embedding that scales its rows, as Gemma's does: the update is scaled in the same way."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)

@@ -163,7 +163,7 @@ def _refuse_unknown(config: Mapping[str, Any], name: str, file: Path) -> None:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is a number: 0 and 1 equal False and True, which JSON keeps apart."""
+    """Whether it is a number. In Python 0 and 1 equal False and True; in JSON they differ."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

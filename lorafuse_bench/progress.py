@@ -31,7 +31,7 @@ def watching(report: Callable[[str], None]) -> Watcher:
 
 
 class Part:
-    """Counts what is done of `total`, as tqdm does, and tells how long the rest takes."""
+    """Counts progress towards `total`, as tqdm does, and estimates how long the rest takes."""
 
     def __init__(self, total: int, what: str, show: Callable[[str], None]) -> None:
         self.total, self.what, self.show = total, what, show
@@ -108,7 +108,7 @@ class Watcher:
 
     @contextmanager
     def bar(self, total: int, desc: str, disable: bool = False) -> Iterator[Part]:
-        """What stands in for a tqdm bar within a step."""
+        """A stand-in for a tqdm bar within a step."""
         yield Part(total, desc, self.part if not disable else lambda text: None)
 
     def part(self, text: str, due: bool = False) -> None:

@@ -97,7 +97,7 @@ class Table:
 
 
 def console(file: Any = None) -> Console:
-    """The terminal, or another file; what is no terminal has no edge to fold at."""
+    """The terminal, or another file, which has no width to wrap at."""
     from rich.console import Console
 
     found = Console(file=file, highlight=False)
@@ -107,7 +107,7 @@ def console(file: Any = None) -> Console:
 
 
 def cell(value: Any) -> str:
-    """A value as tables show it: three decimals, thousands apart, names joined by a slash, a dash for nothing."""
+    """A value as tables show it: three decimals, thousands separators, names joined by slashes, a dash for None."""
     if value is None or value == ():
         return "–"
     if isinstance(value, bool):

@@ -149,7 +149,7 @@ class Scorer:
         return left, scores
 
     def _inputs(self, rows: Sequence[Row], past: Tensor | None) -> dict[str, Tensor]:
-        """What the model is given for the rows, after columns of which `past (rows, columns)` are real."""
+        """The model's inputs for the rows, after earlier columns, of which `past (rows, columns)` are real."""
         tokens = [[token for node in row.nodes for token in node.tokens] for row in rows]
         inputs = {"input_ids": self._padded(tokens)}
         if past is None and all(len(row.nodes) == 1 for row in rows):

@@ -199,7 +199,7 @@ class LorafuseVLLM(LorafuseLM):
         return [each.ending.answer(tokens) for each, tokens in zip(asked, written, strict=True)]
 
     def _adapters(self, prompts: Sequence[tuple[int, ...]], tasks: Sequence[str]) -> list[int | None]:
-        """The adapter of each request; routing is timed apart."""
+        """The adapter of each request; routing is timed separately."""
         if self.served.how != "adapters":
             return [0 if self.served.adapters else None] * len(prompts)
         start = time.perf_counter()

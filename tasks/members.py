@@ -21,7 +21,7 @@ _GROUP_KEYS = {"group", "group_alias", "task", "aggregate_metric_list", "metadat
 
 @dataclass(frozen=True)
 class Member:
-    """One of lm-eval's tasks in a suite: its configuration, functions unresolved, and what is said of it."""
+    """One of lm-eval's tasks in a suite: its configuration, with functions unresolved, and its metadata."""
 
     leaf: str
     config: Mapping[str, Any]
@@ -69,7 +69,7 @@ def members(path: Path, config: Mapping[str, Any], inside: tuple[str, ...] = ())
 
 
 def _entry(path: Path, config: Mapping[str, Any], item: Any, inside: tuple[str, ...]) -> Iterator[Member]:
-    """What one entry of a group stands for: a task, those of a group or of a tag, or a task of its own."""
+    """The tasks that one entry of a group stands for: one task, those of a group or tag, or a task defined inline."""
     given = {"task": item} if isinstance(item, str) else item
     name = given.get("task") if isinstance(given, dict) else None
     if not isinstance(name, str):

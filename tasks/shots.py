@@ -62,7 +62,7 @@ class WithShots(ConfigurableTask):
         return super().fewshot_context(doc, num_fewshot, *args, **kwargs)
 
     def examples(self, doc: Doc, number: int) -> list[Doc]:
-        """`number` rows that are not `doc`, told apart by what the model would read."""
+        """`number` rows that differ from `doc` in what the model would read."""
         if self._pool is None:
             self._pool = self._rows()
         if self.fewshot_cfg.sampler == FIRST and len(self._pool) >= number:
@@ -88,7 +88,7 @@ class WithShots(ConfigurableTask):
         super().build_all_requests(**kwargs)
 
     def _rows(self) -> Sequence[Doc]:
-        """The rows that examples come from; LorafuseError where there are none apart from those scored."""
+        """The rows that examples come from; LorafuseError if there are none besides the scored ones."""
         given = self.fewshot_cfg
         if given.split is not None and given.split != self.config.test_split:
             rows = self.dataset[given.split]

@@ -198,7 +198,7 @@ def _resolved(facts: SuiteFacts, name: str, members: Sequence[Member]) -> Suite:
 
 
 def _task(suite: str, member: Member) -> SuiteTask:
-    """A task's definition: what is said of it, or the rule."""
+    """A task's definition: the one given for it, or the default rule."""
     where, facts = f"suite '{suite}', task '{member.leaf}'", member.facts
     known = listed_metrics(member.config)
     metric = facts.metric or known.main()

@@ -1,1 +1,1 @@
-"""From cells that are alike to boards: gates, ranks, paired comparisons, tables."""
+"""From comparable cells to boards: gates, ranks, paired comparisons, tables."""

@@ -1,4 +1,4 @@
-"""What must be alike before scores stand in one board; everything else is refused by file and field."""
+"""What must agree before scores may share a board; anything else is refused by file and field."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def _board(group: Group, note: str) -> Board:
 
 
 def _column(group: Group, key: str) -> Column:
-    """A task counts only if its oracle passes the gate in every zoo: decided once, for all methods alike."""
+    """A task counts only if its oracle passes the gate in every zoo. This is decided once, for all methods."""
     task = group.reference(next(iter(group.cells))).result.tasks[key]
     metric = task.metrics[task.representative]
     reasons = [] if group.oblivion else _against_counting(group, key, metric.direction)
@@ -92,7 +92,7 @@ def _against_counting(group: Group, key: str, direction: str) -> list[str]:
 
 
 def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
-    """One method over the group's zoos; what is missing leaves the ability empty."""
+    """One method over the group's zoos; if anything is missing, its ability is empty."""
     cells = {seed: members[label] for seed, members in sorted(group.cells.items()) if label in members}
     some = next(iter(cells.values()))
     tasks = {}
@@ -170,7 +170,7 @@ def _task_scores(group: Group, key: str, cells: Mapping[int, Cell], counts: bool
 def _mean_over(
     cells: Mapping[int, Cell], keys: Collection[str], of: Callable[[int, Cell, str], Estimate]
 ) -> Score | None:
-    """Unweighted mean over tasks, losses apart; None where there are none."""
+    """Unweighted mean over tasks, without losses; None if there are none."""
     by_seed = {}
     for seed, cell in cells.items():
         estimates = [

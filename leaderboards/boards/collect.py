@@ -161,7 +161,7 @@ def is_leaderboard(file: Path) -> bool:
 
 
 def _head(file: Path) -> Any:
-    """The file's JSON; None where it is none. LorafuseError for what is not a file, or too large."""
+    """The file's JSON, None if it is not JSON; LorafuseError if it is not a file or too large."""
     content = read_bytes(file)
     with suppress(LorafuseError):
         return parsed(file, content, "")
@@ -186,7 +186,7 @@ def fill_statistics(cells: Sequence[Cell]) -> None:
 
 
 def make_statistics(cells: Sequence[Cell]) -> None:
-    """Statistics of all cells that have none: those on the same documents are bootstrapped together, drawn alike."""
+    """Statistics of all cells that have none yet; cells on the same documents share their bootstrap draws."""
     together: dict[tuple[str, str, str, str], list[Cell]] = {}
     for cell in cells:
         for key, task in cell.result.tasks.items():

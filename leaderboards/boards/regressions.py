@@ -97,7 +97,7 @@ def write_baseline(results: str | Path, baseline: str | Path, margin: float) -> 
 
 
 def _uncommitted(folder: Path) -> str:
-    """A file that git would commit, of the repository that a folder lies in; empty where there is none."""
+    """A file with uncommitted changes in the repository that holds a folder; empty if there is none."""
     git = ["git", "-C", str(folder), "status", "--porcelain"]
     done = subprocess.run(git, capture_output=True, text=True, check=False)
     return done.stdout.splitlines()[0][3:] if done.returncode == 0 and done.stdout else ""

@@ -1,4 +1,4 @@
-"""Where a method stands on every board: its place, its score with a 95% interval, and the measure of each board."""
+"""A method's place on every board, its score with a 95% interval, and the measure of each board."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Standing:
 
 
 def standings(boards: Iterable[tuple[str, str, Board]]) -> dict[str, list[Standing]]:
-    """Method to its rows, measured ones first; a paper's row stands once, on whichever boards it is shown."""
+    """Maps each method to its rows, measured ones first; a paper's row appears once, however many boards show it."""
     found: dict[str, list[Standing]] = {}
     printed = set()
     for folder, address, board in boards:

@@ -106,7 +106,7 @@ class Paper(Strict):
     claims: tuple[Claim, ...] = Field(min_length=1, description="The findings.")
 
     def forms(self) -> list[list[Claim]]:
-        """The findings as printed, and once more for every suite that stands in for the one of both sides."""
+        """The findings as printed, and again for every suite that can replace the one of both sides."""
         like = dict.fromkeys(suite for suites in self.stand_ins.values() for suite in suites)
         return [
             list(self.claims),

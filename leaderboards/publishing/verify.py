@@ -36,7 +36,7 @@ TOLERANCE = 1e-6  # of numbers that another processor may add up in another orde
 
 @dataclass(frozen=True)
 class Report:
-    """What was looked at, and what is wrong with it; each problem names its file and field."""
+    """What was examined, and what is wrong with it; each problem names its file and field."""
 
     results: int
     boards: int
@@ -106,7 +106,7 @@ def _groups(
 
 
 def _grid(path: Path, file: Path) -> Path:
-    """The folder that a result file is compared within: the published one it lies in, or `path`."""
+    """The folder within which a result file is compared: the published folder that holds it, or `path`."""
     inside = [
         parent for parent in file.parents if (parent.parent / BOARD).is_file() and parent.name == RESULTS
     ]

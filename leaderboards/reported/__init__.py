@@ -1,4 +1,4 @@
-"""The papers' printed tables as data: facts with their source, to stand beside what is measured.
+"""The papers' printed tables as data: facts with their source, shown beside measured rows.
 
 One JSON file per table, all of the schema `lorafuse.reported/1`. Values are as printed, in the printed
 unit; nothing here is computed. What a measured row is compared with, and what the statistics must

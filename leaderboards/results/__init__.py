@@ -1,1 +1,1 @@
-"""Cells on disk: what a result says, where it lies, how it is read and written, and what a forged one betrays."""
+"""Cells on disk: what a result says, where it is stored, how it is read, and what gives a forged one away."""

@@ -162,7 +162,7 @@ def request_of(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it, so that what is in memory equals what was read from a file."""
+    """As JSON stores it, so that the value in memory equals the one read from a file."""
     return json.loads(json.dumps(value, default=str))
 
 

@@ -1,4 +1,4 @@
-"""Where a cell lies in a folder of results, and what its files are called."""
+"""Where a cell is stored in a folder of results, and what its files are called."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def check_plausible(path: str | Path, result: Result) -> None:
 
 
 def check_place(path: Path, result: Result) -> None:
-    """LorafuseError where a result lies under the name of another suite, zoo, seed or method."""
+    """LorafuseError if a result is stored under the name of another suite, zoo, seed or method."""
     zoo, label = result.zoo, result.method.label
     right = cell_path("", result.suite, zoo.name, zoo.seed, label)
     if path.absolute().parts[-3:] != right.parts:

@@ -169,7 +169,7 @@ def side_by_side(cells: Mapping[str, Sequence[Sample]], task: str) -> list[Item]
 
 
 def _answers(held: Mapping[str, Sample]) -> tuple[Answer, ...]:
-    """Equal answers are one; a loss has no answer and each method stands alone."""
+    """Equal answers count once; a loss has no answer, so each method counts by itself."""
     groups: dict[tuple[str | None, float], list[str]] = {}
     for label, row in held.items():
         groups.setdefault((row.output, row.score), []).append(label)

@@ -1,4 +1,4 @@
-"""Ranks as intervals: which methods can be told apart, and what places that leaves each (numpy only).
+"""Ranks as intervals: which methods can be told apart, and which places that leaves for each (numpy only).
 
 Every pair of methods is tested on the difference of their abilities over the bootstrap's draws, in which
 all methods (and the oracle) see the same items: p = erfc(|d| / (sqrt(2) sd_b(d_b))), two-sided. A share of
@@ -71,7 +71,7 @@ def _upper(matrix: Array) -> Array:
 
 
 def _symmetric(upper: Array) -> Array:
-    """The matrix of which `upper` is the part above the diagonal; 1 on it."""
+    """The symmetric matrix whose part above the diagonal is `upper`, with ones on the diagonal."""
     m = round((1 + math.sqrt(1 + 8 * len(upper))) / 2)
     matrix = np.ones((m, m))
     above = np.triu_indices(m, 1)

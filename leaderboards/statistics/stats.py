@@ -96,7 +96,7 @@ def _draws(arrays: Sequence[Array], stratum: str, measure: Measure) -> Array:
 
 
 def resampled(arrays: Sequence[Array], stratum: str, measure: Measure = MEAN) -> Array:
-    """(methods, draws): every method's metric over resamples of the same documents, drawn alike for all."""
+    """(methods, draws): every method's metric over resamples of the same documents, with the same draws for all."""
     if measure.width == 1:
         return resampled_sums(np.stack(arrays, axis=1), stratum).T / len(arrays[0])
     sums = resampled_sums(np.hstack(arrays), stratum).reshape(BOOTSTRAP_DRAWS, len(arrays), measure.width)

@@ -31,7 +31,7 @@ class CorrelationResult(OfRouter):
 @register
 @dataclass(frozen=True, kw_only=True)
 class Correlation(RouterAnalysis[CorrelationResult]):
-    """How far apart two tasks are by their mean routing weights: 0 alike, 1 the farthest pair.
+    """The distance of two tasks by their mean routing weights: 0 if they are the same, 1 for the farthest pair.
 
     `‖ḡ_i − ḡ_j‖₂ / max`, ḡ_k the mean weights `(experts,)` of task k. All 0 where no two tasks differ.
     """

@@ -51,7 +51,7 @@ class OblivionResult(Part):
 @register
 @dataclass(frozen=True, kw_only=True)
 class Oblivion(Analysis[OblivionResult]):
-    """What the base could do before, what is left after, and the difference, per task and overall.
+    """What the base could do before, what remains after, and the difference, per task and overall.
 
     Where there are results of adapters of several numbers of tasks, it is the table of the most tasks.
     """

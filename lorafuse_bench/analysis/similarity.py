@@ -1,4 +1,4 @@
-"""How alike a zoo's experts are: cosines of their factors and of their updates."""
+"""How similar a zoo's experts are: cosines of their factors and of their updates."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def harness(model_args: str, zoo: str, tasks: Iterable[str]) -> str:
 
 
 def suite_of(tasks: Iterable[str]) -> str | None:
-    """The largest suite that lies within these tasks, else those that are known by name; None without any."""
+    """The largest suite that these tasks cover, else the tasks that are known by name; None if there are none."""
     there = set(tasks)
     whole = [suite for suite in suites.suites() if suite.kind == "scored" and there >= set(suite.tasks)]
     if whole:

@@ -108,7 +108,7 @@ def cluster(
         int | None, typer.Option(min=1, help="Dimensions kept by a truncated SVD, such as 64.")
     ] = None,
 ) -> Answer:
-    """Group alike experts, for `lorafuse train experts --bank mbc`: KMeans on the directions of their factors."""
+    """Group similar experts for `lorafuse train experts --bank mbc`, by KMeans on the directions of their factors."""
     from lorafuse_bench.cli import _next
     from lorafuse_bench.zoo.cluster import cluster as clustered
     from lorafuse_bench.zoo.manifest import Zoo
@@ -144,7 +144,7 @@ def rebase(
         str | None, typer.Option(help="Where its data is now: hub, mini, or a directory.")
     ] = None,
 ) -> None:
-    """Say where the base, or the data, of a zoo that was moved lies now."""
+    """Say where the base or the data of a zoo is now, after it was moved."""
     from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.zoo.manifest import Zoo
     from lorafuse_bench.zoo.move import rebase as move

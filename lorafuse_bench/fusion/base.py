@@ -172,7 +172,7 @@ class FusionMethod(Named, ABC):
         return {}
 
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor | None:
-        """Expert (or task) index per row and block `(rows, blocks)`, or None when rows are not told apart."""
+        """Expert (or task) index per row and block `(rows, blocks)`, or None if all rows are treated the same."""
         return None
 
     @classmethod

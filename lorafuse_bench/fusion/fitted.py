@@ -144,7 +144,7 @@ class Fitted(FusionMethod):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"fit"})
     at_use: ClassVar[frozenset[str]] = frozenset()
-    """Options that do not shape what is learned: one fit serves all their values."""
+    """Options that do not affect what is learned: one fit serves all their values."""
 
     def start(self, runtime: Runtime) -> dict[str, Tensor] | None:
         """What `fit` would return had it learned nothing, where that is something: the method in closed form."""
@@ -156,7 +156,7 @@ class Fitted(FusionMethod):
 
     @property
     def learns_from_dev(self) -> str | None:
-        """Why dev rows shape what is learned, beyond the choice of a rate; None where they do not."""
+        """Why dev rows affect what is learned, beyond choosing a rate; None if they do not."""
         return None
 
     def budget(self, experts: int) -> Passes | None:
@@ -171,7 +171,7 @@ class Fitted(FusionMethod):
         return None
 
     def fit_options(self) -> dict[str, Any]:
-        """The options that shape what is learned."""
+        """The options that affect what is learned."""
         return {
             key: value
             for key, value in self.options().items()

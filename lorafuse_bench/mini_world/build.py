@@ -69,7 +69,7 @@ def build_mini(
 
 
 def _report_shares(shares: dict[str, float], report: Report) -> None:
-    """Say how good each expert is, since one setting does not suit every seed alike."""
+    """Say how good each expert is, since one setting does not suit every seed equally well."""
     for key, share in shares.items():
         short = "" if share >= GOAL else f", short of {GOAL:.0%}: scores relative to this expert say less"
         report(f"expert {key}: {share:.1%} of its validation answers are exact{short}")

@@ -9,7 +9,7 @@ from lorafuse_bench.training.settings import ExpertSettings
 
 @dataclass(frozen=True)
 class Course:
-    """One pass of pre-training: what is read, how long, how fast."""
+    """One pass of pre-training: which text, how long, at which learning rate."""
 
     shares: tuple[tuple[str, float], ...]
     """Kinds of documents, by the name of their writer, and how often each is read."""

@@ -1,4 +1,4 @@
-"""Whether a cell on disk may be kept: there, whole, and made from what is asked for now."""
+"""Whether a cell on disk can be kept: it must be there, complete, and made from the same inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of tasks and zoos that people bring: read what is there, say what is wrong with it."""
+"""Checks of tasks and zoos that people bring: read them and say what is wrong."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def labels_do_not_leak(task: Any) -> None:
 
 
 def train_and_test_do_not_overlap(task: Any) -> None:
-    """No prompt that is evaluated stands among those to train on."""
+    """No evaluated prompt is also a training prompt."""
     if not task.has_training_docs():
         raise DoesNotApplyError("it has no training split")
     trained = {_hash(task.doc_to_text(doc)) for doc in task.training_docs()}

@@ -1,4 +1,4 @@
-"""Merges as files: what is written and read again is the merge."""
+"""Merges as files: writing a merge and reading it again gives the same merge."""
 
 from __future__ import annotations
 

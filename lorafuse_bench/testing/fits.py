@@ -156,7 +156,7 @@ def a_stopped_fit_goes_on_to_the_same_bytes(subject: Subject) -> None:
 
 @check
 def a_fit_reads_no_dev_rows(subject: Subject) -> None:
-    """Other dev rows leave what is learned at one rate alone; they may choose a rate."""
+    """Other dev rows may change which rate is chosen, but not what is learned at a given rate."""
     method = learns(subject.method)
     if method.learns_from_dev is not None:
         raise DoesNotApplyError(f"declared: {method.learns_from_dev}")
@@ -167,7 +167,7 @@ def a_fit_reads_no_dev_rows(subject: Subject) -> None:
 
 @check
 def a_fit_reads_no_evaluated_rows(subject: Subject) -> None:
-    """Other rows in the split that is evaluated leave what is learned alone."""
+    """Other rows in the evaluated split do not change what is learned."""
     method = learns(subject.method)
     assert _with(method, "evaluated") == first(method)[0], "other evaluated rows change what it learns"
 
@@ -179,7 +179,7 @@ def _with(method: Fitted, planted: Planted) -> bytes:
 
 @check
 def options_at_use_shape_no_fit(subject: Subject) -> None:
-    """Options that it says matter in use alone (`at_use`) leave what is learned alone."""
+    """Options that are declared to matter only in use (`at_use`) do not change what is learned."""
     method = learns(subject.method)
     hints = get_type_hints(type(method))
     for name in sorted(method.at_use):

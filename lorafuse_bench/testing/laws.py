@@ -1,4 +1,4 @@
-"""Laws that a method keeps, or declares broken: what is the same function before must be the same after."""
+"""Laws that a method keeps or declares broken: inputs that are the same function must give the same result."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def zero_updates_give_the_base_on_gpt2(subject: Subject) -> float:
 
 
 def same(subject: Subject, experts: Sequence[LoraExpert]) -> float:
-    """How far the method is from making the same of other experts as of the toys."""
+    """How far the method's outputs for other experts are from those for the toys."""
     require_experts(subject.method)
     return gap(subject.distribution(experts), subject.distribution())
 

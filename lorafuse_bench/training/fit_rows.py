@@ -1,4 +1,4 @@
-"""The rows of a fit: to learn on, and to choose by; told apart from what the experts were trained on."""
+"""The rows of a fit: those to learn on and those to choose by, separate from the experts' training rows."""
 
 from __future__ import annotations
 

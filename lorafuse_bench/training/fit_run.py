@@ -300,7 +300,7 @@ class FitRun:
         schedule: Schedule,
         part: str,
     ) -> tuple[dict[str, Tensor], float]:
-        """The parameters after one descent, and their dev loss; what is finished is not run again."""
+        """The parameters after one descent, and their dev loss; a finished descent is not run again."""
         work = self.work / "-".join(filter(None, [part.replace("/", "+"), f"{schedule.learning_rate:g}"]))
         path, said = work / FILE, work / "dev.json"
         if not said.is_file():

@@ -91,7 +91,7 @@ def _in_use(device: torch.device) -> str:
 
 
 def _mean(losses: list[Tensor], what: str, step: int) -> float:
-    """LorafuseError where it is not finite: what is trained after that is lost."""
+    """LorafuseError if it is not finite: training further would be lost."""
     mean = float(torch.stack(losses).mean())
     if not math.isfinite(mean):
         raise LorafuseError(

@@ -70,7 +70,7 @@ class Recipe:
         }
 
     def folder(self, wanted: Wanted) -> Path:
-        """Where the finished expert lies."""
+        """Where the finished expert is."""
         return self.out / "experts" / wanted.name
 
     def work(self, wanted: Wanted) -> Path:

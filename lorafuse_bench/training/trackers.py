@@ -15,7 +15,7 @@ PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
 
 
 def check(names: Sequence[str]) -> None:
-    """LorafuseError for a tracker that is not known or whose package is not installed."""
+    """LorafuseError for an unknown tracker, or one whose package is not installed."""
     for name in names:
         if name not in PACKAGES:
             raise unknown("tracker", name, PACKAGES)
@@ -42,7 +42,7 @@ class Trackers:
             tracker.log(dict(values), step=step)
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Write the rest."""
         for tracker in self.trackers:
             tracker.finish()
 

@@ -1,4 +1,4 @@
-"""Groups of alike experts (MBC: model-based clustering), by the direction of their factors."""
+"""Groups of similar experts (MBC: model-based clustering), by the direction of their factors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lorafuse_bench.zoo.manifest import Zoo
 from lorafuse_bench.zoo.pools import named
 
 RESTARTS = 10
-"""Starts of KMeans, of which the best is kept."""
+"""Number of starts of KMeans; the best is kept."""
 
 
 def cluster(zoo: Zoo, count: int, seed: int = 0, svd: int | None = None) -> Zoo:

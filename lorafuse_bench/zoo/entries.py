@@ -185,7 +185,7 @@ class AdapterEntry(_Strict):
 
 
 class Clusters(_Strict):
-    """Private experts in groups of alike ones, as `lorafuse zoo cluster` found them."""
+    """Groups of similar private experts, as found by `lorafuse zoo cluster`."""
 
     members: tuple[tuple[Name, ...], ...] = Field(min_length=1, description="Expert names of each cluster.")
     experts: dict[Name, Sha256] = Field(description="Hash of each expert as it was when they were clustered.")

@@ -1,4 +1,4 @@
-"""Hashes of everything that is read of a base and of an adapter: weights, and what lies beside them."""
+"""Hashes of everything that is read of a base or an adapter: weights and the files beside them."""
 
 from __future__ import annotations
 

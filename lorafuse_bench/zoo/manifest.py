@@ -206,7 +206,7 @@ class Zoo:
         return zoo
 
     def sha256(self) -> str:
-        """sha256 over everything that decides scores, wherever it lies.
+        """sha256 over everything that scores depend on, wherever it is stored.
 
         That is what the manifest says, without places and the records of training, and the hashes of the
         files that are read beside the weights, recorded or not. Moving a zoo leaves it as it is, and so do

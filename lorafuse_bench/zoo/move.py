@@ -1,4 +1,4 @@
-"""Zoos that change their place: a copy to write to, and a zoo whose base or data lies elsewhere now."""
+"""Zoos that move: a copy to write to, and a zoo whose base or data is now somewhere else."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def score_written(words: Sequence[str], right: int, results: Sequence[str]) -> d
 def score_options(
     words: Sequence[str], right: int, results: Sequence[tuple[float, bool]]
 ) -> dict[str, float]:
-    """Items of the `_options` leaves: the likeliest word, by its whole log-likelihood in nats."""
+    """Items of the `_options` leaves: the most likely word, by its total log-likelihood in nats."""
     likelihoods = [likelihood for likelihood, _ in results]
     return {"acc_options": float(likelihoods.index(max(likelihoods)) == right)}
 

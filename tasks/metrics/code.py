@@ -69,7 +69,7 @@ def _end_all(group: int) -> None:
 
 
 def score_completion(doc: Doc, results: list[str]) -> dict[str, float]:
-    """Items of humaneval: the model goes on where the prompt ends."""
+    """Items of humaneval: the model continues the prompt."""
     return _pass(f"{doc['prompt']}{results[0]}\n{doc['test']}\ncheck({doc['entry_point']})")
 
 

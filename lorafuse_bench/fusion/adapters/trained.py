@@ -18,7 +18,7 @@ from lorafuse_bench.layers import BASE, Selection, Update, linear_shape
 
 @dataclass(frozen=True)
 class Place:
-    """Where an update stands: its block, how many tasks it is trained on, and what tells rows' tasks.
+    """Where an update is: its block, how many tasks it is trained on, and what knows the rows' tasks.
 
     `derived`: what such an update once derived from the base's weight here; empty where it must do so itself.
     """

@@ -17,7 +17,7 @@ from lorafuse_bench.fusion.registry import register
 @register
 @dataclass(frozen=True)
 class Breadcrumbs(Elementwise):
-    """The weighted sum of what is left of the experts' updates without outliers and small entries.
+    """The weighted sum of the experts' updates after outliers and small entries are removed.
 
     `ΔW = scale · Σ λ_i m_i ⊙ (s_i B_i A_i) (out, in)`: of each update's n entries the mask drops the `⌈outliers · n⌉`
     largest, and keeps the `⌈density · n⌉` largest of the others. `λ_i = 1`, and `scale` is the paper's α. In the

@@ -18,7 +18,7 @@ from lorafuse_bench.fusion.registry import register
 @register
 @dataclass(frozen=True)
 class Della(Dropping):
-    """TIES' disjoint mean of updates of which small entries were dropped more often than large ones.
+    """TIES' disjoint mean of updates whose small entries were dropped more often than large ones.
 
     In each row of `s_i B_i A_i (out, in)` the entry of rank j of n, from the smallest, is kept with probability
     `q_j = density + window · ((j - 1/2)/n - 1/2)` and divided by it, so that the expectation is that of no dropping

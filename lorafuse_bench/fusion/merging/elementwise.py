@@ -223,7 +223,7 @@ class Elementwise(Weighted):
     def _factors(
         self, names: Sequence[str], module: str, stack: ModuleStack, weights: Sequence[float]
     ) -> tuple[Tensor, Tensor]:
-        """The A's and the B's merged apart, thinned without the padding, whose zeros are no entries to keep."""
+        """A and B merged separately. Padding is left out of the thinning, since its zeros are not entries to keep."""
         experts = list(zip(names, stack.A, stack.B, stack.ranks, strict=True))
         pad = stack.A.shape[1]
         a = (F.pad(self.thin(a[:r], name, f"{module}.A"), (0, 0, 0, pad - r)) for name, a, _, r in experts)

@@ -1,4 +1,4 @@
-"""TSV-Merge: the experts' singular vectors, moved apart until they are orthogonal."""
+"""TSV-Merge: the experts' singular vectors, made orthogonal to each other."""
 
 from __future__ import annotations
 

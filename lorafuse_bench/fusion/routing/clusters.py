@@ -1,4 +1,4 @@
-"""Clusters of experts whose weights are alike, as routers over clusters use them."""
+"""Clusters of experts with similar weights, for routers over clusters."""
 
 from __future__ import annotations
 
