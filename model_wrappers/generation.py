@@ -17,6 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaL
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Ensembling
+from lorafuse_bench.model_wrappers.blocks import Answers, Blocks
 from lorafuse_bench.model_wrappers.prefix import Tokens
 from lorafuse_bench.model_wrappers.scoring import batches
 from lorafuse_bench.model_wrappers.stopping import Ending, StopRows
@@ -52,23 +53,27 @@ class Writer:
         asked: Sequence[Asked],
         choices: Sequence[Tensor] | None = None,
         report: Callable[[int], object] = lambda done: None,
+        kept: Answers | None = None,
     ) -> list[str]:
         """The answers, in the order of `asked`; `choices[i] (blocks,)` is the expert per block of request i.
 
-        The longest prompts come first. `report` is told how many answers each batch finished.
+        The longest prompts come first. `report` is told how many answers each batch finished, `kept` which; a batch
+        whose answers `kept` holds is not written again.
         """
-        answers = [""] * len(asked)
+        kept = Blocks().call("texts", ()) if kept is None else kept
         order = sorted(
             range(len(asked)), key=lambda i: (asked[i].alike, -len(asked[i].prompt), asked[i].prompt)
         )
         for _, alike in groupby(order, key=lambda i: asked[i].alike):
             for batch in batches(list(alike), self.rows):
+                if kept.hold(batch):
+                    continue
                 rows = [asked[i] for i in batch]
                 chosen = torch.stack([choices[i] for i in batch]) if choices else None
-                for i, tokens in zip(batch, self._write(rows, chosen), strict=True):
-                    answers[i] = asked[i].ending.answer(tokens)
+                written = zip(batch, self._write(rows, chosen), strict=True)
+                kept.add({i: asked[i].ending.answer(tokens) for i, tokens in written})
                 report(len(batch))
-        return answers
+        return [kept[i] for i in range(len(asked))]
 
     def _write(self, batch: Sequence[Asked], chosen: Tensor | None) -> list[list[int]]:
         """The tokens written after each prompt of one batch."""

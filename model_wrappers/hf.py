@@ -26,6 +26,7 @@ from lorafuse_bench.fusion.base import FusionMethod, Prompts
 from lorafuse_bench.identity import model_info
 from lorafuse_bench.loading import check_base, loading
 from lorafuse_bench.model_wrappers import record
+from lorafuse_bench.model_wrappers.blocks import Blocks
 from lorafuse_bench.model_wrappers.generation import Asked, Writer
 from lorafuse_bench.model_wrappers.options import config_options, hf_options, split_options, truth
 from lorafuse_bench.model_wrappers.scoring import Scored, Scorer, batches, shares_prefixes
@@ -60,6 +61,8 @@ class LorafuseLM(HFLM):
 
     bar: Callable[..., Any] = staticmethod(tqdm)
     """Draws how many requests are done; `lorafuse run` has its own."""
+    blocks = Blocks()
+    """Keeps answers while an evaluation runs; `lorafuse run` has them on disk."""
 
     def __init__(
         self,
@@ -283,12 +286,10 @@ class LorafuseLM(HFLM):
         """Log-probabilities of the continuations, in the order of `rows`, routed by `prompts`."""
         choices = self._choose(prompts, [row.task for row in rows])
         scorer = Scorer(self.fused, self._rows(), self.prefix_sharing)
-        silent = disable_tqdm or self.rank != 0
-        with (
-            self._autocast(),
-            self.bar(total=len(rows), disable=silent, desc="Scoring continuations") as progress,
-        ):
-            return scorer.score(rows, choices, progress.update)
+        kept = self.blocks.call("scores", rows)
+        silent, left = disable_tqdm or self.rank != 0, len(rows) - len(kept)
+        with self._autocast(), self.bar(total=left, disable=silent, desc="Scoring continuations") as progress:
+            return scorer.score(rows, choices, progress.update, kept)
 
     def _autocast(self) -> torch.autocast:
         dtype = self.mixed_precision_dtype
@@ -301,9 +302,10 @@ class LorafuseLM(HFLM):
         asked = [self._asked(request) for request in requests]
         choices = self._choose([each.prompt for each in asked], [each.task for each in asked])
         writer = Writer(self.fused, self.tokenizer.pad_token_id, self._rows())
-        silent = disable_tqdm or self.rank != 0
-        with self._autocast(), self.bar(total=len(asked), disable=silent, desc="Generating") as progress:
-            return writer.write(asked, choices, progress.update)
+        kept = self.blocks.call("texts", ((each.prompt, each.task, each.alike) for each in asked))
+        silent, left = disable_tqdm or self.rank != 0, len(asked) - len(kept)
+        with self._autocast(), self.bar(total=left, disable=silent, desc="Generating") as progress:
+            return writer.write(asked, choices, progress.update, kept)
 
     def _asked(self, request: Instance) -> Asked:
         """A request in tokens, with lm-eval's generation settings as the model's own."""
@@ -339,20 +341,28 @@ class LorafuseLM(HFLM):
         Equal prompts of one task are routed once.
         """
         unique = sorted(set(zip(prompts, tasks, strict=True)), key=lambda pair: (-len(pair[0]), pair))
-        chosen: dict[tuple[tuple[int, ...], str], Tensor] = {}
-        for batch in batches(unique, self._rows()):
-            ids = [torch.tensor(prompt) for prompt, _ in batch]
-            index = self.fused.select(
-                Prompts(
-                    input_ids=pad_sequence(ids, batch_first=True).to(self.device),
-                    lengths=torch.tensor([len(x) for x in ids], device=self.device),
-                    tasks=tuple(task for _, task in batch),
-                )
-            )
+        kept = self.blocks.call("choices of experts", unique)
+        for batch in batches(range(len(unique)), self._rows()):
+            if kept.hold(batch):
+                continue
+            index = self._select([unique[i] for i in batch])
             if index is None:
                 return None
-            chosen.update(zip(batch, index, strict=True))
-        return [chosen[pair] for pair in zip(prompts, tasks, strict=True)]
+            kept.add(dict(zip(batch, index.tolist(), strict=True)))
+        place = {pair: i for i, pair in enumerate(unique)}
+        return [
+            torch.tensor(kept[place[pair]], device=self.device) for pair in zip(prompts, tasks, strict=True)
+        ]
+
+    def _select(self, batch: Sequence[tuple[tuple[int, ...], str]]) -> Tensor | None:
+        ids = [torch.tensor(prompt) for prompt, _ in batch]
+        return self.fused.select(
+            Prompts(
+                input_ids=pad_sequence(ids, batch_first=True).to(self.device),
+                lengths=torch.tensor([len(x) for x in ids], device=self.device),
+                tasks=tuple(task for _, task in batch),
+            )
+        )
 
     def _rows(self) -> int:
         return _AUTO_BATCH if self.batch_size == "auto" else int(self.batch_size)

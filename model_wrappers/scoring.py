@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Ensembling
+from lorafuse_bench.model_wrappers.blocks import Answers, Blocks
 from lorafuse_bench.model_wrappers.prefix import Node, Row, Tokens, forest, pack, separate
 
 _SLOTS = 256
@@ -84,11 +85,14 @@ class Scorer:
         requests: Sequence[Scored],
         choices: Sequence[Tensor] | None = None,
         report: Callable[[int], object] = lambda done: None,
+        kept: Answers | None = None,
     ) -> list[tuple[float, bool]]:
         """`(log p(continuation | context), whether greedy decoding gives it)` of each request.
 
-        `choices[i] (blocks,)` is the expert per block of request i; `report` is told of each finished one.
+        `choices[i] (blocks,)` is the expert per block of request i; `report` is told how many each batch finished.
+        A batch that only `kept` answers hang on is passed over; `kept` is given those that each batch finished.
         """
+        kept = Blocks().call("scores", ()) if kept is None else kept
         inputs = [request.inputs for request in requests]
         self._requests, self._choices = requests, choices
         self._keys = [tuple(choice.tolist()) for choice in choices] if choices else [()] * len(inputs)
@@ -96,28 +100,38 @@ class Scorer:
         self._capacity = min(_PACKED, max(map(len, inputs), default=0)) if self.share else 0
         totals, greedy = [0.0] * len(requests), [True] * len(requests)
         unread = [len(request.continuation) for request in requests]
+        self._kept = frozenset(i for i in range(len(requests)) if i in kept)
         try:
-            for target, log_probability, best in self._run([(root, 0) for root in roots], None):
-                i = target.request
-                totals[i] += log_probability
-                greedy[i] &= best
-                unread[i] -= 1
-                report(unread[i] == 0)
+            for scores in self._run([(root, 0) for root in roots], None):
+                finished = {}
+                for target, log_probability, best in scores:
+                    i = target.request
+                    totals[i] += log_probability
+                    greedy[i] &= best
+                    unread[i] -= 1
+                    if not unread[i] and i not in self._kept:
+                        finished[i] = (totals[i], greedy[i])
+                kept.add(finished)
+                report(len(finished))
         finally:
             self.fused.selection.set(None)
+        for i in self._kept:
+            totals[i], greedy[i] = kept[i]
         return list(zip(totals, greedy, strict=True))
 
     def _run(
         self, nodes: list[tuple[Node, int]], past: _Past | None
-    ) -> Iterator[tuple[_Target, float, bool]]:
-        """Every target of the nodes and their descendants, its log-probability, and whether it is the best.
+    ) -> Iterator[list[tuple[_Target, float, bool]]]:
+        """For each batch every target of its nodes, its log-probability, and whether it is the best.
 
         Each node comes with the row of the batch that left `past` which it continues.
         """
         rows = pack(nodes, self._capacity, lambda node: self._keys[_first(node)])
         for batch in batches(rows, max(1, self.rows // self._width())):
+            if all(i in self._kept for row in batch for node in row.nodes for i in node.sequences()):
+                continue
             left, scores = self._read(batch, past)
-            yield from scores
+            yield scores
             after = [(node, i) for i, row in enumerate(batch) for node in row.after]
             if after:
                 yield from self._run(after, left)

@@ -22,10 +22,12 @@ from lorafuse_bench.leaderboards.results.assembly import assemble, filtered, lm_
 from lorafuse_bench.leaderboards.results.samples import Sample, item_scores, of_lm_eval, write_samples
 from lorafuse_bench.leaderboards.results.schema import Items, Result
 from lorafuse_bench.memory import reset_peak
+from lorafuse_bench.model_wrappers.blocks import Blocks
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.progress import Watcher
+from lorafuse_bench.runner.kept import blocks_folder, remove_blocks
 from lorafuse_bench.runner.plan import Cell, Plan
-from lorafuse_bench.runner.provenance import SEEDS
+from lorafuse_bench.runner.provenance import SEEDS, made_of_sha256
 from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.loading import load_tasks
 from lorafuse_bench.tasks.suites import suite as suite_of
@@ -61,24 +63,37 @@ class Evaluation:
             if {"fit", "task_id"} & cell.method.needed:
                 self._try(cell)
 
-    def run(self, cell: Cell, watcher: Watcher) -> Path:
-        """Evaluate a cell and write its result, items and texts."""
+    def run(self, cell: Cell, draft: Result, watcher: Watcher) -> Path:
+        """Evaluate a cell and write its result, items and texts; answers of an earlier run that was killed count."""
         suite = self.suites[cell.suite]
-        output, seconds = self.output(cell, watcher)
-        samples = output["samples"]
-        speed = count_tokens(self.lm, samples) / seconds
-        result, items = assemble(output, suite, seconds, speed, self.plan.num_fewshot)
-        write_samples(cell.path, _texts(suite, result, items, samples))
-        return cell_files.write_cell(self.plan.out, result, items)
+        folder = blocks_folder(cell.path)
+        folder /= made_of_sha256(draft, self.lm.zoo, torch.device(self.lm.device))
+        with Blocks(folder, lambda text: watcher.say(f"{cell}: {text}")) as blocks:
+            output, seconds = self.output(cell, watcher, blocks=blocks)
+            seconds += blocks.seconds
+            samples = output["samples"]
+            speed = count_tokens(self.lm, samples) / seconds
+            result, items = assemble(output, suite, seconds, speed, self.plan.num_fewshot)
+            write_samples(cell.path, _texts(suite, result, items, samples))
+            path = cell_files.write_cell(self.plan.out, result, items)
+        remove_blocks(cell.path)
+        return path
 
     def output(
-        self, cell: Cell, watcher: Watcher, items: Mapping[str, Sequence[int]] | None = None
+        self,
+        cell: Cell,
+        watcher: Watcher,
+        items: Mapping[str, Sequence[int]] | None = None,
+        blocks: Blocks | None = None,
     ) -> tuple[dict[str, Any], float]:
-        """lm-eval's results and samples of a cell, and the seconds they took; of some `items` of each leaf alone."""
+        """lm-eval's results and samples of a cell, and the seconds they took; of some `items` of each leaf alone.
+
+        Answers that `blocks` hold are not computed.
+        """
         reset_peak(torch.device(self.lm.device))
         self._use(cell.pool)
         self.lm.use(cell.method)
-        self.lm.bar = watcher.bar
+        self.lm.bar, self.lm.blocks = watcher.bar, blocks or Blocks()
         start = time.perf_counter()
         output = _evaluate(self.lm, self.tasks[cell.suite], self.plan, items)
         return output, time.perf_counter() - start

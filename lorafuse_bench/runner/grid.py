@@ -17,7 +17,7 @@ from lorafuse_bench.leaderboards.results.schema import Result
 from lorafuse_bench.locks import sweep
 from lorafuse_bench.progress import Relay, Watcher, relayed
 from lorafuse_bench.runner.evaluation import Evaluation
-from lorafuse_bench.runner.kept import locked, why_run
+from lorafuse_bench.runner.kept import locked, remove_blocks, why_run
 from lorafuse_bench.runner.plan import Cell, Plan, cells_of
 from lorafuse_bench.runner.provenance import draft_of
 from lorafuse_bench.tasks import consent
@@ -81,6 +81,8 @@ def run(plan: Plan, watcher: Watcher | None = None, workers: int = 1) -> list[Pa
         reason = grid.why_run(cell)
         if reason:
             pending.append(cell)
+        else:
+            remove_blocks(cell.path)
         if not reason or cell.path.exists():
             watcher.say(f"{cell}: {reason or f'kept {cell.path}'}")
     if min(workers, len(pending)) > 1:
@@ -144,7 +146,7 @@ def _share(
                     elsewhere.append(cell)
                 elif why_run(cell.path, drafts[cell.path]):
                     with watcher.step(str(cell)):
-                        evaluation.run(cell, watcher)
+                        evaluation.run(cell, drafts[cell.path], watcher)
                 else:
                     watcher.skip(f"{cell}: done by another run")
         if elsewhere and len(elsewhere) == len(waiting):

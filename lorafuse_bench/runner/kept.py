@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import zlib
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -18,6 +19,7 @@ from lorafuse_bench.locks import LOCK, held
 
 _ASKED_FOR = ("suite", "method", "zoo", "base", "experts", "data", "limit", "max_length", "num_fewshot")
 _CHUNK_BYTES = 1 << 20
+_BLOCKS = ".blocks"
 
 
 def why_run(path: Path, draft: Result) -> str | None:
@@ -44,6 +46,16 @@ def locked(path: Path) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f".{path.name}{LOCK}")) as mine:
         yield mine
+
+
+def blocks_folder(path: Path) -> Path:
+    """Where the answers of the unfinished cell at `path` are, in a folder for each of what it was made of."""
+    return path.with_name(f".{path.name}{_BLOCKS}")
+
+
+def remove_blocks(path: Path) -> None:
+    """Remove the answers of the cell at `path`, which stands on the disk."""
+    shutil.rmtree(blocks_folder(path), ignore_errors=True)
 
 
 class _OtherInputsError(LorafuseError):

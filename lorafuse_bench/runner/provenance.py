@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from lorafuse_bench.identity import identity, source_name
+import hashlib
+import json
+
+import torch
+
+from lorafuse_bench.identity import environment, identity, source_name
 from lorafuse_bench.leaderboards.results import made_of, schema
 from lorafuse_bench.runner.plan import Cell, Plan
 from lorafuse_bench.zoo.manifest import Zoo
@@ -40,3 +45,13 @@ def draft_of(plan: Plan, zoo: Zoo, cell: Cell, source: str, dtype: str) -> schem
         cost=_NO_COST,
         environment=_NOWHERE,
     )
+
+
+def made_of_sha256(draft: schema.Result, zoo: Zoo, device: torch.device) -> str:
+    """sha256 of all that a cell's answers depend on but its rows: inputs, what was learned, code and machine."""
+    made = {
+        "inputs": draft.content(),
+        "learned": zoo.manifest.model_dump(mode="json"),
+        "environment": environment(device),
+    }
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()

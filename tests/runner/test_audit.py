@@ -20,14 +20,6 @@ from lorafuse_bench.progress import Watcher
 from lorafuse_bench.zoo.manifest import Zoo
 
 
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory, handmade_data: Path) -> Zoo:
-    made = tiny_zoo(tmp_path_factory.mktemp("zoo"), experts=7)
-    saved = Zoo(made.root, made.manifest.model_copy(update={"data": str(handmade_data)}))
-    saved.save()
-    return saved
-
-
 def evaluated(zoo: Zoo, out: Path) -> Path:
     chosen = registry.parse_all("concat")
     (path,) = runner.run(runner.Plan(chosen, ["sst2/squad"], out, zoo.root, batch_size=4, device="cpu"))

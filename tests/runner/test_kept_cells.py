@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from tiny import tiny_zoo
 from toy_cells import rewrite
+from toy_grid import SUITE, plan
 
 from lorafuse_bench import runner
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import LoraExpert
-from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards.results import cell_files, layout
 from lorafuse_bench.leaderboards.results.samples import samples_path
 from lorafuse_bench.progress import Watcher
@@ -25,22 +25,6 @@ from lorafuse_bench.runner import grid
 from lorafuse_bench.runner.evaluation import Evaluation
 from lorafuse_bench.runner.kept import locked
 from lorafuse_bench.zoo.manifest import Zoo
-
-SUITE = "qnli/sst2"
-
-
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory, handmade_data: Path) -> Zoo:
-    made = tiny_zoo(tmp_path_factory.mktemp("zoo"), experts=7)
-    saved = Zoo(made.root, made.manifest.model_copy(update={"data": str(handmade_data)}))
-    saved.save()
-    return saved
-
-
-def plan(zoo: Zoo, out: Path, methods: str = "base", **changes: Any) -> runner.Plan:
-    chosen = [registry.parse(spec) for spec in methods.split(",")]
-    made = runner.Plan(chosen, [SUITE], out, zoo.root, limit=1, batch_size=8, device="cpu")
-    return replace(made, **changes)
 
 
 @pytest.fixture

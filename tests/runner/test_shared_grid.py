@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_zoo
+from toy_grid import SUITE, plan
 from typer.testing import CliRunner
 
 from lorafuse_bench import runner
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards.results import cell_files
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import grid as grids
 from lorafuse_bench.zoo.manifest import Zoo
 
-SUITE = "qnli/sst2"
 METHODS = "base,ties,concat,svd"
-
-
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory, handmade_data: Path) -> Zoo:
-    made = tiny_zoo(tmp_path_factory.mktemp("zoo"), experts=7)
-    saved = Zoo(made.root, made.manifest.model_copy(update={"data": str(handmade_data)}))
-    saved.save()
-    return saved
-
-
-def plan(zoo: Zoo, out: Path, methods: str = METHODS, **changes: Any) -> runner.Plan:
-    chosen = [registry.parse(spec) for spec in methods.split(",")]
-    made = runner.Plan(chosen, [SUITE], out, zoo.root, limit=1, batch_size=8, device="cpu")
-    return replace(made, **changes)
 
 
 def cells(made: runner.Plan) -> list[Path]:
@@ -45,8 +28,8 @@ def cells(made: runner.Plan) -> list[Path]:
 
 @pytest.mark.parametrize("shards", [1, 3, 4, 6])
 def test_shards_are_the_whole_grid_once(zoo: Zoo, tmp_path: Path, shards: int) -> None:
-    whole = cells(plan(zoo, tmp_path))
-    parts = [cells(plan(zoo, tmp_path, shard=(i + 1, shards))) for i in range(shards)]
+    whole = cells(plan(zoo, tmp_path, METHODS))
+    parts = [cells(plan(zoo, tmp_path, METHODS, shard=(i + 1, shards))) for i in range(shards)]
     assert sorted(path for part in parts for path in part) == sorted(whole)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -59,15 +42,15 @@ def test_a_shard_that_is_none_is_refused(text: str) -> None:
 
 def test_a_shard_does_not_move_when_cells_are_done(zoo: Zoo, tmp_path: Path) -> None:
     """Tasks of an array start at different times: what is done already must not change what is theirs."""
-    second = cells(plan(zoo, tmp_path, shard=(2, 2)))
-    runner.run(plan(zoo, tmp_path, shard=(1, 2)))
-    assert cells(plan(zoo, tmp_path, shard=(2, 2))) == second
+    second = cells(plan(zoo, tmp_path, METHODS, shard=(2, 2)))
+    runner.run(plan(zoo, tmp_path, METHODS, shard=(1, 2)))
+    assert cells(plan(zoo, tmp_path, METHODS, shard=(2, 2))) == second
     assert not any(path.exists() for path in second)
 
 
 def test_a_plan_measures_cells_by_those_of_their_kind_and_writes_nothing(zoo: Zoo, tmp_path: Path) -> None:
     out = tmp_path / "results"
-    fresh = runner.outlooks(runner.Grid.of(plan(zoo, out), print))
+    fresh = runner.outlooks(runner.Grid.of(plan(zoo, out, METHODS), print))
     assert [each.seconds for each in fresh] == [None] * 4
     assert {each.reason for each in fresh} == {"not run yet"}
     assert not out.exists()
@@ -107,9 +90,9 @@ def test_run_shows_the_plan_as_a_table_and_as_json(zoo: Zoo, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_workers_make_the_scores_of_one_process(zoo: Zoo, tmp_path: Path) -> None:
-    one = runner.run(plan(zoo, tmp_path / "one"))
+    one = runner.run(plan(zoo, tmp_path / "one", METHODS))
     said: list[str] = []
-    two = runner.run(plan(zoo, tmp_path / "two"), Watcher(said.append), workers=2)
+    two = runner.run(plan(zoo, tmp_path / "two", METHODS), Watcher(said.append), workers=2)
     assert [cell_files.read_cell(path)[1] for path in one] == [cell_files.read_cell(path)[1] for path in two]
     assert {line.partition(":")[0] for line in said if line.startswith("worker")} == {"worker 1", "worker 2"}
 
