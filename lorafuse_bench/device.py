@@ -33,6 +33,11 @@ class Compute:
         return {"device": self.device.type, "dtype": str(self.dtype).removeprefix("torch.")}
 
 
+def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Products in `dtype` where it has 16 bits, so that factors in fp32 serve a base in bf16; else as they are."""
+    return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))
+
+
 def device_of(name: str = AUTO) -> torch.device:
     """The device called `name`; `auto` is the accelerator where there is one, else the CPU.
 

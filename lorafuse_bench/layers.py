@@ -133,7 +133,7 @@ class RowUpdate(AddedUpdate):
         rows = index[:, self.block]
         hidden = self._by_row(x, rows)
         grouped = y.reshape(len(rows), -1, y.shape[-1])
-        add = grouped.baddbmm if torch.is_grad_enabled() else grouped.baddbmm_
+        add = grouped.baddbmm_ if in_place(y, self.B_T) else grouped.baddbmm
         return add(hidden, self.B_T[rows]).view(y.shape)
 
     def _by_row(self, x: Tensor, rows: Tensor) -> Tensor:
@@ -256,14 +256,18 @@ def project(x: Tensor, A: Tensor) -> Tensor:
     return F.linear(x, A) if x.is_floating_point() else F.embedding(x, A.T)
 
 
+def in_place(y: Tensor, B: Tensor) -> bool:
+    """Whether a product with B may be added into y: autocast, by which B in fp32 serves y in bf16, cannot do so."""
+    return not torch.is_grad_enabled() and B.dtype is y.dtype
+
+
 def add_product(y: Tensor, hidden: Tensor, B: Tensor) -> Tensor:
     """`y + hidden Bᵀ` for `y (..., out)`, `hidden (..., R)`, `B (out, R)`; written into y outside of training.
 
     One pass of the matmul over y instead of a product and a sum; in bf16 also one rounding instead of two.
     """
     flat, hidden = y.reshape(-1, y.shape[-1]), hidden.reshape(-1, hidden.shape[-1])
-    # Autocast, under which adapters train, knows no product in place.
-    add = flat.addmm if torch.is_grad_enabled() else flat.addmm_
+    add = flat.addmm_ if in_place(y, B) else flat.addmm
     return add(hidden, B.T).view(y.shape)
 
 

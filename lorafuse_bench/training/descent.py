@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lorafuse_bench.device import mixed_precision
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import row_updates
 from lorafuse_bench.fusion.fitted import MakeUpdates, Parameters
@@ -114,7 +115,7 @@ def mean_entropy(fused: FusedModel, examples: Sequence[Example], pad: int, dtype
     for start in range(0, len(examples), ROWS):
         batch = PadRight(pad)([_plain(example) for example in examples[start : start + ROWS]])
         moved = {name: tensor.to(fused.model.device) for name, tensor in batch.items()}
-        with torch.autocast(fused.model.device.type, dtype, enabled=dtype != torch.float32):
+        with mixed_precision(fused.model.device, dtype):
             total += float(entropy(fused.model, **moved)[0])
     return total / len(examples)
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lorafuse_bench.device import mixed_precision
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.memory import peak_bytes
 from lorafuse_bench.progress import SECONDS_BETWEEN, duration, watching
@@ -172,7 +173,7 @@ class _Run:
         for first in range(0, len(examples), size):
             batch = collate(examples[first : first + size])
             portion = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with mixed_precision(self.device, self.dtype):
                 share = self.model(**portion, num_items_in_batch=targets)["loss"]
             self.scaler.scale(share).backward()
             loss += share.detach()

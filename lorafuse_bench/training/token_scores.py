@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from lorafuse_bench.device import mixed_precision
 from lorafuse_bench.files import write_bytes
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import row_updates
@@ -130,7 +131,7 @@ def _scored(fused: FusedModel, examples: Sequence[Example], pad: int, dtype: tor
     device = fused.model.device
     batch = PadRight(pad)([{"input_ids": e["input_ids"], "labels": e["labels"]} for e in examples])
     portion = {name: tensor.to(device) for name, tensor in batch.items()}
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with mixed_precision(device, dtype):
         logits, targets = target_logits(fused.model, **portion)
     chosen = logits.float().log_softmax(-1).gather(-1, targets[:, None])[:, 0].cpu()
     counts = (batch["labels"][:, 1:] >= 0).sum(1).tolist()

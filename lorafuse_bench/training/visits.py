@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lorafuse_bench.device import mixed_precision
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.layers import Update
@@ -24,7 +25,6 @@ def visit_inputs(
     fused: FusedModel, updates: Mapping[str, Update], examples: Sequence[Example], see: SeeInputs
 ) -> None:
     """Call `see(module, x (tokens, in))` for every example and map that has an update, prompt and target together."""
-    fused.put(updates)
 
     def hook(name: str, x: Tensor, y: Tensor) -> None:
         see(name, x)
@@ -46,7 +46,6 @@ def visit_gradients(
     `g` is the gradient of `Σ_t log p(y_t)` by the map's output, so `gᵀ x (out, in)` is that by its weights. The y_t
     are drawn from the model's own distribution at each target position, from `seed`.
     """
-    fused.put(updates)
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -71,9 +70,9 @@ def visit_gradients(
 
 @contextmanager
 def _hooked(
-    fused: FusedModel, names: Mapping[str, Update], see: Callable[..., Tensor | None]
+    fused: FusedModel, updates: Mapping[str, Update], see: Callable[..., Tensor | None]
 ) -> Iterator[None]:
-    """`see(name, x (tokens, in), y)` after every pass of the named maps; what it returns takes the place of y."""
+    """`updates` in place; `see(name, x (tokens, in), y)` after every pass of a map, whose y becomes what it returns."""
 
     def hook_of(name: str) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor | None:
@@ -85,9 +84,11 @@ def _hooked(
 
         return hook
 
-    handles = [fused.model.get_submodule(name).register_forward_hook(hook_of(name)) for name in names]
+    fused.put(updates)
+    handles = [fused.model.get_submodule(name).register_forward_hook(hook_of(name)) for name in updates]
     try:
-        yield
+        with mixed_precision(fused.model.device, fused.model.dtype):
+            yield
     finally:
         for handle in handles:
             handle.remove()

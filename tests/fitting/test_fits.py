@@ -69,6 +69,18 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None
     assert lines == [f"fit {again.name}: already there, kept"]
 
 
+LEARNED = sorted(name for name, cls in registry.methods().items() if issubclass(cls, Fitted))
+
+
+@pytest.mark.parametrize("spec", LEARNED)
+def test_factors_in_fp32_are_fitted_on_a_base_in_bf16(zoo: Zoo, spec: str) -> None:
+    method = registry.parse({"ensemble": "ensemble:weights=sgd"}.get(spec, spec))
+    assert isinstance(method, Fitted)
+    entry = fit(method, TWO, zoo, "mini", FAST, report=lambda line: None, device="cpu", dtype="bfloat16")
+    learned = load_file(zoo.root / entry.path / entry.file)
+    assert all(torch.isfinite(tensor).all() for tensor in learned.values())
+
+
 def test_a_loss_that_is_no_number_stops_the_fit_and_keeps_the_last_good_checkpoint(
     zoo: Zoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
