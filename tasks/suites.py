@@ -108,10 +108,12 @@ def _of_leaf(name: str) -> Member:
 
 
 def _of_members(found: Iterable[Member]) -> Suite:
-    """Tasks by name, in the order of their keys, as lm-eval sorts what it is asked for."""
+    """Tasks by name, in the order of their keys, as lm-eval sorts what it is asked for. Losses make a suite of losses."""
     ordered = sorted(found, key=lambda member: (task_key(member.leaf), member.leaf))
     name = "/".join(dict.fromkeys(task_key(member.leaf) for member in ordered))
-    return _resolved(SuiteFacts(), name, ordered)
+    made = _resolved(SuiteFacts(), name, ordered)
+    losses = all(task.unit in measures.LOSSES for task in made.tasks.values())
+    return made.model_copy(update={"kind": "loss"}) if losses else made
 
 
 def task(key: str) -> SuiteTask:

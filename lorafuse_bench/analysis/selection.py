@@ -13,6 +13,7 @@ from lorafuse_bench.analysis.base import Part, Say, option
 from lorafuse_bench.analysis.of_zoo import OfExperts, OfZoo, ZooAnalysis
 from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.device import Compute, device_of
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.picture import new_figure
@@ -60,6 +61,11 @@ class Selection(OfExperts, ZooAnalysis[SelectionResult]):
         losses = matrix.losses.double()
         order, curve = greedy(losses)
         best = losses.argmin(0)
+        if single := [t for t, e in zip(matrix.tasks, matrix.standard_errors[0], strict=True) if e.isnan()]:
+            raise LorafuseError(
+                f"the losses on {single[0]} are of one dev row, which has no standard error. Delete the fit, and run"
+                " `lorafuse fit losses` with --dev 2 or more."
+            )
         error = (
             matrix.standard_errors.double().gather(0, best[None]).square().sum().sqrt() / len(best)
         ).item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from lorafuse_bench.analysis import selection, sparsity
 from lorafuse_bench.cli import app
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.fitted import LossMatrix
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -37,6 +39,16 @@ def test_greedy_by_hand(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.enough == 2  # 1.5 is within 0.173 of 4/3
     assert (result.not_best, result.not_best_share) == ([NAMES[2]], pytest.approx(1 / 3))
     assert selection.Selection(zoo=str(zoo.root)).figure(result).axes
+
+
+def test_losses_of_one_dev_row_have_no_error_and_are_refused(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = MATRIX.standard_errors.clone()
+    errors[:, 1] = float("nan")
+    monkeypatch.setattr(selection, "read_losses", lambda *_: replace(MATRIX, standard_errors=errors))
+    with pytest.raises(LorafuseError, match=r"are of one dev row, .* with --dev 2 or more"):
+        selection.Selection(zoo=str(zoo.root), device="cpu").run(print)
 
 
 def test_every_greedy_step_is_the_best_one() -> None:

@@ -131,6 +131,11 @@ def test_flan_is_read_from_the_hubs_layout(tmp_path: Path) -> None:
     assert (row.prompt, row.target) == (f"train {names[0]}?", " yes")
 
 
+def test_losses_by_name_are_a_suite_of_losses() -> None:
+    assert suite("cot_gsm8k/true_case").kind == "loss"
+    assert suite("cot_gsm8k/sst2").kind == "scored"
+
+
 @pytest.mark.parametrize(("name", "tasks"), SUITES)
 def test_the_suites_of_losses(name: str, tasks: int) -> None:
     found = suite(name)
