@@ -16,7 +16,7 @@ from lorafuse_bench.leaderboards.results.schema import Dataset, invalid
 
 LEADERBOARD_SCHEMA = "lorafuse.leaderboard/1"
 
-Role = Literal["floor", "oracle", "method"]
+Role = Literal["floor", "oracle", "method", "control"]
 
 
 class Score(Strict):
@@ -81,7 +81,19 @@ class Row(Strict):
     label: str = Field(description="Canonical method spec, or the paper's name of a reported row.")
     family: str = Field(description="Family of the method.")
     role: Role = Field(
-        description="floor: the base alone or one wrong expert; oracle: the upper reference; else method."
+        description="floor: the base alone or one wrong expert; oracle: the upper reference; control: what a method"
+        " must beat, beneath its row; else method."
+    )
+    control_of: str | None = Field(
+        default=None,
+        exclude_if=lambda label: label is None,
+        description="Label of the method that this is a control of; absent from other rows.",
+    )
+    method_lead: Score | None = Field(
+        default=None,
+        exclude_if=lambda lead: lead is None,
+        description="Of a control: its method's ability minus its own, paired over items; of losses its own minus the"
+        " method's, of oblivion the method's mean score minus its own. Absent where either is incomplete.",
     )
     origin: Literal["measured", "reported"] = Field(description="Measured here, or printed in a paper.")
     source: str | None = Field(default=None, description="Paper, table and model of a reported row.")

@@ -19,6 +19,7 @@ from lorafuse_bench.leaderboards.boards.board import (
     TaskScores,
 )
 from lorafuse_bench.leaderboards.boards.collect import BASE, Cell, Group, collect, is_oracle
+from lorafuse_bench.leaderboards.boards.controls import beneath, controlled
 from lorafuse_bench.leaderboards.boards.provenance import caption, provenance_of, replicate_of
 from lorafuse_bench.leaderboards.boards.ranking import ranked
 from lorafuse_bench.leaderboards.boards.reported_rows import reported_rows
@@ -59,7 +60,7 @@ def _board(group: Group, note: str) -> Board:
         losses=group.losses,
         columns=columns,
         ranking=ranking,
-        rows=(*rows, *reported_rows(group.suite, group.oblivion)),
+        rows=(*beneath(rows), *reported_rows(group.suite, group.oblivion)),
     )
 
 
@@ -106,6 +107,8 @@ def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
         label=label,
         family=some.result.method.family,
         role=_role(some.result.method),
+        control_of=controlled(label),
+        method_lead=_lead(group, cells, controlled(label), counted),
         origin="measured",
         note=note,
         ability=_mean_over(cells, () if note else counted, partial(_ratio, group)),
@@ -122,7 +125,9 @@ def _row(group: Group, label: str, counted: frozenset[str]) -> Row:
 
 
 def _role(method: Method) -> Role:
-    """The base goes by its label; any other floor, such as one wrong expert, by its family."""
+    """The base and a control go by their labels; any other floor, such as one wrong expert, by its family."""
+    if controlled(method.label):
+        return "control"
     if is_oracle(method):
         return "oracle"
     return "floor" if method.label == BASE or method.family == FLOOR else "method"
@@ -182,6 +187,24 @@ def _mean_over(
             return None
         by_seed[seed] = stats.mean_of(estimates)
     return over_seeds(by_seed)
+
+
+def _lead(group: Group, cells: Mapping[int, Cell], of: str | None, counted: Collection[str]) -> Score | None:
+    """By how much a control's method is better, by what the board ranks; None where either is incomplete."""
+    method = {seed: members[of] for seed, members in sorted(group.cells.items()) if of in members}
+    if not method or _missing(group, method) or _missing(group, cells):
+        return None
+
+    def better(seed: int, control: Cell, key: str) -> Estimate:
+        x, z = method[seed].representative(key), control.representative(key)
+        if group.oblivion or group.losses:
+            return stats.paired_difference(*((z, x) if group.losses else (x, z)))
+        return stats.difference_of_ratios(x, z, group.cells[seed][group.oracle].representative(key))
+
+    if not group.losses:
+        return _mean_over(cells, group.tasks if group.oblivion else counted, better)
+    each = {seed: [better(seed, cell, key) for key in group.tasks] for seed, cell in cells.items()}
+    return over_seeds({seed: stats.mean_of(estimates) for seed, estimates in each.items()})
 
 
 def _losses(group: Group, cells: Mapping[int, Cell], counted: Collection[str]) -> Losses:

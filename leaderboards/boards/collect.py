@@ -15,6 +15,7 @@ from typing import Any
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.boards import alike
 from lorafuse_bench.leaderboards.boards.board import LEADERBOARD_SCHEMA
+from lorafuse_bench.leaderboards.boards.controls import controlled
 from lorafuse_bench.leaderboards.measures import Array
 from lorafuse_bench.leaderboards.results import plausible
 from lorafuse_bench.leaderboards.results.cell_files import read_cell
@@ -118,8 +119,9 @@ class Group:
 
 
 def is_oracle(method: Method) -> bool:
-    """Whether a method is the oracle, whatever it was told; one wrong expert is a floor."""
-    return method.name == ORACLE and method.family == plausible.REFERENCES[ORACLE]
+    """Whether a method is the oracle, whatever it was told; one wrong expert is a floor, a control no reference."""
+    reference = method.name == ORACLE and method.family == plausible.REFERENCES[ORACLE]
+    return reference and controlled(method.label) is None
 
 
 def collect(paths: Iterable[str | Path], allow_limit: bool = False) -> list[Group]:

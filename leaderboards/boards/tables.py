@@ -7,12 +7,14 @@ from itertools import pairwise
 from lorafuse_bench.leaderboards.boards import text
 from lorafuse_bench.leaderboards.boards.board import Board, Leaderboard, Row
 from lorafuse_bench.leaderboards.results.plausible import BASE
+from lorafuse_bench.leaderboards.statistics.stats import Z95
 from lorafuse_bench.tables import Table
 
 ROOM_FOR_COSTS = 100
 """Columns of a terminal that shows costs too."""
 MOST_TASKS = 16
 HIDDEN = "Each of the {} tasks stands in the board's file and page."
+LEAD = "method −\ncontrol"
 MEANS = {
     "scored": ("ability", "±"),
     "losses": ("Δ oracle", "±", "loss", "± tasks", "recovered"),
@@ -38,9 +40,13 @@ def table_of(board: Board, costs: bool = True, raw: bool = False) -> Table:
     sources = [row.source for row in board.rows]
     not_counted = (f"{c.task} does not count: {c.reason}." for c in board.columns if c.reason)
     papers = (f"{name}: {source}." for source, name in _papers(board).items())
+    lead = [LEAD] if any(row.control_of for row in board.rows) else []
     return Table(
-        headings=["", "method", *MEANS[kind], *tasks, *(("params", "eval s") if costs else ())],
-        rows=[_cells(board, row, raw) + (_costs(row) if costs else []) for row in board.rows],
+        headings=["", "method", *MEANS[kind], *tasks, *lead, *(("params", "eval s") if costs else ())],
+        rows=[
+            _cells(board, row, raw) + [_lead(row) for _ in lead] + (_costs(row) if costs else [])
+            for row in board.rows
+        ],
         title=f"{board.suite} on {board.zoo}",
         notes=[board.caption, *not_counted, *papers, *([HIDDEN.format(hidden)] if hidden else [])],
         words=(1,),
@@ -57,7 +63,7 @@ def _papers(board: Board) -> dict[str, str]:
 
 def _cells(board: Board, row: Row, raw: bool) -> list[str]:
     """Rank, role or paper, method, and the scores."""
-    place = {"floor": "floor", "oracle": "ref", "method": text.place(row)}[row.role]
+    place = {"oracle": "ref", "method": text.place(row)}.get(row.role, row.role)
     if row.source:
         place = _papers(board)[row.source]
     if board.oblivion:
@@ -118,6 +124,15 @@ def _metrics(board: Board, row: Row) -> list[str]:
     held = [(row.tasks.get(column.task), column.metric) for column in board.columns]
     found = [scores.metrics.get(metric) if scores else None for scores, metric in held]
     return ["–" if raw is None else text.number(raw.value) for raw in found]
+
+
+def _lead(row: Row) -> str:
+    """How much better a control's method is, and below it the 95% interval."""
+    lead = row.method_lead
+    if lead is None:
+        return "–" if row.control_of else ""
+    ends = [lead.value + side * Z95 * lead.se for side in (-1, 1)] if lead.se is not None else []
+    return "\n".join([text.signed(lead.value), " to ".join(map(text.signed, ends))]).rstrip()
 
 
 def _costs(row: Row) -> list[str]:

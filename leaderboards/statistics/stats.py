@@ -147,6 +147,12 @@ def paired_ratio(x: Statistic, y: Statistic) -> Estimate:
     return Estimate(r, x.spread((x.deviations - r * y.deviations) / y.value))
 
 
+def difference_of_ratios(x: Statistic, z: Statistic, y: Statistic) -> Estimate:
+    """x/y - z/y over the same items, which is (x - z)/y: the same delta method as `paired_ratio`."""
+    r = (x.value - z.value) / y.value
+    return Estimate(r, x.spread((x.deviations - z.deviations - r * y.deviations) / y.value))
+
+
 def recovered_gap(x: Statistic, base: Statistic, oracle: Statistic) -> Estimate:
     """(base - x) / (base - oracle): for a loss, the share of the oracle's improvement that x keeps."""
     gap = base.value - oracle.value

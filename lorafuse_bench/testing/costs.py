@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from lorafuse_bench.testing.subject import (
 )
 from lorafuse_bench.testing.toys import pool_of, toy_experts
 
-ROUNDS = 5
+ROUNDS, MOST_ROUNDS = 5, 20
+"""Passes that are timed, and how many where the first ones take longer than is declared."""
 
 
 @check
@@ -41,29 +43,45 @@ def parameters_are_as_declared(subject: Subject) -> None:
 @check
 def memory_is_as_declared(subject: Subject) -> None:
     """The largest tensor of a pass is no larger, in shares of the base's largest, than it declares."""
-    _pass_within(subject, "the largest tensor of a pass", subject.method.costs.memory, _largest)
+    with _beside_the_base(subject) as (model, base):
+        ratio = _largest(model) / _largest(base)
+    _within("the largest tensor of a pass", ratio, subject.method.costs.memory, "the base's")
 
 
 @check
 def operations_are_as_declared(subject: Subject) -> None:
     """A pass takes no more floating point operations, in shares of the base's, than it declares."""
-    _pass_within(subject, "the operations of a pass", subject.method.costs.operations, _operations)
+    with _beside_the_base(subject) as (model, base):
+        ratio = _operations(model) / _operations(base)
+    _within("the operations of a pass", ratio, subject.method.costs.operations, "the base's")
 
 
 @check
 def time_is_as_declared(subject: Subject) -> None:
     """A pass takes no more of the processor's time, in shares of the base's beside it, than it declares."""
-    _pass_within(subject, "the time of a pass", subject.method.costs.seconds, _seconds)
+    declared = subject.method.costs.seconds
+    with _beside_the_base(subject) as (model, base):
+        own, other = _least_seconds(model, base, declared)
+    _within("the time of a pass", own / other, declared, "the base's")
 
 
-def _pass_within(subject: Subject, what: str, declared: float, measure: Callable[[ToyModel], float]) -> None:
+def _least_seconds(model: ToyModel, base: ToyModel, declared: float) -> tuple[float, float]:
+    """The quickest pass of each: what else runs can only slow one, so a ratio too large is measured for longer."""
+    own = other = float("inf")
+    for passes in range(1, MOST_ROUNDS + 1):
+        own, other = min(own, _seconds(model)), min(other, _seconds(base))
+        if passes >= ROUNDS and own <= declared * other:
+            break
+    return own, other
+
+
+@contextmanager
+def _beside_the_base(subject: Subject) -> Iterator[tuple[ToyModel, ToyModel]]:
+    """The method at work, row i under expert i, and the base alone."""
     require_experts(subject.method)
     with subject.fused() as model, torch.no_grad():
         choose_in_turn(model)
-        base = ToyModel(pool_of(toy_experts()), "qwen2", torch.float32)
-        rounds = [(measure(model), measure(base)) for _ in range(ROUNDS)]
-    ratio = min(own for own, _ in rounds) / min(other for _, other in rounds)
-    _within(what, ratio, declared, "the base's")
+        yield model, ToyModel(pool_of(toy_experts()), "qwen2", torch.float32)
 
 
 def _within(what: str, ratio: float, declared: float, unit: str) -> None:

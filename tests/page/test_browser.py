@@ -413,3 +413,17 @@ def test_losses_are_compared_by_their_mean(browser: Browser, losses: Path) -> No
     assert "A is better" in mean and "after Holm" in mean
     browser.choose("b", "base")
     assert "A is better" in browser.find("#comparison tbody tr").text
+
+
+def test_controls_follow_their_method_in_every_order(browser: Browser, tmp_path: Path) -> None:
+    for label, right in {"base": 0, "oracle": 16, "mu": 8, "mu:control=random": 12, "svd": 10}.items():
+        write(tmp_path, label, {"one": [float(i < right) for i in range(20)]})
+    leaderboard = build([tmp_path])
+    browser.open(write_page(tmp_path, leaderboard, evidence_of(collect([tmp_path]), leaderboard)), "")
+    first = ["oracle", "svd", "mu", "mu:control=random", "base"]
+    assert browser.methods() == first
+    header(browser, "ability").click()
+    assert browser.methods() == ["base", "mu", "mu:control=random", "svd", "oracle"]
+    row = next(text for text in browser.texts("tr.control th") if text)
+    assert "method − control −0.250, 95% −0.468 to −0.032" in row
+    assert len(browser.texts("#pareto .mark")) == 4

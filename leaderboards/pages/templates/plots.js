@@ -102,7 +102,7 @@ function onFront(points) {
 function costPoints() {
   const held = current();
   const [usual] = viewsOf(held);  // the front is of the board's own measure, whichever the table shows
-  return visibleRows().filter((row) => headline(held, row, usual) && get(row.cost, state.cost) != null)
+  return visibleRows().filter((row) => row.role !== "control" && headline(held, row, usual) && get(row.cost, state.cost) != null)
     .map((row) => ({ row, cost: row.cost[state.cost], score: headline(held, row, usual).value }))
     .map((point) => ({ ...point, good: isDown(held, null, usual) ? -point.score : point.score }))
     .sort((p, q) => p.cost - q.cost || q.good - p.good);
@@ -191,7 +191,7 @@ function costPoint({ row, cost, score }, cx, cy, front, name) {
 
 function renderLegend() {
   const seen = new Map(visibleRows().filter((row) => row.origin === "measured")
-    .map((row) => [familyClass(row), row.role === "method" ? row.family : "reference and floor"]));
+    .map((row) => [familyClass(row), row.role === "method" ? row.family : "reference, floor and control"]));
   replace("legend", [...seen].map(([name, family]) =>
     el("span", { class: `key ${name}` }, el("i", { "aria-hidden": "true" }), family)));
 }

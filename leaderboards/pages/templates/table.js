@@ -42,7 +42,14 @@ function sorted(rows, columns) {
     const order = typeof x.value === "string" ? x.value.localeCompare(y.value) : x.value - y.value;
     return (up ? order : -order) || x.place - y.place;
   });
-  return keyed.map(({ row }) => row);
+  return withControls(keyed.map(({ row }) => row));
+}
+
+// Controls stand beneath their method, wherever that goes.
+function withControls(rows) {
+  const measured = new Set(rows.filter((row) => row.origin === "measured").map((row) => row.label));
+  return rows.filter((row) => !measured.has(row.control_of)).flatMap((row) =>
+    [row, ...rows.filter((other) => row.origin === "measured" && other.control_of === row.label)]);
 }
 
 function sortBy(column) {
@@ -70,11 +77,19 @@ function named(label) {
 }
 
 function methodCell(row) {
-  const chips = [row.role === "floor" ? "floor" : row.role === "oracle" ? "reference"
-    : row.origin === "measured" ? row.family : null, row.note].filter(Boolean);
+  const chips = [{ floor: "floor", oracle: "reference", control: "control" }[row.role]
+    ?? (row.origin === "measured" ? row.family : null), row.note].filter(Boolean);
   return el("th", { scope: "row" },
     rank(row), named(row.label),
-    el("small", {}, chips.map((chip) => [el("span", { class: "chip" }, chip), " "])));
+    el("small", {}, chips.map((chip) => [el("span", { class: "chip" }, chip), " "])),
+    row.method_lead ? el("small", { title: "the method's score minus the control's, on the same items" },
+      lead(row.method_lead)) : null);
+}
+
+function lead({ value, se }) {
+  const half = se === null ? null : Z95 * se;
+  return `method − control ${signed(value)}`
+    + (half === null ? "" : `, 95% ${signed(value - half)} to ${signed(value + half)}`);
 }
 
 // The place, and below it the places that cannot be ruled out.
