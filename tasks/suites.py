@@ -108,7 +108,7 @@ def _of_leaf(name: str) -> Member:
 
 
 def _of_members(found: Iterable[Member]) -> Suite:
-    """Tasks by name, in the order of their keys, as lm-eval sorts what it is asked for. Losses make a suite of losses."""
+    """Tasks by name, sorted by key as lm-eval sorts what it is asked for; losses alone are a suite of losses."""
     ordered = sorted(found, key=lambda member: (task_key(member.leaf), member.leaf))
     name = "/".join(dict.fromkeys(task_key(member.leaf) for member in ordered))
     made = _resolved(SuiteFacts(), name, ordered)
