@@ -121,6 +121,9 @@ class Fitting(Protocol):
     def kept(self, part: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """What `make` gives, made once: an interrupted fit that goes on finds it again under `part`."""
 
+    def learned(self, method: Fitted) -> dict[str, Tensor]:
+        """What another method learns on the same experts, base, rows and settings: the zoo's fit, or one made here."""
+
     def routers(self, pooling: Literal["last", "mean"]) -> dict[str, Tensor]:
         """MoA's routers of prompts to their tasks' experts, as `moa.router_logits` reads them."""
 
@@ -131,7 +134,7 @@ class Fitting(Protocol):
         """Nats per token of the task's first `rows` fit rows under these updates."""
 
     def losses(self) -> LossMatrix:
-        """The experts' losses on the dev rows."""
+        """The experts' losses on the dev rows; those that the zoo has of the same experts, base and rows."""
 
 
 @dataclass(frozen=True)

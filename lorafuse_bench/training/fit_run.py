@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,10 +17,11 @@ from lorafuse_bench.device import Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import read_json, write_bytes, write_json
 from lorafuse_bench.fused import FusedModel
-from lorafuse_bench.fusion.base import Runtime, row_updates
+from lorafuse_bench.fusion.base import FusionMethod, Runtime, row_updates
 from lorafuse_bench.fusion.fitted import (
     MAP_RATES,
     WEIGHT_RATES,
+    Fitted,
     LossMatrix,
     MakeUpdates,
     Parameters,
@@ -43,7 +45,9 @@ from lorafuse_bench.training.descent import (
 )
 from lorafuse_bench.training.examples import Batches, Example, Head, PadRight, pad_token, prompt_of, tokenize
 from lorafuse_bench.training.fit_rows import DEV, FitRows
+from lorafuse_bench.training.kept_fits import identity, kept_fit
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
+from lorafuse_bench.training.loss_matrix import LOSSES, Losses
 from lorafuse_bench.training.router_training import RouterSettings, learn_routers, length_of
 from lorafuse_bench.training.settings import Limited, Schedule
 from lorafuse_bench.training.token_scores import (
@@ -54,6 +58,7 @@ from lorafuse_bench.training.token_scores import (
     score_rows,
 )
 from lorafuse_bench.training.visits import SeeGradients, SeeInputs, visit_gradients, visit_inputs
+from lorafuse_bench.zoo.entries import FittedOn
 
 FILE = "learned.safetensors"
 
@@ -102,11 +107,13 @@ class FitRun:
         work: Path,
         name: str,
         report: Report,
+        fitted_on: FittedOn | None = None,
     ) -> None:
+        """`fitted_on`: what a fit of the zoo's must be of to be taken over; None where none may be."""
         self.runtime: Runtime = fused
         self.fused = fused
         self.tasks, self.rows, self.settings, self.seed = tasks, rows, settings, settings.seed
-        self.work, self.name, self.report = work, name, report
+        self.work, self.name, self.report, self.fitted_on = work, name, report, fitted_on
         self.compute = Compute(fused.model.device, fused.model.dtype)
         self.record: dict[str, Any] = {}
         self.tokenizer = load_tokenizer(str(fused.zoo.base_folder()))
@@ -206,6 +213,25 @@ class FitRun:
             write_bytes(path, save({key: value.cpu().contiguous() for key, value in make().items()}))
         return {key: value.to(self.compute.device) for key, value in load_file(path).items()}
 
+    def learned(self, method: Fitted) -> dict[str, Tensor]:
+        """See `Fitting.learned`; where it is from is recorded."""
+        label, found = method.label(), self._kept_fit(method, self.settings)
+        if found is not None:
+            self.record[label] = "of the zoo"
+            return found
+        inner = copy.copy(self)
+        inner.work, inner.name, inner.record = self.work / method.name, f"{self.name}, {label}", {}
+        found = method.fit(inner)
+        self.record[label] = inner.record
+        return found
+
+    def _kept_fit(
+        self, method: FusionMethod, settings: FitSettings | None = None
+    ) -> dict[str, Tensor] | None:
+        if self.fitted_on is None:
+            return None
+        return kept_fit(self.fused.zoo, identity(method, self.fitted_on, settings), self.compute)
+
     def _own(self, expert: int, rows: int) -> list[Example]:
         tasks = self.fused.pool.experts[expert].tasks
         return self._examples([row for each in self.rows if each.task in tasks for row in each.fit[:rows]])
@@ -242,6 +268,10 @@ class FitRun:
 
     def losses(self) -> LossMatrix:
         """See `Fitting.losses`."""
+        kept = self._kept_fit(Losses())
+        if kept is not None:
+            self.record[LOSSES] = "of the zoo"
+            return LossMatrix(self.fused.pool.names, self.tasks, **kept)
         return loss_matrix(self.fused.pool.names, self.tasks, self.scores("dev"))
 
     def scores(self, split: str) -> list[TokenScores]:

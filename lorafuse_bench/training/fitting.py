@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from safetensors.torch import save
@@ -21,6 +21,7 @@ from lorafuse_bench.loading import load_model
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.training.fit_rows import FitRows, fit_rows, learned_from, seen_by
 from lorafuse_bench.training.fit_run import FILE, FitRun, FitSettings
+from lorafuse_bench.training.kept_fits import IDENTITY, identity, is_there
 from lorafuse_bench.training.loop import Report
 from lorafuse_bench.training.records import work_folder
 from lorafuse_bench.zoo.entries import FittedOn
@@ -65,20 +66,18 @@ def fit(
     hashes = [expert.sha256 for expert in pool.experts]
     fitted_on = learned_from(zoo, asked.name, tasks, hashes, source, settings.rows, settings.dev)
     name = _name(method, asked.name, _experts(zoo, tasks, names))
-    identity = {
-        "method": method.label(),
-        "version": method.version,
-        "fitted_on": fitted_on.model_dump(mode="json"),
-        "settings": asdict(settings) | {"rates": list(settings.rates) if settings.rates else None},
-    }
+    same = identity(method, fitted_on, settings)
     found = {entry.name: entry for entry in zoo.manifest.artefacts}.get(name)
-    if found is not None and found.settings.get("identity") == identity and _is_there(zoo, found):
+    if found is not None and found.settings.get(IDENTITY) == same and is_there(zoo, found):
         report(f"fit {name}: already there, kept")
         return found
-    work = work_folder(zoo.root, f"fit-{name.replace('/', '-')}", identity)
-    run = FitRun(_fused(zoo, method.given(pool), device, dtype), tasks, rows, settings, work, name, report)
+    work = work_folder(zoo.root, f"fit-{name.replace('/', '-')}", same)
+    given = method.given(pool)
+    # Of a control's experts the zoo has no fits that another could take over.
+    theirs = fitted_on if given is pool else None
+    run = FitRun(_fused(zoo, given, device, dtype), tasks, rows, settings, work, name, report, theirs)
     learned = method.fit(run)
-    told = {"identity": identity, "dev_seen_by": seen, **run.compute.record(), **run.record}
+    told = {IDENTITY: same, "dev_seen_by": seen, **run.compute.record(), **run.record}
     entry = _store(zoo, name, method, learned, names, told, fitted_on)
     shutil.rmtree(work, ignore_errors=True)
     return entry
@@ -168,8 +167,3 @@ def _name(method: Fitted, suite: str, experts: str) -> str:
 
 def _default(method: Fitted, option: str) -> Any:
     return type(method).__dataclass_fields__[option].default
-
-
-def _is_there(zoo: Zoo, entry: ArtefactEntry) -> bool:
-    path = zoo.root / entry.path / entry.file
-    return path.is_file() and sha256_file(path) == entry.sha256

@@ -110,9 +110,13 @@ def learn_routers(
     fused: FusedModel, prompts: Sequence[Sequence[int]], labels: Sequence[int], settings: RouterSettings
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Routers of `prompts` to the experts `labels`, and what is known of their accuracy; see `train_router`."""
+    if len(prompts) < 2:
+        raise LorafuseError(
+            "a router of one prompt cannot be tried on another. Give it 2 rows or more (--rows)."
+        )
     fused.use(Oracle())
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(settings.seed))
-    held = order[: int(len(prompts) * settings.held_out)]
+    held = order[: max(1, int(len(prompts) * settings.held_out))]
     kept = order[len(held) :]
     labels_tensor = torch.tensor(labels)
     unadapted: tuple[int, ...] = ()
@@ -255,14 +259,18 @@ def router_accuracy(tensors: Mapping[str, Tensor], features: Tensor, labels: Ten
 
 
 def informative_blocks(accuracy: Sequence[float], experts: int) -> list[int]:
-    """Blocks whose accuracy exceeds the middle between chance and the best block's."""
-    threshold = (1 / experts + max(accuracy)) / 2
-    return [block for block, value in enumerate(accuracy) if value > threshold]
+    """Blocks whose accuracy exceeds the middle between chance and the best one's; the best where none beats chance."""
+    chance, best = 1 / experts, max(accuracy)
+    if best <= chance:
+        return [block for block, value in enumerate(accuracy) if value == best]
+    return [block for block, value in enumerate(accuracy) if value > (chance + best) / 2]
 
 
 def accuracy_record(accuracy: Sequence[float], experts: int, unadapted: Sequence[int] = ()) -> dict[str, Any]:
     """What a manifest says of a router's accuracy: per block, their mean, and the blocks that decide."""
-    deciding = [block for block in informative_blocks(accuracy, experts) if block not in unadapted]
+    adapted = [block for block in range(len(accuracy)) if block not in unadapted]
+    deciding = [block for block in informative_blocks(accuracy, experts) if block in adapted]
+    deciding = deciding or [max(adapted, key=lambda block: accuracy[block])]
     mean = sum(accuracy) / len(accuracy)
     return {"informative_blocks": deciding, "accuracy_per_block": list(accuracy), "accuracy": mean}
 

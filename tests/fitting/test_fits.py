@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,12 +19,13 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.controls import controlled
 from lorafuse_bench.fusion.fitted import Fitted
 from lorafuse_bench.fusion.merging.merge_sgd import MergeSgd
 from lorafuse_bench.fusion.routing.clusters import clusters_of
 from lorafuse_bench.loading import load_model
 from lorafuse_bench.tasks.rows import Row
-from lorafuse_bench.training import descent, fitting
+from lorafuse_bench.training import descent, fit_run, fitting
 from lorafuse_bench.training import fit_rows as fit_rows_module
 from lorafuse_bench.training.fit_rows import FitRows
 from lorafuse_bench.training.fitting import FitSettings, fit
@@ -233,6 +235,32 @@ def test_clusters_of_the_zoo_are_taken_where_they_are_of_these_experts(tmp_path:
     assert learned(kept, 3) == ([0, 1, 2], "of the fit")
     changed = kept.model_copy(update={"experts": {**kept.experts, names[0]: "0" * 64}})
     assert learned(changed, 2) == (found, "of the fit")
+
+
+def test_a_fit_takes_over_what_another_one_computed(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss matrix and the teacher's weights, to the same bytes; of other rows, or by a control, nothing is."""
+    pairs = {"ensemble:weights=lp": "losses", "distill": "ensemble:weights=sgd"}
+    alone = {spec: fitted(zoo, spec) for spec in pairs}
+    for spec, before in pairs.items():
+        zoo.save()  # without what was fitted
+        if before == "losses":
+            fit(Losses(), TWO, Zoo.open(zoo.root), "mini", FAST, report=lambda line: None)
+        else:
+            fitted(zoo, before)
+        with monkeypatch.context() as patched:
+            patched.setattr(fit_run, "score_experts", forbidden)
+            after = fitted(zoo, spec)
+            with pytest.raises(AssertionError):
+                fitted(zoo, spec, replace(FAST, rows=3))
+            control = cast(Fitted, controlled(registry.parse(spec), "random"))
+            with pytest.raises(AssertionError):
+                fit(control, TWO, Zoo.open(zoo.root), "mini", FAST, report=lambda line: None)
+        assert after.settings[before] == "of the zoo"
+        assert after.sha256 == alone[spec].sha256
+
+
+def forbidden(*given: Any) -> Any:
+    raise AssertionError("experts were run again")
 
 
 def test_dev_rows_that_experts_saw_are_refused(zoo: Zoo) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 from tiny import tiny_zoo
 from torch import Tensor
 from torch.autograd import gradcheck
@@ -27,6 +28,7 @@ from lorafuse_bench.fusion.routing.phatgoose import alone, standardised
 from lorafuse_bench.fusion.routing.routing_sgd import routed
 from lorafuse_bench.layers import GatedUpdate
 from lorafuse_bench.loading import load_model
+from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.training.fitting import FitSettings, fit
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -235,3 +237,15 @@ def test_every_learned_method_is_fitted_and_then_used(spec: str, tmp_path: Path)
             torch.zeros(1, 3, dtype=torch.long) if spec.startswith(("moa", "lorahub")) else None
         )
         assert fused.model(torch.arange(5)[None]).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("spec", ["hc", "phatgoose:steps=1", "moa", "ensemble:weights=lp", "regmean:rows=1"])
+def test_one_expert_is_enough(spec: str, tmp_path: Path) -> None:
+    zoo = tiny_zoo(tmp_path, experts=1)
+    method = registry.parse(spec)
+    assert isinstance(method, Fitted)
+    settings = FitSettings(steps=1, batch_size=2, rates=(0.1,), rows=2, dev=2)
+    fit(method, "sst2", zoo, "mini", settings, report=lambda line: None)
+    lm = LorafuseLM(spec, zoo=tmp_path, data="mini", device="cpu")
+    request = Instance("loglikelihood", {}, ("ab", " c"), 0, metadata=("sst2", 0, 1))
+    assert lm.loglikelihood([request])[0][0] < 0

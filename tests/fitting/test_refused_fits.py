@@ -95,6 +95,12 @@ def all_rows_seen(zoo: Zoo) -> None:
         pytest.param(
             "", None, "zoo cluster ZOO --clusters 3", "3 clusters of 2 experts", id="clusters of a zoo"
         ),
+        pytest.param(
+            "", None, FIT.format("hc:clusters=0", "mini"), "clusters=0 must be between 1", id="no clusters"
+        ),
+        pytest.param(
+            "", None, FIT.format("phatgoose:steps=0", "mini"), "steps=0 must be at least 1", id="no steps"
+        ),
         pytest.param("", twins, FIT.format(LEARNED, "mini"), "any weights solve", id="degenerate program"),
         pytest.param(
             "",

@@ -23,6 +23,7 @@ from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.training.joint import JointMoa, JointSettings, train_joint
 from lorafuse_bench.training.router_training import (
     RouterSettings,
+    accuracy_record,
     fit_routers,
     informative_blocks,
     load_fused,
@@ -61,6 +62,12 @@ def test_a_block_that_sees_the_same_everywhere_is_not_informative() -> None:
     assert accuracy[0] < 0.3
     assert accuracy[1] == 1.0
     assert informative_blocks(accuracy, experts=4) == [1]
+
+
+def test_where_no_block_beats_chance_the_best_ones_decide() -> None:
+    assert informative_blocks([1.0, 1.0, 1.0], experts=1) == [0, 1, 2]
+    assert informative_blocks([0.1, 0.2, 0.2], experts=4) == [1, 2]
+    assert accuracy_record([0.1, 0.9, 0.3], 4, unadapted=[1])["informative_blocks"] == [2]
 
 
 def test_pooling_ignores_padding() -> None:

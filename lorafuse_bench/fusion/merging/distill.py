@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.fusion.base import Law, option, static_updates
-from lorafuse_bench.fusion.ensembling.ensemble import mixture_loss
+from lorafuse_bench.fusion.ensembling.ensemble import Ensemble
 from lorafuse_bench.fusion.fitted import Fitting, OneLora, Passes
 from lorafuse_bench.fusion.papers import TRADEOFFS
 from lorafuse_bench.fusion.registry import register
@@ -40,11 +40,11 @@ class Distill(OneLora):
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool
-        logits = torch.zeros(len(pool))
+        weights = torch.full((len(pool),), 1 / len(pool))
         if self.teacher == "sgd":
-            logits = fitting.mix({"logits": logits}, mixture_loss, "teacher")["logits"]
+            weights = fitting.learned(Ensemble(weights="sgd"))["weights"]
         return fitting.distil(
             self.student(pool, fitting.seed),
             lambda found: static_updates(self.merged(pool, found)),
-            logits.softmax(-1),
+            weights,
         )

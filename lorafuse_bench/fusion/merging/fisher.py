@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.fusion.base import Merged, Runtime, option
-from lorafuse_bench.fusion.fitted import FittedMerge, Fitting, Parameters, Passes
+from lorafuse_bench.fusion.base import Merged, Runtime
+from lorafuse_bench.fusion.fitted import Fitting, Parameters
 from lorafuse_bench.fusion.merging.elementwise import products
+from lorafuse_bench.fusion.merging.own_rows import OwnRowsMerge
 from lorafuse_bench.fusion.papers import FISHER
 from lorafuse_bench.fusion.registry import register
 
@@ -22,7 +21,7 @@ TINY = 1e-30
 
 @register
 @dataclass(frozen=True)
-class Fisher(FittedMerge):
+class Fisher(OwnRowsMerge):
     """The experts' updates averaged weight by weight, by their diagonal Fisher information.
 
     `ΔW = Σ_i F_i ⊙ s_i B_i A_i / Σ_i F_i (out, in)`, as the base's weights drop out; `F_i = E (∂ log p(y | x)/∂W)²`
@@ -33,14 +32,9 @@ class Fisher(FittedMerge):
     full-rank update; a fit keeps one F_i per expert.
     """
 
-    rows: int = option(256, "rows of each of an expert's tasks that the information is estimated on")
-
     name = "fisher"
     paper = FISHER
-
-    def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise LorafuseError("method 'fisher': rows must be at least 1.")
+    gathered = "Fisher information"
 
     def start(self, runtime: Runtime) -> dict[str, Tensor]:
         """With equal information: the mean update `(out, in)` of every map."""
@@ -48,23 +42,12 @@ class Fisher(FittedMerge):
         equal = [{m: torch.ones(stack.shape) for m, stack in pool.modules.items()}] * len(pool)
         return averaged(pool, equal)
 
-    def budget(self, experts: int) -> Passes:
-        return {"rows": self.rows, "epochs": 1}
-
-    def fit(self, fitting: Fitting) -> dict[str, Tensor]:
-        pool = fitting.runtime.pool
-        information = [
-            fitting.kept(f"Fisher information of {name}", partial(self._information, fitting, i))
-            for i, name in enumerate(pool.names)
-        ]
-        return averaged(pool, information)
-
     def merged(self, pool: ExpertPool, parameters: Parameters) -> Merged:
         return Merged(
             dense={module: parameters[module].to(stack.A) for module, stack in pool.modules.items()}
         )
 
-    def _information(self, fitting: Fitting, expert: int) -> dict[str, Tensor]:
+    def gather(self, fitting: Fitting, expert: int) -> dict[str, Tensor]:
         """`F_i (out, in)` of every map: the mean over rows of `(gᵀ x)²`."""
         pool = fitting.runtime.pool
         found = {m: torch.zeros(stack.shape, device=stack.A.device) for m, stack in pool.modules.items()}
@@ -76,6 +59,9 @@ class Fisher(FittedMerge):
 
         fitting.gradients(expert, self.rows, see)
         return {module: total / max(1, rows[module]) for module, total in found.items()}
+
+    def solved(self, pool: ExpertPool, found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return averaged(pool, found)
 
 
 def averaged(pool: ExpertPool, information: list[dict[str, Tensor]]) -> dict[str, Tensor]:

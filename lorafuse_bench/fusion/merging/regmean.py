@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,14 +10,15 @@ from torch import Tensor
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Merged, Runtime, option
-from lorafuse_bench.fusion.fitted import FittedMerge, Fitting, Parameters, Passes
+from lorafuse_bench.fusion.fitted import Fitting, Parameters
+from lorafuse_bench.fusion.merging.own_rows import OwnRowsMerge
 from lorafuse_bench.fusion.papers import REGMEAN
 from lorafuse_bench.fusion.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class Regmean(FittedMerge):
+class Regmean(OwnRowsMerge):
     """Per linear map the least-squares merge of the experts, in closed form.
 
     `min_W Σ_i ‖W X_i − W_i X_i‖²` has the solution `ΔW = Σ_i s_i B_i A_i G_i (Σ_j G_j)⁻¹`, as the base's weights drop
@@ -33,32 +33,23 @@ class Regmean(FittedMerge):
     off_diagonal: float = option(
         0.9, "what Gram matrices are multiplied by off their diagonal (the paper's α)"
     )
-    rows: int = option(256, "rows of each of an expert's tasks that Gram matrices are of")
 
     name = "regmean"
     paper = REGMEAN
+    gathered = "Gram matrices"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.off_diagonal <= 1 or self.rows < 1:
-            raise LorafuseError(
-                "method 'regmean': off_diagonal must lie between 0 and 1, rows be at least 1."
-            )
+        super().__post_init__()
+        if not 0 <= self.off_diagonal <= 1:
+            raise LorafuseError("method 'regmean': off_diagonal must lie between 0 and 1.")
 
     def start(self, runtime: Runtime) -> dict[str, Tensor]:
         """With equal Gram matrices: the `A_i/N (N, r, in)` of every map."""
         return {module: stack.A / len(runtime.pool) for module, stack in runtime.pool.modules.items()}
 
-    def budget(self, experts: int) -> Passes:
-        return {"rows": self.rows, "epochs": 1}
-
-    def fit(self, fitting: Fitting) -> dict[str, Tensor]:
-        pool = fitting.runtime.pool
-        grams = [
-            fitting.kept(f"Gram matrices of {name}", partial(self._grams, fitting, i))
-            for i, name in enumerate(pool.names)
-        ]
+    def solved(self, pool: ExpertPool, found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {
-            module: projected(stack.A, torch.stack([own[module] for own in grams]))
+            module: projected(stack.A, torch.stack([own[module] for own in found]))
             for module, stack in pool.modules.items()
         }
 
@@ -70,7 +61,7 @@ class Regmean(FittedMerge):
             }
         )
 
-    def _grams(self, fitting: Fitting, expert: int) -> dict[str, Tensor]:
+    def gather(self, fitting: Fitting, expert: int) -> dict[str, Tensor]:
         """`G_i` of every map, in fp64."""
         pool = fitting.runtime.pool
         sums = {m: torch.zeros(stack.shape[1], stack.shape[1]).double() for m, stack in pool.modules.items()}

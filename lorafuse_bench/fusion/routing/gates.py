@@ -31,15 +31,15 @@ class AtMost(int):
     """A default number of experts: all there are, where there are fewer. A number the user gives is an int."""
 
 
-def mixed(method: str, k: int | Literal["all"], experts: int) -> int:
-    """How many of N experts are mixed where k is asked for; LorafuseError unless 1 <= k <= N."""
+def mixed(method: str, k: int | Literal["all"], experts: int, option: str = "k") -> int:
+    """How many of N experts are mixed where k is asked for; LorafuseError naming the option unless 1 <= k <= N."""
     if k == "all":
         return experts
     if isinstance(k, AtMost):
         return min(k, experts)
     if not 1 <= k <= experts:
         raise LorafuseError(
-            f"method '{method}': k={k} must be between 1 and the number of experts, {experts}."
+            f"method '{method}': {option}={k} must be between 1 and the number of experts, {experts}."
         )
     return k
 

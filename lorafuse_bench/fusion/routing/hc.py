@@ -50,8 +50,11 @@ class Hc(Fitted):
 
     def check(self, pool: ExpertPool) -> None:
         super().check(pool)
-        mixed(self.name, self.clusters, len(pool))
+        self._count(pool)
         mixed(self.name, self.k, len(pool))
+
+    def _count(self, pool: ExpertPool) -> int:
+        return mixed(self.name, self.clusters, len(pool), "clusters")
 
     def prototypes(self, stack: ModuleStack, clusters: Tensor) -> Tensor:
         """The start of one map's W, `(C, in)`."""
@@ -61,7 +64,7 @@ class Hc(Fitted):
         """Each map's W by its name, the logits of μ, and the clusters: those given, else made with seed 0."""
         pool = runtime.pool
         if clusters is None:
-            clusters = clusters_of(pool, mixed(self.name, self.clusters, len(pool)))
+            clusters = clusters_of(pool, self._count(pool))
         inside = torch.zeros(max(groups(pool, self.scope).values()) + 1, len(pool))
         maps = {name: self.prototypes(stack, clusters) for name, stack in pool.modules.items()}
         return {**maps, INSIDE: inside, CLUSTERS: clusters}
@@ -71,7 +74,7 @@ class Hc(Fitted):
 
     def fit(self, fitting: Fitting) -> dict[str, Tensor]:
         pool = fitting.runtime.pool
-        start = self.start(fitting.runtime, fitting.clusters(mixed(self.name, self.clusters, len(pool))))
+        start = self.start(fitting.runtime, fitting.clusters(self._count(pool)))
         fixed = {CLUSTERS: start.pop(CLUSTERS)}
         whole = len(pool)
         return fitting.descend(start, lambda found: self._updates(pool, {**found, **fixed}, whole)) | fixed

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Family, Runtime, option
 from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters, Passes
@@ -43,6 +44,10 @@ class Phatgoose(Fitted):
     paper = PHATGOOSE
     absent_experts = "no candidates"
     at_use: ClassVar[frozenset[str]] = frozenset({"k"})
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise LorafuseError(f"method 'phatgoose': steps={self.steps} must be at least 1.")
 
     def check(self, pool: ExpertPool) -> None:
         super().check(pool)
