@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.experts import LoraExpert
-from lorafuse_bench.fusion.base import Ensembling
+from lorafuse_bench.fusion.base import Ensembling, RowRouting
 from lorafuse_bench.layers import FusedModule, GatedUpdate, RowUpdate
 from lorafuse_bench.testing.check import FAILS, HOLDS, check
 from lorafuse_bench.testing.laws import expert_distribution
@@ -101,6 +101,8 @@ def _one_at_a_time(name: str, layer: FusedModule, update: GatedUpdate) -> None:
 @check
 def each_row_runs_its_own_expert(subject: Subject) -> None:
     """Rows of one batch under different experts each get what their expert alone gives, in every block."""
+    if "fit" in subject.method.needed and not isinstance(subject.method, RowRouting):
+        raise DoesNotApplyError("what its rows run is learned")
     with subject.fused() as model:
         rowwise = layers(model)
         if not rowwise or not all(isinstance(layer.update, RowUpdate) for layer in rowwise.values()):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,8 @@ from lorafuse_bench.fusion.base import (
     Need,
     Prompts,
 )
-from lorafuse_bench.fusion.fitted import Fitted, Fitting, Parameters
-from lorafuse_bench.layers import FusedModule, Selection
+from lorafuse_bench.fusion.fitted import Fitted, Fitting, MakeUpdates, Parameters
+from lorafuse_bench.layers import FusedModule, Selection, Update
 from lorafuse_bench.testing.toys import TASKS, pool_of, toy_base, toy_experts
 from lorafuse_bench.zoo.manifest import BaseEntry, Manifest, Zoo
 
@@ -50,8 +51,8 @@ class ToyModel(FusedModel):
 
     def artefact(self, method: FusionMethod) -> Learned:
         self.asked.add("fit")
-        if method.name in ROUTERS:
-            return ROUTERS[method.name](self)
+        if method.name in LEARNED:
+            return LEARNED[method.name](self)
         if not isinstance(method, Fitted):
             raise DoesNotApplyError("it needs a fit and is no Fitted that the kit could make")
         start = method.start(self)
@@ -85,8 +86,39 @@ class ToyFitting:
         generator = torch.Generator().manual_seed(sum(part.encode()))
         return {key: value + torch.randn(value.shape, generator=generator) for key, value in start.items()}
 
+    def sharpen(self, start: Parameters, *_: Any, **__: Any) -> dict[str, Tensor]:
+        """As `descend`."""
+        return self.descend(start)
+
+    def mix(self, start: Parameters, *_: Any, **__: Any) -> dict[str, Tensor]:
+        """`start` as it is, whatever the experts' losses."""
+        return dict(start)
+
+    @torch.enable_grad()
+    def distil(self, start: Parameters, updates: MakeUpdates, weights: Tensor) -> dict[str, Tensor]:
+        """`start` after two steps towards what the weighted experts add at every map, for one random input."""
+        found = {key: value.clone() for key, value in start.items()}
+        for _ in range(2):
+            found = {key: value.detach().requires_grad_() for key, value in found.items()}
+            loss = self._distance(updates(found), weights)
+            steps = torch.autograd.grad(loss, list(found.values()))
+            found = {key: value - step for (key, value), step in zip(found.items(), steps, strict=True)}
+        return {key: value.detach() for key, value in found.items()}
+
+    def _distance(self, updates: Mapping[str, Update], weights: Tensor) -> Tensor:
+        total = torch.zeros(())
+        for name, update in updates.items():
+            base, stack = (
+                copy.deepcopy(self.runtime.base.modules[name]).float(),
+                self.runtime.pool.modules[name],
+            )
+            x = inputs(base)
+            teacher = torch.einsum("n,nor,nri,bti->bto", weights, stack.B, stack.A, x)
+            total = total + (update.output(base, x) - base(x) - teacher).square().mean()
+        return total
+
     def __getattr__(self, name: str) -> Any:
-        raise DoesNotApplyError(f"its fit asks for more than a descent ({name}), which the toys do not give")
+        raise DoesNotApplyError(f"its fit asks for {name}, which the toys do not give")
 
 
 def _zoo() -> Zoo:
@@ -114,8 +146,17 @@ def moa_router(model: ToyModel) -> Learned:
     return Learned("toy", tensors, {}, {"informative_blocks": list(range(blocks))}, TASKS)
 
 
-ROUTERS: dict[str, Callable[[ToyModel], Learned]] = {"moa": moa_router}
-"""Routers for the methods that need one, by the method's name."""
+def lorahub_weights(model: ToyModel) -> Learned:
+    """Weights of each task, drawn by the experts' names, so that their order makes no difference."""
+    drawn = [
+        torch.rand(len(TASKS), generator=torch.Generator().manual_seed(sum(n.encode())))
+        for n in model.pool.names
+    ]
+    return Learned("toy", {"weights": torch.stack(drawn, 1)}, {}, {}, model.pool.names, tasks=TASKS)
+
+
+LEARNED: dict[str, Callable[[ToyModel], Learned]] = {"moa": moa_router, "lorahub": lorahub_weights}
+"""In place of fits that the toys cannot make, or not in moments, by the method's name."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,12 @@ class Distill(OneLora):
 
     @property
     def laws_broken(self) -> dict[Law, str]:
-        return {"one expert is itself": "it is learned from its outputs"}
+        laws: tuple[Law, ...] = (
+            "one expert is itself",
+            "copies of one expert are it",
+            "scale of the updates",
+        )
+        return dict.fromkeys(laws, "it is learned from the experts' outputs")
 
     def budget(self, experts: int) -> Passes:
         return {}

@@ -61,7 +61,8 @@ class Lorahub(Fitted):
 
     @property
     def laws_broken(self) -> dict[Law, str]:
-        return super().laws_broken | {"one expert is itself": "its weight is found"}
+        laws: tuple[Law, ...] = ("one expert is itself", "copies of one expert are it")
+        return super().laws_broken | dict.fromkeys(laws, "weights are found, and need not sum to 1")
 
     def budget(self, experts: int) -> Passes:
         return {"rows": self.shots, "epochs": self.evaluations}
