@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
@@ -75,6 +74,8 @@ def kmeans(points: NDArray[np.float64], count: int, seed: int) -> list[int]:
     distinct = len(np.unique(points.round(9), axis=0))
     if distinct < count:
         raise LorafuseError(f"{count} clusters, and only {distinct} experts that differ. Ask for {distinct}.")
+    from sklearn.cluster import KMeans  # a second and more, that every command would wait for
+
     return [int(x) for x in KMeans(count, n_init=RESTARTS, random_state=seed).fit_predict(points)]
 
 
