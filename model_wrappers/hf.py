@@ -111,6 +111,7 @@ class LorafuseLM(HFLM):
                 truncation=False,
                 **model_options,
             )
+        self._join()
         if not self.tok_encode("a"):
             raise LorafuseError(f"the base in {folder} has no tokenizer. Save its tokenizer there.")
         if self.max_length < LEAST:
@@ -125,6 +126,12 @@ class LorafuseLM(HFLM):
         self.fused = FusedModel(self.model, self.zoo, pool)
         self.prefix_sharing = truth("prefix_sharing", prefix_sharing) and shares_prefixes(self.model)
         self.use(chosen)
+
+    def _join(self) -> None:
+        """Take this process's share of the documents under `accelerate launch`; lm-eval does where it counts GPUs."""
+        accelerator = getattr(self, "accelerator", None)
+        if accelerator is not None:
+            self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
 
     @property
     def max_length(self) -> int:
