@@ -151,6 +151,25 @@ def prefix(
 
 @app.command()
 @answers
+def grid(
+    out: Out = None,
+    methods: Annotated[
+        str, typer.Option(help="Base and merges that PEFT's format holds, separated by commas.")
+    ] = "base,concat,svd,weight_sum,uniform",
+    suite: Annotated[str, typer.Option(help="The suite that every method is asked.")] = "mtl7",
+    limit: Annotated[int | None, typer.Option(min=1, help="Items of each task.")] = None,
+    workers: Annotated[int, typer.Option(min=2, help="Workers that are compared with one.")] = 2,
+    engine: Annotated[str, typer.Option(help="Where those are: local or ray.")] = "local",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; ratios are medians.")] = 1,
+) -> Answer:
+    """One run of many methods on mini, alone and by workers, against a shell loop of stock lm_eval --model hf."""
+    from lorafuse_bench.bench import grid as bench
+
+    return _report(_measured(bench.run, methods, suite, limit, workers, engine, rounds), out)
+
+
+@app.command()
+@answers
 def serve(
     out: Out = None,
     plot: Plot = None,
