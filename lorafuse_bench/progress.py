@@ -84,16 +84,20 @@ class Watcher:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """One step; it counts as done when the context is left without an exception."""
-        self._said = time.monotonic()
-        self.begin(self._title(name))
+        self.start(name)
         start = time.perf_counter()
         yield
         self.finish(name, time.perf_counter() - start)
 
-    def finish(self, name: str, seconds: float) -> None:
-        """One step more is done; seconds since the one before."""
+    def start(self, name: str) -> None:
+        """The next step begins."""
+        self._said = time.monotonic()
+        self.begin(self._title(name))
+
+    def finish(self, name: str, seconds: float, since: float | None = None) -> None:
+        """One step more is done, in so many seconds; `since` the one before, where several steps go on at a time."""
         title = self._title(name)
-        self._seconds += seconds
+        self._seconds += seconds if since is None else since
         self.done += 1
         self.say(f"{title}: {duration(seconds)}{self._left()}")
 

@@ -109,8 +109,22 @@ def command(
         str, typer.Option(help="auto, cpu, cuda, cuda:1, ...: auto is a GPU where there is one.")
     ] = "auto",
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that share the cells, each with a base of its own.")
+        int, typer.Option(min=1, help="Workers that share the cells, each with a base of its own.")
     ] = 1,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Where the workers are: local, in processes of this machine, or ray, on a Ray cluster."
+        ),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            "--ray_address",
+            help="With --engine ray, a cluster that runs, such as auto or HOST:6379; by default one is started here.",
+        ),
+    ] = None,
     shard: Annotated[
         str,
         typer.Option(
@@ -174,7 +188,7 @@ def command(
         tell(_planned.answer(plan, workers), as_json)
         return
     with Display() as display:
-        paths = runner.run(plan, display, workers)
+        paths = runner.run(plan, display, workers, engine, ray_address)
     typer.echo(f"{len(paths)} cells in {out}")
     typer.echo(_next.board(out, paths, limited=limit is not None))
 

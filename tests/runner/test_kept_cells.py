@@ -21,7 +21,7 @@ from lorafuse_bench.experts import LoraExpert
 from lorafuse_bench.leaderboards.results import cell_files, layout
 from lorafuse_bench.leaderboards.results.samples import samples_path
 from lorafuse_bench.progress import Watcher
-from lorafuse_bench.runner import grid
+from lorafuse_bench.runner import sharing
 from lorafuse_bench.runner.evaluation import Evaluation
 from lorafuse_bench.runner.kept import locked
 from lorafuse_bench.zoo.manifest import Zoo
@@ -84,7 +84,7 @@ def test_samples_that_were_removed_are_not_damage(zoo: Zoo, tmp_path: Path, ran:
 def test_two_runs_on_one_folder_share_the_cells(
     zoo: Zoo, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(sharing, "POLL_SECONDS", 0.05)
     asked = plan(zoo, tmp_path, "base,weight_sum")
     path = layout.cell_path(tmp_path, SUITE, zoo.name, 0, "base")
     said: list[str] = []

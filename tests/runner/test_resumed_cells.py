@@ -23,8 +23,10 @@ from lorafuse_bench.leaderboards.results.samples import samples_path
 from lorafuse_bench.model_wrappers import blocks
 from lorafuse_bench.model_wrappers.blocks import Blocks
 from lorafuse_bench.progress import Watcher
-from lorafuse_bench.runner import grid as grids
+from lorafuse_bench.runner.engines.local import Here
 from lorafuse_bench.runner.evaluation import Evaluation
+from lorafuse_bench.runner.sharing import Sharing
+from lorafuse_bench.runner.worker import Worker
 from lorafuse_bench.zoo.manifest import Zoo
 
 SUITE = "sst2/squad/piqa"
@@ -169,22 +171,32 @@ def on_disk(path: Path) -> dict[str, bytes]:
     return {block.name: block.read_bytes() for block in path.parent.rglob("*.block")}
 
 
+def run_with(evaluation: Evaluation, grid: runner.Grid) -> None:
+    """The grid's cells on a base that is loaded."""
+    worker = Worker(grid, Watcher())
+    worker.__dict__["_evaluation"] = evaluation
+    Sharing(grid.cells, Here(worker), 1, Watcher()).run()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_twenty_kills_cost_a_batch_each(routed: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("wanted", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_cost_a_batch_each(
+    routed: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int
+) -> None:
     monkeypatch.setattr(blocks, "SECONDS", 0.0)
     whole = runner.Grid.of(asked(routed, tmp_path / "whole", "moa"), print)
     evaluation = Evaluation(whole.plan, whole.zoo, whole.source, whole.cells)
-    grids._share(evaluation, whole.cells, whole.drafts, Watcher())
+    run_with(evaluation, whole)
     chance, kills, places = random.Random(0), 0, 0
-    while kills < 20:
+    while kills < wanted:
         places += 1
         grid = runner.Grid.of(asked(routed, tmp_path / f"killed {places}", "moa"), print)
         (cell,) = grid.cells
         evaluation.plan = grid.plan
         while not cell.path.exists():
             before = on_disk(cell.path)
-            work = partial(grids._share, evaluation, grid.cells, grid.drafts, Watcher())
+            work = partial(run_with, evaluation, grid)
             kills += killed(work, chance.randint(1, 3), chance.choice(["answered", "written"]))
             after = on_disk(cell.path)
             assert cell.path.exists() or before.items() <= after.items()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from toy_grid import SUITE, plan
@@ -15,8 +13,6 @@ from lorafuse_bench import runner
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.results import cell_files
-from lorafuse_bench.progress import Watcher
-from lorafuse_bench.runner import grid as grids
 from lorafuse_bench.zoo.manifest import Zoo
 
 METHODS = "base,ties,concat,svd"
@@ -85,64 +81,3 @@ def test_run_shows_the_plan_as_a_table_and_as_json(zoo: Zoo, tmp_path: Path) -> 
     refused = CliRunner().invoke(app, [*command, "--json"])
     assert refused.exit_code == 2
     assert "--json shows a plan as data" in refused.output
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_workers_make_the_scores_of_one_process(zoo: Zoo, tmp_path: Path) -> None:
-    one = runner.run(plan(zoo, tmp_path / "one", METHODS))
-    said: list[str] = []
-    two = runner.run(plan(zoo, tmp_path / "two", METHODS), Watcher(said.append), workers=2)
-    assert [cell_files.read_cell(path)[1] for path in one] == [cell_files.read_cell(path)[1] for path in two]
-    assert {line.partition(":")[0] for line in said if line.startswith("worker")} == {"worker 1", "worker 2"}
-
-
-class Threads:
-    """Processes that are threads: what each says and does, without seconds of imports."""
-
-    exitcode: int | None = None
-
-    def __init__(self, target: Callable[..., None], args: tuple[Any, ...]) -> None:
-        self.call = target, args
-
-    def start(self) -> None:
-        target, args = self.call
-        try:
-            target(*args)
-            self.exitcode = 0
-        except SystemExit as error:
-            self.exitcode = int(str(error.code))
-
-    def join(self) -> None:
-        pass
-
-
-def test_a_worker_that_fails_leaves_its_cells_to_the_others(
-    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first dies at its first cell; the second does them all."""
-    monkeypatch.setattr(grids, "_start", Threads)
-    original, fails = grids.Evaluation.run, iter([True])
-
-    def run(*args: Any) -> Path:
-        if next(fails, False):
-            raise LorafuseError("no memory left")
-        return original(*args)
-
-    monkeypatch.setattr(grids.Evaluation, "run", run)
-    said: list[str] = []
-    paths = runner.run(plan(zoo, tmp_path, "base,svd"), Watcher(said.append), workers=2)
-    assert all(path.exists() for path in paths)
-    assert "worker 1: no memory left" in said
-
-
-def test_workers_that_all_fail_are_said(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*args: Any) -> Path:
-        raise LorafuseError("no memory left")
-
-    monkeypatch.setattr(grids, "_start", Threads)
-    monkeypatch.setattr(grids.Evaluation, "run", run)
-    with pytest.raises(
-        LorafuseError, match="2 of 2 cells are not done: the workers ended with exit codes 2, 2"
-    ):
-        runner.run(plan(zoo, tmp_path, "base,svd"), workers=2)

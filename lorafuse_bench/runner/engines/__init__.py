@@ -1,0 +1,1 @@
+"""What runs the workers: one file for each, with the interface of `runner.sharing.Engine`."""

@@ -1,0 +1,109 @@
+"""Workers in processes and on Ray: the scores of one process, and what is left of a worker that was killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from toy_grid import plan
+
+from lorafuse_bench import runner
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.results import cell_files
+from lorafuse_bench.progress import Watcher
+from lorafuse_bench.runner import running
+from lorafuse_bench.runner.engines import ray as engine_of_ray
+from lorafuse_bench.zoo.manifest import Zoo
+
+METHODS = "base,ties,concat,svd"
+
+
+def descendants(of: int) -> Iterator[int]:
+    """Processes that were started below one, the nearest first."""
+    for entry in Path(f"/proc/{of}/task").glob("*/children"):
+        for child in map(int, entry.read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+def one_of_processes() -> int:
+    children = multiprocessing.active_children()
+    return next(child.pid for child in children if child.name.startswith("SpawnProcess") and child.pid)
+
+
+def one_of_ray() -> int:
+    return next(each for each in descendants(os.getpid()) if "ray::Remote" in command(each))
+
+
+def command(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except FileNotFoundError:
+        return ""
+
+
+def killer(victim: Callable[[], int], said: list[str]) -> Callable[[str], None]:
+    """Listens, and kills a worker at the first line."""
+
+    def listen(text: str) -> None:
+        if not said:
+            os.kill(victim(), signal.SIGKILL)
+        said.append(text)
+
+    return listen
+
+
+def items(paths: list[Path]) -> list[object]:
+    return [cell_files.read_cell(path)[1] for path in paths]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells who is whose child")
+@pytest.mark.parametrize(("engine", "victim"), [("local", one_of_processes), ("ray", one_of_ray)])
+def test_workers_make_the_scores_of_one_process_although_one_is_killed(
+    zoo: Zoo, tmp_path: Path, engine: str, victim: Callable[[], int]
+) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed: pip install 'lorafuse-bench[ray]'")
+    one = runner.run(plan(zoo, tmp_path / "one", METHODS))
+    said: list[str] = []
+    watcher = Watcher(killer(victim, said))
+    two = runner.run(plan(zoo, tmp_path / "two", METHODS), watcher, workers=2, engine=engine)
+    assert items(one) == items(two)
+    assert any("its worker was lost, another goes on with it" in line for line in said)
+
+
+def test_ray_that_is_not_installed_is_said_with_the_command(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(running.Grid, "of", lambda *given: pytest.fail("said too late"))
+    with pytest.raises(
+        LorafuseError, match=r"--engine ray needs Ray, .* pip install 'lorafuse-bench\[ray\]'"
+    ):
+        runner.run(plan(zoo, tmp_path), engine="ray")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"engine": "rya"}, "unknown engine 'rya'. Did you mean 'ray'?"),
+        ({"ray_address": "auto"}, "--ray-address is of the engine ray. Add --engine ray"),
+    ],
+)
+def test_engines_that_do_not_fit_are_refused(
+    zoo: Zoo, tmp_path: Path, asked: dict[str, str], said: str
+) -> None:
+    with pytest.raises(LorafuseError) as error:
+        runner.run(plan(zoo, tmp_path), **asked)
+    assert said in str(error.value)
+
+
+def test_no_engine_imports_ray_before_it_is_asked_for() -> None:
+    assert "ray" not in vars(engine_of_ray)
