@@ -21,7 +21,7 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.leaderboards.results import cell_files
 from lorafuse_bench.progress import current
-from lorafuse_bench.tasks.suites import Suite
+from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.pools import experts_for

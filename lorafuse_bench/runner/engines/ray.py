@@ -40,7 +40,7 @@ def engine(grid: Grid, workers: int, address: str | None) -> Iterator[Engine]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise LorafuseError(
             f"--ray-address {address}: no Ray cluster answers there ({_line(error)}). Start one with"
-            " `ray start --head`, or leave the option out."
+            " `ray start --head`, with the same RAY_AUTH_MODE here and there, or leave the option out."
         ) from error
     try:
         gpu = grid.plan.device != "cpu" and "GPU" in ray.cluster_resources()
