@@ -20,6 +20,7 @@ from transformers import (
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import read_json
+from lorafuse_bench.memory import free_bytes
 from lorafuse_bench.remote_code import trusted
 from lorafuse_bench.zoo.hashes import check_weights
 
@@ -39,8 +40,21 @@ def positions_of(config: PretrainedConfig) -> int | None:
 def load_model(folder: str | Path, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
     """A base in evaluation mode on the CPU, in `dtype`; quantised weights stay as they are saved."""
     load_config(folder)
+    _check_room(Path(folder), dtype)
     model: PreTrainedModel = _loaded(AutoModelForCausalLM, folder, dtype=dtype, use_safetensors=True)
     return model.eval()
+
+
+def _check_room(folder: Path, dtype: torch.dtype | str) -> None:
+    """LorafuseError where the weights alone exceed the free memory, at the fewest bytes that they may take."""
+    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    least = stored * min(1.0, dtype.itemsize / 4) if isinstance(dtype, torch.dtype) else stored
+    free = free_bytes(torch.device("cpu"))
+    if free is not None and least > free:
+        raise LorafuseError(
+            f"the base in {folder} takes at least {least / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are"
+            " free. Free some, use --dtype bfloat16, a quantised base, or a larger machine."
+        )
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:

@@ -10,6 +10,8 @@ import torch
 
 _RESET = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
+_MACHINE = Path("/proc/meminfo")
+_CONTAINER = Path("/sys/fs/cgroup")
 
 
 def reset_peak(device: torch.device) -> None:
@@ -31,6 +33,31 @@ def peak_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return (_peak_of(os.getpid()) or None) if _STATUS.exists() else None
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that can still be taken: of an accelerator, else of the machine and of the container's limit.
+
+    None where the system does not tell.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    if device.type != "cpu" or not _MACHINE.exists():
+        return None
+    told = {line.partition(":")[0]: line.split()[1] for line in _MACHINE.read_text().splitlines()}
+    free = 1024 * (int(told.get("MemAvailable", 0)) + int(told.get("SwapFree", 0)))
+    return min(free, _left_in_container() or free)
+
+
+def _left_in_container() -> int | None:
+    """What a container's limit leaves, files that can be dropped counted as free; None without a limit."""
+    try:
+        limit, used = ((_CONTAINER / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        told = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
+        return int(limit) - int(used) + int(told["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no control group, or "max"
+        return None
 
 
 def tree_peak_bytes(ids: Sequence[int] | None = None) -> int | None:

@@ -6,6 +6,7 @@ the command line, with dashes or underscores. The command line wins over the fil
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,7 +51,7 @@ def configurable(command: Callable[..., None]) -> Callable[..., None]:
 
 def _read_options(context: typer.Context, file: Path | None) -> Path | None:
     """Make a file's options the defaults of those that follow; LorafuseError names the file and the option."""
-    from lorafuse_bench.errors import LorafuseError, unknown
+    from lorafuse_bench.errors import unknown
 
     if file is None:
         return None
@@ -62,7 +63,7 @@ def _read_options(context: typer.Context, file: Path | None) -> Path | None:
             raise unknown("option", str(key), known, f"in {file}")
         parameter = known[name]
         if parameter.name in given:
-            raise LorafuseError(f"{file}: {key} is there twice. Say it once.")
+            raise _twice(file, key)
         if value is not None:
             given[parameter.name] = _checked(context, file, key, parameter, value)
     context.default_map = given
@@ -75,13 +76,24 @@ def _parsed(file: Path) -> Mapping[str, Any]:
     from lorafuse_bench.errors import LorafuseError
 
     try:
-        found = yaml.safe_load(file.read_bytes())
+        text = file.read_bytes()
+        found, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise LorafuseError(f"{file}: not readable YAML: {reason}. Correct the file.") from error
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or node is None:
         raise LorafuseError(f"{file}: expected lines such as `methods: base,oracle`. Correct the file.")
+    keys = [key.value for key, _ in node.value]
+    twice = max(keys, key=keys.count, default="")
+    if keys.count(twice) > 1:  # YAML's loader would take the last
+        raise _twice(file, twice)
     return found
+
+
+def _twice(file: Path, key: str) -> Exception:
+    from lorafuse_bench.errors import LorafuseError
+
+    return LorafuseError(f"{file}: {key} is there twice. Say it once.")
 
 
 def _named(context: typer.Context) -> dict[str, Any]:
@@ -95,7 +107,7 @@ def _named(context: typer.Context) -> dict[str, Any]:
 
 
 def _checked(context: typer.Context, file: Path, key: str, parameter: Any, value: Any) -> Any:
-    """A value as the command line would have it: a list is words with commas, a mapping `key=value` of them."""
+    """A value as the command line would have it: a list is words with commas, a mapping a JSON object."""
     from lorafuse_bench.errors import LorafuseError
 
     many = parameter.multiple
@@ -113,7 +125,7 @@ def _checked(context: typer.Context, file: Path, key: str, parameter: Any, value
 
 def _word(value: Any) -> str:
     if isinstance(value, dict):
-        return ",".join(f"{key}={_word(part)}" for key, part in value.items())
+        return json.dumps({str(key): part for key, part in value.items()}, ensure_ascii=False, default=str)
     if isinstance(value, list):
         return ",".join(map(_word, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,6 +17,7 @@ from lorafuse_bench.mini_world.plain_text import documents, unmarked
 from lorafuse_bench.mini_world.settings import BaseSettings, Course
 from lorafuse_bench.mini_world.world import World
 from lorafuse_bench.progress import duration, watching
+from lorafuse_bench.training.estimate import of_training
 
 Report = Callable[[str], None]
 
@@ -183,7 +184,10 @@ def pretrain(
     for index, course in enumerate(settings.courses):
         name = f"train {seed}" + " again" * index
         stream = examples(world, tokenizer, settings, course, name)
-        watching(report).part(f"base: course {index + 1} of {len(settings.courses)}", due=True)
+        title = f"base: course {index + 1} of {len(settings.courses)}"
+        read, trained = course.steps * settings.step_tokens, tuple(model.parameters())
+        taken = of_training(model, course.steps, read, settings.step_tokens, trained, torch.float32)
+        watching(report).part(taken.said(title), due=True)
         take_course(
             model, batches(stream, course.steps, settings.step_tokens, seed), settings, course, report
         )

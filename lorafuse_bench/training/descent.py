@@ -50,6 +50,11 @@ class LanguageLoss(Objective):
         super().__init__(start, fused.model.device)
         self.fused, self.updates = fused, updates
 
+    @property
+    def network(self) -> nn.Module:
+        """What a batch passes through."""
+        return self.fused.model
+
     def summed(self, **batch: Tensor) -> tuple[Tensor, Tensor]:
         self.fused.put(self.updates(self.named))
         return completion_loss(self.fused.model, **_inputs(batch))

@@ -18,6 +18,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.memory import peak_bytes
 from lorafuse_bench.progress import SECONDS_BETWEEN, duration, watching
 from lorafuse_bench.training import checkpoints
+from lorafuse_bench.training.estimate import Estimate, of_training
 from lorafuse_bench.training.examples import IGNORED, Example
 from lorafuse_bench.training.settings import Schedule
 from lorafuse_bench.training.trackers import Trackers
@@ -26,6 +27,8 @@ Report = Callable[[str], None]
 MAX_GRADIENT_NORM = 1.0
 
 
+SEEN = 8
+"""Batches whose lengths an estimate goes by."""
 SAID, LOGGED = 10, 100
 """How often a run says how far it is, and enters it into trackers."""
 LIVE_SECONDS = 1.0
@@ -48,6 +51,10 @@ class Progress:
         self.tokens = 0
         self.unsaid: list[Tensor] = []
         self.unlogged: list[Tensor] = []
+
+    def say(self, estimate: Estimate) -> None:
+        """What the run will take; LorafuseError where there is not the memory for it."""
+        self.watcher.say(estimate.said(self.what))
 
     def step(self, step: int, steps: int, loss: Tensor, tokens: int, rate: float) -> None:
         """Step `step` of `steps` is done: its loss, how many tokens it read, its learning rate."""
@@ -136,6 +143,8 @@ def train(
     run = _Run(model, schedule, dtype)
     start = run.load(checkpoints.newest(work))
     every = max(1, schedule.steps // schedule.checkpoints)
+    if start < schedule.steps:
+        progress.say(run.estimate(batches, start))
     model.train()
     for step in range(start, schedule.steps):
         loss, tokens = run.step(step, batches[step], collate)
@@ -188,6 +197,16 @@ class _Run:
         self.loss += loss
         self.tokens += tokens
         return loss, tokens
+
+    def estimate(self, batches: Source, start: int) -> Estimate:
+        """What the steps from `start` on take, by the lengths of a few batches and the model, or its `network`."""
+        few = [batches[i] for i in range(start, min(start + SEEN, self.schedule.steps))]
+        sizes = [len(batch) * max(len(example["input_ids"]) for example in batch) for batch in few]
+        steps = self.schedule.steps - start
+        passes, tokens = steps * self.schedule.accumulation, sum(sizes) * steps // len(few)
+        at_once = -(-max(sizes) // self.schedule.accumulation)
+        network = getattr(self.model, "network", self.model)
+        return of_training(network, passes, tokens, at_once, self.trained.values(), self.dtype)
 
     def state(self, step: int) -> dict[str, Any]:
         """All of it, after `step` steps."""

@@ -26,10 +26,11 @@ from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import BASE
 from lorafuse_bench.limits import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, Limit
 from lorafuse_bench.loading import load_model, load_tokenizer, positions_of
-from lorafuse_bench.progress import counted
+from lorafuse_bench.progress import counted, current
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.rows import training_rows
 from lorafuse_bench.tasks.suites import suite as suite_of
+from lorafuse_bench.training.estimate import of_reading
 from lorafuse_bench.training.examples import prompt_of, tokenize
 from lorafuse_bench.training.fit_rows import learned_from
 from lorafuse_bench.training.records import with_length
@@ -120,6 +121,9 @@ def learn_routers(
     kept = order[len(held) :]
     labels_tensor = torch.tensor(labels)
     unadapted: tuple[int, ...] = ()
+    lengths, rows = [len(prompt) for prompt in prompts], settings.batch_size
+    taken = of_reading(fused.model, -(-len(prompts) // rows), sum(lengths), rows * max(lengths))
+    current().say(taken.said(f"routers: reading {len(prompts):,} prompts"))
     while True:
         features = block_features(fused, prompts, labels, settings.pool, settings.batch_size, unadapted)
         tensors = fit_routers(

@@ -80,19 +80,15 @@ def _check_tasks(tasks: Mapping[str, Sequence[str]], folders: Mapping[str, Path]
 
 def _base(root: Path, base: str | None, kept: Manifest | None) -> BaseEntry:
     """The base that is named, or the one that the zoo has, as it is now."""
-    if base is None and kept is None:
+    if base is not None:
+        return describe_base(base, root, kept.base if kept else None)
+    if kept is None:
         raise LorafuseError(
             f"{root} is not a zoo yet. Say with --base which model its adapters were trained on."
         )
-    if base is None and kept is not None:
-        folder = Zoo(root, kept).find_base()
-        check_weights(folder)
-        return kept.base.model_copy(update={"sha256": weights_sha256(folder), "files": base_files(folder)})
-    if base is None:
-        raise LorafuseError(
-            f"{root} is not a zoo yet. Say with --base which model its adapters were trained on."
-        )
-    return describe_base(base, root, kept.base if kept else None)
+    folder = Zoo(root, kept).find_base()
+    check_weights(folder)
+    return kept.base.model_copy(update={"sha256": weights_sha256(folder), "files": base_files(folder)})
 
 
 def _adapter_folders(experts: Path, report: Callable[[str], None]) -> Iterator[tuple[str, Path]]:

@@ -50,7 +50,7 @@ def test_every_kind_of_option_is_read(run: Any) -> None:
 methods: [base, "svd:rank=2"]
 limit: 3
 num-fewshot: 1
-gen_kwargs: {temperature: 0, do_sample: false}
+gen_kwargs: {temperature: 0, until: ["a,b", "\\n"]}
 include_path: [a, b]
 confirm: true
 """
@@ -60,7 +60,7 @@ confirm: true
         "methods": "base,svd:rank=2",
         "limit": 3,
         "num_fewshot": 1,
-        "gen_kwargs": "temperature=0,do_sample=false",
+        "gen_kwargs": '{"temperature": 0, "until": ["a,b", "\\n"]}',
         "include_path": [Path("a"), Path("b")],
         "run_code": True,
     }
@@ -98,6 +98,7 @@ def test_the_command_line_wins_and_says_so(run: Any) -> None:
         ("limit: many", "run.yaml: limit: "),
         ("confirm: 7", "run.yaml: confirm: "),
         ("num_fewshot: 1\nnum-fewshot: 2", "run.yaml: num-fewshot is there twice"),
+        ("limit: 3\nmethods: base\nlimit: 4", "run.yaml: limit is there twice"),
         ("[1, 2]", "expected lines such as"),
         ("{", "not readable YAML"),
         ("", "expected lines such as"),

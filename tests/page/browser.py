@@ -59,6 +59,19 @@ class Browser:
     def choose(self, name: str, choice: str) -> None:
         Select(self.find(f"#{name}")).select_by_visible_text(choice)
 
+    def press(self, text: str) -> None:
+        """Click the button that says so."""
+        next(b for b in self.driver.find_elements(By.TAG_NAME, "button") if b.text == text).click()
+
+    def header(self, column: str) -> WebElement:
+        """The button by which the table is sorted by a column."""
+        return self.find(f'[data-key="sort {column}"]')
+
+    def order(self, column: str) -> str:
+        """How a column is sorted: ascending, descending or none."""
+        closest = "return arguments[0].closest('th').getAttribute('aria-sort')"
+        return self.script(closest, self.header(column))
+
     def methods(self) -> list[str]:
         """Labels of the measured rows, as they stand in the table."""
         rows = "[...document.querySelectorAll('#scores tr.measured th')]"

@@ -313,7 +313,10 @@ def test_progress_says_loss_speed_memory_and_time_left(
 ) -> None:
     said: list[str] = []
     train_experts(base, ["sst2"], tmp_path, str(handmade_data), SETTINGS, report=said.append)
-    first, *between, last = said
+    first, estimate, *between, last = said
+    assert re.fullmatch(
+        r"expert sst2: about [\d.]+ s and 0\.0 GiB more memory, estimated from sizes", estimate
+    )
     assert first == "[1/1] expert sst2" and re.fullmatch(r"\[1/1\] expert sst2: [\d.]+ s", last)
     line = r"expert sst2: step \d/8, loss \d+\.\d{3}, [\d,]+ tokens/s, \d+\.\d GiB, [\d.]+ s left"
     assert len(between) == 8 and all(re.fullmatch(line, text) for text in between)
