@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.peft_settings import PeftSettings
-from lorafuse_bench.peft_tensors import WEIGHTS, BaseCopy, read_tensors
+from lorafuse_bench.peft_tensors import WEIGHTS, BaseCopy, Shapes, read_shapes, read_tensors, shapes_of
 from lorafuse_bench.zoo.hashes import adapter_files, check_alone, check_files
 from lorafuse_bench.zoo.manifest import ExpertEntry, Zoo
 from lorafuse_bench.zoo.pools import named
@@ -62,6 +62,14 @@ class LoraExpert:
             copies=copies,
         )
 
+    def scaled(self, module: str) -> tuple[Tensor, Tensor]:
+        """`(A, s B)` of a module; of a pool's expert, as the pool holds them."""
+        held = self.factors
+        if isinstance(held, _Held) and held.scaling(module) == torch.tensor(self.scaling[module]):
+            return held.scaled(module)
+        a, b = held[module]
+        return a, b * self.scaling[module]
+
     @property
     def targets(self) -> tuple[str, ...]:
         """Sorted last components of the adapted modules' names, such as `q_proj`."""
@@ -74,7 +82,7 @@ class ModuleStack:
 
     `A (N, r, in)`; `B (N, out, r)` with the scaling folded in, so `ΔW_i = B[i] @ A[i]`;
     `scaling (N,)`, what was folded in. An expert that does not adapt the module has zero factors,
-    rank 0 and scaling 1.
+    rank 0 and scaling 1. A pool's lie in memory as `(r, N, in)` and `(r, N, out)`: the fused layers use them so.
     """
 
     A: Tensor
@@ -87,29 +95,129 @@ class ModuleStack:
         """(out, in) of the linear map."""
         return self.B.shape[1], self.A.shape[2]
 
+    @classmethod
+    def zeros(cls, shape: tuple[int, int], ranks: Sequence[int], dtype: torch.dtype) -> ModuleStack:
+        """Zero factors of experts of these ranks, as a pool lays them."""
+        (out, into), n, r = shape, len(ranks), max(ranks)
+        a, b = (torch.zeros(r, n, width, dtype=dtype) for width in (into, out))
+        return cls(a.transpose(0, 1), b.permute(1, 2, 0), torch.ones(n), tuple(ranks))
+
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> ModuleStack:
+        """The same factors elsewhere, or in another type."""
+        return replace(
+            self,
+            A=self.A.to(device=device, dtype=dtype),
+            B=self.B.to(device=device, dtype=dtype),
+            scaling=self.scaling.to(device=device),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Held(Mapping[str, tuple[Tensor, Tensor]]):
+    """The factors of a pool's expert number `index`: read from the pool's stacks, which alone hold them."""
+
+    modules: Mapping[str, ModuleStack]
+    index: int
+    names: tuple[str, ...]
+
+    def __getitem__(self, module: str) -> tuple[Tensor, Tensor]:
+        a, b = self.scaled(module)
+        return a, b / self.scaling(module)
+
+    def scaled(self, module: str) -> tuple[Tensor, Tensor]:
+        """A, and B with the scaling folded in: views."""
+        if module not in self.names:
+            raise KeyError(module)
+        stack = self.modules[module]
+        rank = stack.ranks[self.index]
+        return stack.A[self.index, :rank], stack.B[self.index, :, :rank]
+
+    def scaling(self, module: str) -> Tensor:
+        """What is folded into B."""
+        return self.modules[module].scaling[self.index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class _Widened(Mapping[str, ModuleStack]):
+    """Stacks in fp32, made as they are asked for, one at a time."""
+
+    modules: Mapping[str, ModuleStack]
+
+    def __getitem__(self, module: str) -> ModuleStack:
+        return self.modules[module].to(dtype=torch.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
 
 class ExpertPool:
     """The experts of one base model, in a fixed order, stacked per module; it may be empty.
 
-    A module that only some experts adapt gets zero updates from the others. The tensors belong to
-    the pool: callers must not write to them.
+    A module that only some experts adapt gets zero updates from the others. The stacks hold each factor once, in one
+    type; `experts` read theirs from them. The tensors belong to the pool: callers must not write to them.
     """
 
-    def __init__(self, experts: Sequence[LoraExpert]) -> None:
-        _check_pool(experts)
-        self.experts = tuple(experts)
-        modules = sorted({m for e in experts for m in e.factors}, key=_natural)
-        self.modules: dict[str, ModuleStack] = {m: _stack(experts, m) for m in modules}
+    def __init__(
+        self,
+        experts: Iterable[LoraExpert],
+        dtype: torch.dtype = torch.float32,
+        shapes: Sequence[Shapes] | None = None,
+    ) -> None:
+        """shapes: of each expert's factors, where `experts` are only read as they are asked for, one at a time."""
+        if shapes is None:
+            experts = tuple(experts)
+            shapes = [shapes_of(expert.factors) for expert in experts]
+        modules = sorted({module for each in shapes for module in each}, key=_natural)
+        self.modules: Mapping[str, ModuleStack] = {m: _room(shapes, m, dtype) for m in modules}
+        self.dtype = dtype
+        self.experts: tuple[LoraExpert, ...] = ()
+        for expert in experts:
+            self._take(expert)
+        _check_pool(self.experts)
+
+    def _take(self, expert: LoraExpert) -> None:
+        """Copy the next expert's factors into the stacks; LorafuseError where their shapes are not the others'."""
+        for module in expert.factors:
+            a, b = expert.scaled(module)
+            stack = self.modules[module]
+            if (shape := (b.shape[0], a.shape[1])) != stack.shape:
+                owner = next(e.name for e in self.experts if module in e.factors)
+                raise LorafuseError(
+                    f"adapter '{expert.name}' updates {module} as {shape[0]}x{shape[1]}, adapter '{owner}' as"
+                    f" {stack.shape[0]}x{stack.shape[1]}. They belong to different bases."
+                )
+            i, rank = len(self.experts), a.shape[0]
+            stack.A[i, :rank] = a
+            stack.B[i, :, :rank] = b
+            stack.scaling[i] = expert.scaling[module]
+        held = _Held(self.modules, len(self.experts), tuple(expert.factors))
+        self.experts += (replace(expert, factors=held),)
 
     @classmethod
-    def from_zoo(cls, zoo: Zoo, names: Sequence[str] | None = None) -> ExpertPool:
+    def from_zoo(
+        cls, zoo: Zoo, names: Sequence[str] | None = None, dtype: torch.dtype = torch.float32
+    ) -> ExpertPool:
         """The experts that `names` mean (zoo/pools.py), each checked against the manifest's hashes."""
-        return cls.from_entries(zoo, named(zoo, names))
+        return cls.from_entries(zoo, named(zoo, names), dtype)
 
     @classmethod
-    def from_entries(cls, zoo: Zoo, entries: Sequence[ExpertEntry]) -> ExpertPool:
-        """Adapters described by manifest entries; refuses altered files and other bases."""
-        experts = []
+    def from_entries(
+        cls, zoo: Zoo, entries: Sequence[ExpertEntry], dtype: torch.dtype = torch.float32
+    ) -> ExpertPool:
+        """Adapters described by manifest entries, held in `dtype`; refuses altered files and other bases.
+
+        Files are read one after the other, each into its place.
+        """
+        folders = []
         for entry in entries:
             if entry.base_sha256 != zoo.manifest.base.sha256:
                 raise LorafuseError(
@@ -120,14 +228,9 @@ class ExpertPool:
             folder, owner = zoo.root / entry.path, f"adapter '{entry.name}'"
             check_files(folder, adapter_files(folder), entry.files, owner)
             check_alone(folder, owner)
-            expert = LoraExpert.load(folder, entry.name, entry.tasks, entry.base_sha256)
-            if expert.sha256 != entry.sha256:
-                raise LorafuseError(
-                    f"adapter '{entry.name}' ({expert.path / WEIGHTS}) is not the file the manifest describes:"
-                    f" sha256 {expert.sha256[:12]}, expected {entry.sha256[:12]}. Restore or retrain it."
-                )
-            experts.append(expert)
-        return cls(experts)
+            folders.append(folder)
+        shapes = [read_shapes(folder, entry.name) for folder, entry in zip(folders, entries, strict=True)]
+        return cls(map(_described, folders, entries), dtype, shapes)
 
     def __len__(self) -> int:
         return len(self.experts)
@@ -135,11 +238,18 @@ class ExpertPool:
     def to(self, device: torch.device) -> ExpertPool:
         """The same experts with their stacks on `device`."""
         moved = copy.copy(self)
-        moved.modules = {
-            name: replace(stack, A=stack.A.to(device), B=stack.B.to(device), scaling=stack.scaling.to(device))
-            for name, stack in self.modules.items()
-        }
+        moved.modules = {name: stack.to(device) for name, stack in self.modules.items()}
+        moved.experts = tuple(
+            replace(expert, factors=_Held(moved.modules, i, tuple(expert.factors)))
+            for i, expert in enumerate(self.experts)
+        )
         return moved
+
+    def wide(self) -> ExpertPool:
+        """The same experts as merges compute with them: in fp32, of which one module's are held at a time."""
+        widened = copy.copy(self)
+        widened.modules = _Widened(self.modules)
+        return widened
 
     def required_by(self, who: str) -> ExpertPool:
         """This pool; LorafuseError naming `who` needs experts when it is empty."""
@@ -188,30 +298,24 @@ def _check_pool(experts: Sequence[LoraExpert]) -> None:
         raise LorafuseError(
             f"adapters '{first}' and '{second}' were trained on different bases. Use one base."
         )
-    shapes: dict[str, tuple[tuple[int, int], str]] = {}
-    for expert in experts:
-        for module, (a, b) in expert.factors.items():
-            shape = (b.shape[0], a.shape[1])
-            expected, owner = shapes.setdefault(module, (shape, expert.name))
-            if shape != expected:
-                raise LorafuseError(
-                    f"adapter '{expert.name}' updates {module} as {shape[0]}x{shape[1]},"
-                    f" adapter '{owner}' as {expected[0]}x{expected[1]}. They belong to different bases."
-                )
 
 
-def _stack(experts: Sequence[LoraExpert], module: str) -> ModuleStack:
-    present = {i: e.factors[module] for i, e in enumerate(experts) if module in e.factors}
-    ranks = tuple(present[i][0].shape[0] if i in present else 0 for i in range(len(experts)))
-    a, b = next(iter(present.values()))
-    stacked_a = a.new_zeros(len(experts), max(ranks), a.shape[1])
-    stacked_b = b.new_zeros(len(experts), b.shape[0], max(ranks))
-    scaling = a.new_ones(len(experts))
-    for i, (a, b) in present.items():
-        scaling[i] = experts[i].scaling[module]
-        stacked_a[i, : ranks[i]] = a
-        stacked_b[i, :, : ranks[i]] = b * scaling[i]
-    return ModuleStack(stacked_a, stacked_b, scaling, ranks)
+def _described(folder: Path, entry: ExpertEntry) -> LoraExpert:
+    """The adapter in `folder`; LorafuseError unless its weights are those that the entry describes."""
+    expert = LoraExpert.load(folder, entry.name, entry.tasks, entry.base_sha256)
+    if expert.sha256 != entry.sha256:
+        raise LorafuseError(
+            f"adapter '{entry.name}' ({expert.path / WEIGHTS}) is not the file the manifest describes:"
+            f" sha256 {expert.sha256[:12]}, expected {entry.sha256[:12]}. Restore or retrain it."
+        )
+    return expert
+
+
+def _room(shapes: Sequence[Shapes], module: str, dtype: torch.dtype) -> ModuleStack:
+    """Zeros for every expert's factors of one module; its shape is the first expert's."""
+    ranks = [each[module][0] if module in each else 0 for each in shapes]
+    _, out, into = next(each[module] for each in shapes if module in each)
+    return ModuleStack.zeros((out, into), ranks, dtype)
 
 
 def _natural(module: str) -> list[tuple[int, str]]:

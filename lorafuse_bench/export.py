@@ -132,7 +132,7 @@ def export_pool(pool: ExpertPool, zoo: Zoo, out: Path, dtype: str = "float32") -
                     f"adapter '{expert.name}' adapts the output layer or the embeddings, which share their weights:"
                     " other programs cannot load that. Leave it out, or export it as a merge of one expert."
                 )
-            factors = {m: (a, b * expert.scaling[m]) for m, (a, b) in expert.factors.items()}
+            factors = {module: expert.scaled(module) for module in expert.factors}
             place, alone = folder / expert.name, ExpertPool([expert])
             size = _write_adapter(place, factors, zoo, skeleton, kept)
             written[expert.name] = Exported(out / expert.name, "adapter", base_name(zoo), size)

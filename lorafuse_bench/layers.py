@@ -33,22 +33,30 @@ class Selection:
     def __init__(self) -> None:
         self.index: Tensor | None = None
         self._uniform: list[int | None] = []
+        self._bare: list[bool] = []
 
     def set(self, index: Tensor | None) -> None:
         """Select `index (rows, blocks)` for the next passes; None runs the base."""
         self.index = index
         # Rows that agree need no gather; decided once per batch, not once per layer and token.
-        self._uniform = [] if index is None else [_only_value(column) for column in index.T.tolist()]
+        columns = [] if index is None else index.T.tolist()
+        self._uniform = [_only_value(column) for column in columns]
+        self._bare = [BASE in column for column in columns]
 
     def set_block(self, block: int, column: Tensor) -> None:
         """Select `column (rows,)` for one block."""
         assert self.index is not None
         self.index[:, block] = column
-        self._uniform[block] = _only_value(column.tolist())
+        values = column.tolist()
+        self._uniform[block], self._bare[block] = _only_value(values), BASE in values
 
     def uniform(self, block: int) -> int | None:
         """The expert that all rows of `block` share, or None when they differ."""
         return self._uniform[block]
+
+    def bare(self, block: int) -> bool:
+        """Whether some row of `block` has no expert."""
+        return self._bare[block]
 
     def rows(self, block: int, count: int) -> Tensor:
         """`(count,)`: the expert of every row of a batch of `count` in `block`."""
@@ -104,8 +112,8 @@ class StaticUpdate(AddedUpdate):
 class RowUpdate(AddedUpdate):
     """`y_n + B_{e(n)} A_{e(n)} x_n`: one expert per row n, gathered per row and applied by `baddbmm`.
 
-    `A (N, r, in)`; a zero expert is appended so that index `BASE` adds nothing. B is kept transposed, `(N, r, out)`,
-    because the batched product with each row's B then reads and writes along contiguous rows.
+    `A (N, r, in)`, and B transposed, `(N, r, out)`: the batched product with each row's B then reads and writes along
+    contiguous rows. Both are the stack's own where they can be.
     `scattered`: the module sees only some of each row's tokens, as an expert of a mixture does.
     """
 
@@ -115,9 +123,9 @@ class RowUpdate(AddedUpdate):
     def __init__(self, stack: ModuleStack, selection: Selection, block: int, scattered: bool = False) -> None:
         super().__init__()
         self.scattered = scattered
-        self.register_buffer("A", F.pad(stack.A, (0, 0, 0, 0, 0, 1)), persistent=False)
-        b = stack.B.transpose(1, 2).contiguous()
-        self.register_buffer("B_T", F.pad(b, (0, 0, 0, 0, 0, 1)), persistent=False)
+        b = stack.B.transpose(1, 2)
+        self.register_buffer("A", stack.A, persistent=False)
+        self.register_buffer("B_T", b if b.stride(2) == 1 else b.contiguous(), persistent=False)
         self.selection = selection
         self.block = block
 
@@ -132,6 +140,8 @@ class RowUpdate(AddedUpdate):
             return add_product(y, project(x, self.A[expert]), self.B_T[expert].T)
         rows = index[:, self.block]
         hidden = self._by_row(x, rows)
+        if self.selection.bare(self.block):  # index BASE found the last expert
+            hidden = hidden * (rows != BASE)[:, None, None]
         grouped = y.reshape(len(rows), -1, y.shape[-1])
         add = grouped.baddbmm_ if in_place(y, self.B_T) else grouped.baddbmm
         return add(hidden, self.B_T[rows]).view(y.shape)
@@ -153,7 +163,7 @@ class RowUpdate(AddedUpdate):
 
     @property
     def size(self) -> int:
-        return self.A[:-1].numel() + self.B_T[:-1].numel()
+        return self.A.numel() + self.B_T.numel()
 
 
 class DenseUpdate(AddedUpdate):
@@ -185,15 +195,18 @@ class GatedUpdate(AddedUpdate):
     `y + (Σ_i g_i B_i)(Σ_j g_j A_j x)`, as `B_cat (g ⊗ h)` with `h = Σ_j g_j A_j x`. Either way one
     matmul over all A (and the probes) and one over all B.
 
-    `A (N, r, in)`, `B (N, out, r)`; `probes (P, in)` are further directions that scores need; where they are being
-    learned, they stay apart from A and gradients reach them.
+    `A (N, r, in)`, `B (N, out, r)`, views of which are kept where they lie as a pool's do; `probes (P, in)` are further
+    directions that scores need, and gradients reach those that are being learned.
     `score(hidden (..., r, N), probed (..., P)) -> (..., N)`; `weigh(scores) -> gates (..., N)`, where
-    experts that do not adapt this module come with score -inf and must get gate 0.
+    experts that do not adapt this module come with score -inf and must get gate 0. With `inner (N, q, r)` the score's
+    hidden numbers are `inner_i A_i x (..., q, N)`.
     """
 
     A: Tensor
     B: Tensor
     absent: Tensor
+    probes: Tensor | None
+    inner: Tensor | None
 
     def __init__(
         self,
@@ -204,16 +217,17 @@ class GatedUpdate(AddedUpdate):
         absent: Sequence[bool],
         merge: Literal["after", "before"] = "after",
         probes: Tensor | None = None,
+        inner: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.experts, self.rank = A.shape[:2]
         # Experts last: reductions over the rank and products with gates then run along rows of N numbers.
-        down = A.transpose(0, 1).flatten(0, 1)
-        learned = probes is not None and probes.requires_grad
-        self.probes = probes if learned else None
-        beside = [] if probes is None or learned else [probes.to(down)]
-        self.register_buffer("A", torch.cat([down, *beside]), persistent=False)
-        self.register_buffer("B", B.permute(1, 2, 0).flatten(1), persistent=False)
+        self.register_buffer("A", A.transpose(0, 1).flatten(0, 1), persistent=False)
+        self.register_buffer("B", B.permute(2, 0, 1).flatten(0, 1).T, persistent=False)
+        if probes is not None and not probes.requires_grad:
+            probes = probes.to(A)
+        self.register_buffer("probes", probes, persistent=False)
+        self.register_buffer("inner", None if inner is None else inner.to(A), persistent=False)
         self.register_buffer("absent", torch.tensor(absent), persistent=False)
         self.score = score
         self.weigh = weigh
@@ -233,13 +247,12 @@ class GatedUpdate(AddedUpdate):
 
     def _scored(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`A x` as `(..., r, N)`, and the scores."""
-        projected = project(x, self.A)
-        width = self.experts * self.rank
-        hidden = projected[..., :width].unflatten(-1, (self.rank, self.experts))
-        probed = projected[..., width:] if self.probes is None else project(x, self.probes)
+        hidden = project(x, self.A).unflatten(-1, (self.rank, self.experts))
+        probed = hidden[..., :0, 0] if self.probes is None else project(x, self.probes)
         # Gates in fp32: in bf16 close scores would tie and change the choice.
         wide = torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.float32
-        scores = self.rated(hidden.to(wide), probed.to(wide), x)
+        read = hidden if self.inner is None else _mapped(hidden, self.inner)
+        scores = self.rated(read.to(wide), probed.to(wide), x)
         return hidden, scores if self._all_present else scores.masked_fill(self.absent, float("-inf"))
 
     def rated(self, hidden: Tensor, probed: Tensor, x: Tensor) -> Tensor:
@@ -248,7 +261,16 @@ class GatedUpdate(AddedUpdate):
 
     @property
     def size(self) -> int:
-        return self.A.numel() + self.B.numel()
+        beside = [tensor for tensor in (self.probes, self.inner) if tensor is not None]
+        return sum(tensor.numel() for tensor in (self.A, self.B, *beside))
+
+
+def _mapped(hidden: Tensor, inner: Tensor) -> Tensor:
+    """`inner_i h_i (..., q, N)` for `hidden (..., r, N)`, `inner (N, q, r)`."""
+    if inner.shape[1] == 1:
+        return (hidden * inner[:, 0].T).sum(-2, keepdim=True)
+    by_expert = hidden.flatten(0, -3).permute(2, 0, 1) @ inner.transpose(1, 2)
+    return by_expert.permute(1, 2, 0).unflatten(0, hidden.shape[:-2])
 
 
 def project(x: Tensor, A: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,9 @@ WEIGHTS = "adapter_model.safetensors"
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 """Module -> `(A (r, in), B (out, r))`. An embedding maps one-hot tokens: `in` counts its tokens."""
+
+Shapes = Mapping[str, tuple[int, int, int]]
+"""Module -> `(r, out, in)`."""
 
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<factor>[AB])(?:\.default)?(?:\.weight)?")
@@ -46,6 +50,27 @@ def read_tensors(folder: Path, name: str) -> tuple[Factors, tuple[BaseCopy, ...]
 
     LorafuseError names the adapter and the tensor that is missing, damaged, not finite, of no known kind or shape.
     """
+    return _read(folder, name, lambda opened, key: _checked(opened.get_tensor(key), key, name))
+
+
+def read_shapes(folder: Path, name: str) -> Shapes:
+    """The shapes of a PEFT folder's factors, from the file's head alone; LorafuseError as for `read_tensors`."""
+
+    def outline(opened: Any, key: str) -> Tensor:
+        return _matrix(torch.empty(opened.get_slice(key).get_shape(), device="meta"), key, name)
+
+    return shapes_of(_read(folder, name, outline)[0])
+
+
+def shapes_of(factors: Factors) -> Shapes:
+    """The shapes of factors."""
+    return {module: (len(a), len(b), a.shape[1]) for module, (a, b) in factors.items()}
+
+
+def _read(
+    folder: Path, name: str, read: Callable[[Any, str], Tensor]
+) -> tuple[Factors, tuple[BaseCopy, ...]]:
+    """Factors as `read` gives them of the opened file and a key, and the copies."""
     file = _weights_file(folder, name)
     halves: dict[str, dict[str, Tensor]] = {}
     copies = []
@@ -57,7 +82,7 @@ def read_tensors(folder: Path, name: str) -> tuple[Factors, tuple[BaseCopy, ...]
                     module, parameter = found
                     copies.append(BaseCopy(file, key, module, parameter))
                 elif halves.setdefault(found["module"], {}).get(found["factor"]) is None:
-                    halves[found["module"]][found["factor"]] = _checked(opened.get_tensor(key), key, name)
+                    halves[found["module"]][found["factor"]] = read(opened, key)
                 else:
                     raise LorafuseError(f"adapter '{name}': {key} is there twice. Save the adapter again.")
     except (SafetensorError, OSError) as error:
@@ -99,17 +124,22 @@ def _checked(tensor: Tensor, key: str, name: str) -> Tensor:
             f"adapter '{name}': {key} is of type {str(tensor.dtype).removeprefix('torch.')}."
             " Save it in float32, float16 or bfloat16."
         )
-    if tensor.ndim != 2 or tensor.numel() == 0:
-        raise LorafuseError(
-            f"adapter '{name}': {key} has shape {list(tensor.shape)} and is no matrix. Adapters of linear maps and"
-            " embeddings are fused; one saved from ZeRO-3 or FSDP shards must be gathered before it is saved."
-        )
-    single = tensor.float()
+    single = _matrix(tensor, key, name).float()
     if not torch.isfinite(single).all():
         raise LorafuseError(
             f"adapter '{name}': {key} holds NaN or infinity, or more than fp32 holds. Retrain or restore it."
         )
     return single
+
+
+def _matrix(tensor: Tensor, key: str, name: str) -> Tensor:
+    """The tensor; LorafuseError unless it is a matrix with entries."""
+    if tensor.ndim != 2 or tensor.numel() == 0:
+        raise LorafuseError(
+            f"adapter '{name}': {key} has shape {list(tensor.shape)} and is no matrix. Adapters of linear maps and"
+            " embeddings are fused; one saved from ZeRO-3 or FSDP shards must be gathered before it is saved."
+        )
+    return tensor
 
 
 def _paired(halves: Mapping[str, Mapping[str, Tensor]], name: str) -> Factors:

@@ -87,8 +87,7 @@ class LorafuseLM(HFLM):
         )
         self.data_source = resolve_source(data, str(zoo), method)
         names = experts.split("/") if isinstance(experts, str) else experts
-        pool = ExpertPool.from_zoo(self.zoo, names)
-        self._named, self._whole_pool = names, pool
+        self._named = names
         plugin.tell_model(evaluator)
         trust(truth("trust_remote_code", model_options.pop("trust_remote_code", False)))
         self.longest = None if max_length is None else int(max_length)
@@ -101,6 +100,7 @@ class LorafuseLM(HFLM):
         absent = str(device).startswith("cuda") and not torch.cuda.is_available()
         asked = str(model_options.pop("dtype", None) or AUTO).removeprefix("torch.")
         compute = Compute.of("cpu" if absent else device or AUTO, asked, folder)
+        pool = self._whole_pool = ExpertPool.from_zoo(self.zoo, names, compute.dtype)
         with loading(folder):
             super().__init__(
                 pretrained=str(folder),
@@ -169,7 +169,8 @@ class LorafuseLM(HFLM):
 
     def _take(self, names: tuple[str, ...], method: FusionMethod) -> None:
         if names != self.fused.pool.names:
-            pool = ExpertPool([expert for expert in self._whole_pool.experts if expert.name in names])
+            held = self._whole_pool
+            pool = ExpertPool([expert for expert in held.experts if expert.name in names], held.dtype)
             self.fused = FusedModel.of(self.fused, pool)
             self.use(method)
 

@@ -32,7 +32,7 @@ TABLE: tuple[tuple[str, ...], ...] = (
     ("base_model",),
     ("zoo.index", "zoo.cluster"),
     ("zoo.mttl", "zoo.travel", "fusion"),
-    ("artefacts",),
+    ("artefacts", "planning"),
     ("fused", "mini_world"),
     ("tasks",),
     ("leaderboards.results", "identity", "doctor"),

@@ -21,6 +21,8 @@ from lorafuse_bench.fusion.ensembling.ensemble import mixture_loss
 from lorafuse_bench.fusion.fitted import WEIGHT_RATES, MakeUpdates
 from lorafuse_bench.fusion.merging.merge_sgd import MergeSgd
 from lorafuse_bench.fusion.routing.routing_sgd import RoutingSgd, routed
+from lorafuse_bench.layers import Update
+from lorafuse_bench.memory import Alive
 from lorafuse_bench.training.descent import LanguageLoss, Mixture
 from lorafuse_bench.training.examples import IGNORED, Example, PadRight
 from lorafuse_bench.training.loss import completion_loss, target_logits
@@ -126,23 +128,31 @@ def run(
 
 
 def memory(shape: Shape, experts: int) -> dict[str, float]:
-    """What the pool and a fit's updates hold, over the factors' own bytes, by what is fitted; the base apart."""
+    """What loading takes at most, and what the pool and a fit's updates hold, over the experts' own bytes.
+
+    By what is fitted; the base and what is learned apart.
+    """
     with tempfile.TemporaryDirectory() as folder:
         zoo, _ = random_zoo(Path(folder), shape, experts)
-        pool = ExpertPool.from_zoo(zoo)
+        with Alive() as alive:
+            pool = ExpertPool.from_zoo(zoo)
         fused = FusedModel(random_model(shape), zoo, pool)
-    factors = [factor for expert in pool.experts for pair in expert.factors.values() for factor in pair]
     stacks = [factor for stack in pool.modules.values() for factor in (stack.A, stack.B)]
+    own = sum(factor.nbytes for factor in stacks)
     fitted = {
         "losses": row_updates(pool, fused),
         "merge_sgd": static_updates(MergeSgd().merged(pool, MergeSgd().start(fused))),
         "routing_sgd": routed(pool, RoutingSgd().start(fused), experts),
     }
-    return {
-        name: _stored([*factors, *stacks, *(b for update in updates.values() for b in update.buffers())])
-        / sum(factor.nbytes for factor in factors)
+    return {"loading": alive.peak / own} | {
+        name: _stored([*stacks, *(b for update in updates.values() for b in _fixed(update))]) / own
         for name, updates in fitted.items()
     }
+
+
+def _fixed(update: Update) -> list[Tensor]:
+    """What an update holds that is not learned."""
+    return [tensor for name, tensor in update.named_buffers() if name != "probes"]
 
 
 def _stored(tensors: list[Tensor]) -> int:

@@ -39,6 +39,7 @@ SUBCOMMANDS: tuple[str, ...] = (
     "export",
     "bench",
     "analyze",
+    "plan",
     "doctor",
 )
 

@@ -236,7 +236,7 @@ class Merge(FusionMethod):
         return self.fuse(pool)
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
-        return static_updates(self.collapse(runtime.pool, runtime.artefact))
+        return static_updates(self.collapse(runtime.pool.wide(), runtime.artefact))
 
 
 def static_updates(merged: Merged) -> dict[str, Update]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lorafuse_bench import artefacts
-from lorafuse_bench.device import AUTO
+from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import adapter_entry
@@ -79,7 +81,7 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
         for suite in suites:
             if word := untrained(zoo, suite.tasks, plan.experts):
                 report(f"{suite.name}: {word}")
-    pools = _pools(zoo, names)
+    pools = _pools(zoo, names, Compute.of(plan.device, plan.dtype, zoo.find_base()).dtype)
     cells = [
         _cell(plan, zoo, suite.name, pools[suite.name], method) for suite in suites for method in methods
     ]
@@ -147,13 +149,13 @@ def _misfit(zoo: Zoo, cell: Cell, tasks: Sequence[str]) -> str | None:
     return None
 
 
-def _pools(zoo: Zoo, names: Mapping[str, Sequence[str]]) -> dict[str, ExpertPool]:
-    """Each suite's experts; no file is read twice."""
+def _pools(zoo: Zoo, names: Mapping[str, Sequence[str]], dtype: torch.dtype) -> dict[str, ExpertPool]:
+    """Each suite's experts, held in `dtype`; no file is read twice."""
     wanted = list(dict.fromkeys(name for chosen in names.values() for name in chosen))
-    whole = ExpertPool.from_zoo(zoo, wanted)
+    whole = ExpertPool.from_zoo(zoo, wanted, dtype)
     by_name = {expert.name: expert for expert in whole.experts}
     pools = {whole.names: whole}
     for chosen in map(tuple, names.values()):
         if chosen not in pools:
-            pools[chosen] = ExpertPool([by_name[name] for name in chosen])
+            pools[chosen] = ExpertPool([by_name[name] for name in chosen], dtype)
     return {suite: pools[tuple(chosen)] for suite, chosen in names.items()}

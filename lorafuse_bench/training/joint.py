@@ -184,8 +184,8 @@ def _make_trainable(update: RowUpdate, pool: ExpertPool, module: str, generator:
     """Fresh factors: one A for all experts, uniform in ±1/sqrt(in) as PEFT's, and B = 0."""
     bound = update.A.shape[2] ** -0.5
     shared = (torch.rand(update.A.shape[1:], generator=generator) * 2 - 1) * bound
-    a = shared.repeat(len(pool) + 1, 1, 1)
-    for index, rank in enumerate((*pool.modules[module].ranks, 0)):
+    a = shared.repeat(len(pool), 1, 1)
+    for index, rank in enumerate(pool.modules[module].ranks):
         a[index, rank:] = 0
     update.A = nn.Parameter(a.to(update.B_T.device))
     update.B_T = nn.Parameter(torch.zeros_like(update.B_T, dtype=torch.float32))

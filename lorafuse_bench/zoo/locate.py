@@ -33,13 +33,18 @@ def is_hub_id(path: str) -> bool:
     return _OWNER_AND_NAME.fullmatch(path) is not None
 
 
-def local_model(folder: Path, repo: str, revision: str | None = None) -> Path:
-    """`folder` if it exists, else the embedded zoo's base for `mini`, else a snapshot of the hub's `repo`."""
+def local_model(
+    folder: Path, repo: str, revision: str | None = None, patterns: Sequence[str] = (WEIGHTS, *BESIDE)
+) -> Path:
+    """`folder` if it exists, else the embedded zoo's base for `mini`, else a snapshot of the hub's `repo`.
+
+    patterns: the files of the snapshot.
+    """
     if folder.is_dir():
         return folder
     if repo == EMBEDDED:
         return embedded_root() / "base"
-    return download(repo, revision)
+    return download(repo, revision, patterns)
 
 
 def download(

@@ -94,8 +94,8 @@ class Lorahub(Fitted):
         )
         found: dict[str, Update] = {}
         for module, stack in runtime.pool.modules.items():
-            a = torch.einsum("tn,nri->tri", weights, stack.A)
-            b = torch.einsum("tn,nor->tor", weights, stack.B)
+            a = torch.einsum("tn,nri->tri", weights, stack.A.float())
+            b = torch.einsum("tn,nor->tor", weights, stack.B.float())
             tasks = ModuleStack(a, b, torch.ones(len(weights)), (a.shape[1],) * len(weights))
             found[module] = RowUpdate(
                 tasks, runtime.selection, runtime.base.block_of(module), scattered=".experts." in module

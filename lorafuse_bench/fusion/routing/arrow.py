@@ -14,7 +14,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import FusionMethod, Runtime, option
 from lorafuse_bench.fusion.papers import ARROW, SPECTR
 from lorafuse_bench.fusion.registry import register
-from lorafuse_bench.fusion.routing.gates import AtMost, expert_svd, mixed, softmax_top_k
+from lorafuse_bench.fusion.routing.gates import AtMost, first_directions, mixed, softmax_top_k
 from lorafuse_bench.layers import GatedUpdate, Update
 
 
@@ -28,7 +28,8 @@ class Arrow(FusionMethod):
     factors are combined first: `(Σ g_i s_i B_i)(Σ g_j A_j) x`. Logits are not normalised: scaling x
     sharpens the gates. Experts that do not adapt a module are no candidates there.
     Sources: Ostapenko et al. 2024, section 4.2 (the original merges before); SpectR, eq 2-5.
-    Cost: two matmuls of all experts' ranks per token (`before`: and N more directions).
+    No factor is copied: `p_i` is a combination of the rows of A_i. Cost: two matmuls of all experts' ranks per token
+    (`before`: and N more directions).
     """
 
     k: int | Literal["all"] = option(
@@ -59,20 +60,21 @@ class Arrow(FusionMethod):
         weigh = partial(softmax_top_k, k=k, temperature=self.temperature)
         updates: dict[str, Update] = {}
         for module, stack in runtime.pool.modules.items():
-            u, s, vt = expert_svd(stack)
+            first = first_directions(stack)
             absent = [rank == 0 for rank in stack.ranks]
             if self.merge == "after":
-                # The same products with `A = Vᵀ`: the prototypes' logits are then among the hidden numbers.
-                updates[module] = GatedUpdate(vt, u * s[:, None, :], _first, weigh, absent)
+                # The prototypes' logits are then made of the hidden numbers: `p_i · x = t_i A_i x`.
+                updates[module] = GatedUpdate(stack.A, stack.B, _first, weigh, absent, inner=first)
             else:
+                probes = (first @ stack.A.double())[:, 0]
                 updates[module] = GatedUpdate(
-                    stack.A, stack.B, _probed, weigh, absent, merge="before", probes=vt[:, 0]
+                    stack.A, stack.B, _probed, weigh, absent, merge="before", probes=probes
                 )
         return updates
 
 
 def _first(hidden: Tensor, probed: Tensor) -> Tensor:
-    """`|p_i · x|`, where `p_i` is the first row of `A_i`."""
+    """`|p_i · x|`, the one number of each expert."""
     return hidden[..., 0, :].abs()
 
 

@@ -44,6 +44,38 @@ def mixed(method: str, k: int | Literal["all"], experts: int, option: str = "k")
     return k
 
 
+def first_directions(stack: ModuleStack) -> Tensor:
+    """`t (N, 1, r)` with `t_i A_i` the first right singular vector of `s_i B_i A_i`; 0 for an update that is 0.
+
+    With `A Aᵀ = L Lᵀ` and w the first eigenvector of `Lᵀ BᵀB L`, of eigenvalue σ²: `t = BᵀB L w / σ²`, in fp64.
+    """
+    lower, weights = _root(_products(stack.A)), _products(stack.B.transpose(1, 2))
+    squares, vectors = torch.linalg.eigh(lower.transpose(1, 2) @ weights @ lower)
+    first = (weights @ lower @ vectors[..., -1:]).transpose(1, 2)
+    largest = squares[:, -1, None, None]
+    return torch.where(largest > 0, first / largest, 0)
+
+
+def lengths_of(stack: ModuleStack) -> Tensor:
+    """`C (N, r, r)` with `‖C_i A_i x‖ = ‖s_i B_i A_i x‖`: `BᵀB = Cᵀ C`, in fp64."""
+    return _root(_products(stack.B.transpose(1, 2))).transpose(1, 2)
+
+
+def _products(rows: Tensor) -> Tensor:
+    """`x xᵀ (N, r, r)` of `rows (N, r, n)`, in fp64."""
+    wide = rows.double()
+    return wide @ wide.transpose(1, 2)
+
+
+def _root(gram: Tensor) -> Tensor:
+    """`L` with `L Lᵀ = gram (N, r, r)`: by Cholesky, or where one has no full rank by eigenvectors."""
+    lower, failed = torch.linalg.cholesky_ex(gram)
+    if not failed.any():
+        return lower
+    values, vectors = torch.linalg.eigh(gram)
+    return vectors * values.clamp(min=0).sqrt()[:, None]
+
+
 def expert_svd(stack: ModuleStack) -> tuple[Tensor, Tensor, Tensor]:
     """`U (N, out, r)`, `S (N, r)`, `Vᵀ (N, r, in)` of every `s_i B_i A_i`, without building it.
 

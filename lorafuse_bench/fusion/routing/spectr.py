@@ -13,7 +13,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import FusionMethod, Runtime, option
 from lorafuse_bench.fusion.papers import SPECTR
 from lorafuse_bench.fusion.registry import register
-from lorafuse_bench.fusion.routing.gates import AtMost, expert_svd, mixed, uniform_top_k
+from lorafuse_bench.fusion.routing.gates import AtMost, expert_svd, lengths_of, mixed, uniform_top_k
 from lorafuse_bench.layers import GatedUpdate, Update
 
 
@@ -27,7 +27,8 @@ class Spectr(FusionMethod):
     `merge=two_step` is eq 10-12, `(1/k Σ B*_i)(1/k Σ A*_i x)`: it depends on the singular vectors'
     arbitrary signs, fixed here so that the largest entry of each right vector is positive.
     `score=subspace` ranks by `‖V_iᵀ x‖`, as the authors' released code does, with `A* = V_iᵀ`,
-    `B* = U_i S_i`. Experts that do not adapt a module are no candidates there.
+    `B* = U_i S_i`. By default no factor is made: with `s_i² B_iᵀ B_i = C_iᵀ C_i` the score is `‖C_i A_i x‖`.
+    Experts that do not adapt a module are no candidates there.
     Source: SpectR, section 3 and appendix A. Cost: two matmuls of all experts' ranks per token.
     """
 
@@ -51,17 +52,17 @@ class Spectr(FusionMethod):
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
         k = mixed(self.name, self.k, len(runtime.pool))
         updates: dict[str, Update] = {}
+        weigh = partial(uniform_top_k, k=k)
         for module, stack in runtime.pool.modules.items():
+            absent = [rank == 0 for rank in stack.ranks]
+            if self.score == "sigma" and self.merge == "after":  # the products alone tell
+                inner = lengths_of(stack)
+                updates[module] = GatedUpdate(stack.A, stack.B, _length, weigh, absent, inner=inner)
+                continue
             u, s, vt = expert_svd(stack)
             a, b = (s[..., None] * vt, u) if self.score == "sigma" else (vt, u * s[:, None, :])
-            updates[module] = GatedUpdate(
-                a,
-                b,
-                score=_length,
-                weigh=partial(uniform_top_k, k=k),
-                absent=[rank == 0 for rank in stack.ranks],
-                merge="before" if self.merge == "two_step" else "after",
-            )
+            merge: Literal["after", "before"] = "before" if self.merge == "two_step" else "after"
+            updates[module] = GatedUpdate(a, b, _length, weigh, absent, merge)
         return updates
 
 

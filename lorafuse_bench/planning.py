@@ -1,0 +1,273 @@
+"""How much memory a model takes with experts or an adapter: counted on shapes, no weight is read, nothing computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    unset_fake_temporarily,
+)
+from transformers import PreTrainedModel
+
+from lorafuse_bench.base_model import Base
+from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.experts import ExpertPool, LoraExpert, ModuleStack
+from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, linear_maps
+from lorafuse_bench.fusion.base import Ensembling, FusionMethod, Merge, Merged, RowRouting
+from lorafuse_bench.fusion.fitted import Fitted
+from lorafuse_bench.fusion.routing.gates import softmax_top_k
+from lorafuse_bench.layers import (
+    DenseUpdate,
+    GatedUpdate,
+    RowUpdate,
+    Selection,
+    StaticUpdate,
+    Update,
+    install,
+    linear_shape,
+)
+from lorafuse_bench.loading import skeleton
+from lorafuse_bench.memory import Alive
+
+_MIXED = 4
+"""Experts that a router of tokens mixes; that many or one, the memory is the same."""
+_SLOTS = 256
+"""Distributions that the scorer turns into log-probabilities at a time."""
+_TOY = "map"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One pass: rows, tokens of each, and at how many of them logits are made, which is where answers are scored."""
+
+    batch_size: int = 1
+    tokens: int = 2048
+    answer: int = 32
+    train: bool = False
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A pool by its sizes; `targets`: the maps they adapt, such as q_proj/v_proj, all in the blocks where None."""
+
+    count: int = 0
+    rank: int = 8
+    targets: str | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part.
+
+    `weights` of the base; `experts` in the pool; `updates`: what the method keeps beside them, such as gates, a merge
+    or an adapter; `optimizer`: Adam's moments; `cache`: keys and values of every token; `activations`: the most at
+    once in the blocks; `logits`: the most at once after them, with what the blocks left and, in training, gradients.
+    """
+
+    weights: int
+    experts: int
+    updates: int
+    optimizer: int
+    cache: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """The most at once: blocks and output layer take turns."""
+        kept = self.weights + self.experts + self.updates + self.optimizer + self.cache
+        return kept + max(self.activations, self.logits)
+
+    def record(self) -> dict[str, int]:
+        """Every part, and the total."""
+        return {**asdict(self), "total": self.total}
+
+
+def memory_of(
+    folder: str | Path,
+    method: FusionMethod,
+    experts: Experts,
+    work: Work,
+    dtype: torch.dtype,
+    tasks: int = 1,
+) -> Memory:
+    """What the base whose config.json is in `folder` takes under a method, in `dtype`.
+
+    tasks: how many a trained adapter tells apart. LorafuseError for a base whose blocks branch on values, and for
+    training a method that is no adapter.
+    """
+    if work.train and not isinstance(method, TrainedAdapter):
+        raise LorafuseError(
+            f"method '{method.name}' trains no adapter. Plan its evaluation, or a method of `lorafuse train adapter`."
+        )
+    if method.fuses_experts and not experts.count:
+        raise LorafuseError(f"method '{method.name}' needs experts. Say how many.")
+    shapes = skeleton(folder, dtype)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive:
+            model = _without_values(shapes)
+            weights = alive.bytes
+            base = Base(model)
+            pool = _pool(base, experts) if method.fuses_experts else {}
+            held = alive.bytes - weights
+            updates = _updates(method, base, pool, tasks, work)
+            kept = alive.bytes - weights - held
+            install(model, base.modules, updates)
+            moments = _moments(updates) if work.train else 0
+            return Memory(weights, held, kept, moments, *_passes(model, work, alive))
+    except (
+        UnsupportedFakeTensorException,
+        DynamicOutputShapeException,
+        DataDependentOutputException,
+    ) as error:
+        raise LorafuseError(
+            f"the memory of the base in {folder} cannot be counted on shapes alone: {str(error).splitlines()[0][:200]}"
+            " Measure a run of it instead."
+        ) from error
+
+
+def _without_values(model: PreTrainedModel) -> PreTrainedModel:
+    """The same modules with tensors that have a place in memory and no values."""
+    empty: PreTrainedModel = model.to_empty(device="cpu")
+    empty.tie_weights()
+    return empty.requires_grad_(False).eval()
+
+
+def _pool(base: Base, experts: Experts) -> dict[str, ModuleStack]:
+    """The experts' stacks as a pool keeps them."""
+    ranks = (experts.rank,) * experts.count
+    return {
+        name: ModuleStack.zeros(linear_shape(module, name), ranks, base.place_of(name)[1])
+        for name, module in linear_maps(base, experts.targets).items()
+    }
+
+
+def _updates(
+    method: FusionMethod, base: Base, pool: Mapping[str, ModuleStack], tasks: int, work: Work
+) -> dict[str, Update]:
+    """Updates of the sizes that the method's have."""
+    selection = Selection()
+    if isinstance(method, TrainedAdapter):
+        adapter = method.attach(base, tasks, selection)
+        for name, update in adapter.items() if not work.train else ():
+            update.requires_grad_(False).eval().fold()
+            update.to(*base.place_of(name))
+        return dict(adapter)
+    if isinstance(method, Merge):
+        merge = _kind_of(method, next(iter(pool.values())).ranks)
+        return {name: merge(stack) for name, stack in pool.items()}
+    if isinstance(method, RowRouting | Ensembling):
+        with unset_fake_temporarily():
+            rows = torch.arange(work.batch_size) % len(next(iter(pool.values())).ranks)
+            selection.set(rows[:, None].repeat(1, base.blocks))
+        return {name: RowUpdate(stack, selection, base.block_of(name)) for name, stack in pool.items()}
+    return {name: _gated(stack, isinstance(method, Fitted)) for name, stack in pool.items()}
+
+
+def _gated(stack: ModuleStack, learned: bool) -> Update:
+    """Gates for every token; what is learned for them are N directions."""
+    experts, into = len(stack.ranks), stack.A.shape[2]
+    weigh = partial(softmax_top_k, k=min(_MIXED, experts))
+    probes = stack.A.new_empty(experts, into) if learned else None
+    return GatedUpdate(
+        stack.A, stack.B, lambda hidden, _: hidden.norm(dim=-2), weigh, [False] * experts, probes=probes
+    )
+
+
+def _kind_of(method: Merge, ranks: Sequence[int]) -> Callable[[ModuleStack], Update]:
+    """The update that a merge makes of a stack, without values: of full rank, or of which rank.
+
+    Found by a merge of small random experts, whose sizes tell `r`, `Σ r` and `min(out, in)` apart. What cannot be
+    merged before it is fitted is taken as of full rank.
+    """
+    experts, rank = len(ranks), ranks[0]
+    few = min(experts, 4)
+    side = max(few - 1, 1) * rank + 1
+    try:
+        with unset_fake_temporarily(), torch.no_grad():
+            merged = method.fuse(_toy_pool(side, few, rank))
+    except (LorafuseError, TypeError):
+        merged = Merged(dense={_TOY: torch.empty(0)})
+    if merged.dense:
+        return lambda stack: DenseUpdate(stack.A.new_empty(stack.shape))
+    found = len(merged.factors[_TOY][0])
+
+    def update(stack: ModuleStack) -> Update:
+        out, into = stack.shape
+        whole = experts * rank
+        size = {side: min(whole, out, into), few * rank: whole, rank: rank}.get(found, found)
+        return StaticUpdate(stack.A.new_empty(size, into), stack.B.new_empty(out, size))
+
+    return update
+
+
+def _toy_pool(side: int, experts: int, rank: int) -> ExpertPool:
+    """Random experts of one square map."""
+    generator = torch.Generator().manual_seed(0)
+
+    def expert(i: int) -> LoraExpert:
+        a, b = torch.randn(2, rank, side, generator=generator).unbind()
+        return LoraExpert(
+            name=f"e{i}",
+            tasks=(f"t{i}",),
+            path=Path(),
+            sha256="",
+            base_sha256=None,
+            rank=rank,
+            alpha=float(rank),
+            factors={_TOY: (a, b.T)},
+            scaling={_TOY: 1.0},
+        )
+
+    return ExpertPool([expert(i) for i in range(experts)])
+
+
+def _moments(updates: Mapping[str, Update]) -> int:
+    """Bytes of Adam's two moments."""
+    trained = {id(p): p.nbytes for update in updates.values() for p in update.parameters() if p.requires_grad}
+    return 2 * sum(trained.values())
+
+
+def _passes(model: PreTrainedModel, work: Work, alive: Alive) -> tuple[int, int, int]:
+    """Bytes of the cache, and the most at once in the blocks and after them."""
+    ids = torch.zeros(work.batch_size, work.tokens, dtype=torch.long)
+    head = model.get_output_embeddings()
+    assert isinstance(head, nn.Module)
+    with _computing(model.dtype, work):
+        start = alive.restart()
+        passed = model.base_model(input_ids=ids, use_cache=not work.train)
+        blocks, hidden = alive.peak - start, passed.last_hidden_state
+        cache = 0 if work.train else alive.bytes - start - hidden.nbytes
+        alive.restart()
+        _score(head(hidden[:, -work.answer :]).flatten(0, 1), work)
+        return cache, blocks - cache, alive.peak - start - cache
+
+
+@contextmanager
+def _computing(dtype: torch.dtype, work: Work) -> Iterator[None]:
+    """As evaluation computes, or training, which does so in mixed precision."""
+    with (
+        torch.set_grad_enabled(work.train),
+        torch.autocast("cpu", dtype, enabled=work.train and dtype.itemsize < 4),
+    ):
+        yield
+
+
+def _score(logits: Tensor, work: Work) -> None:
+    """What becomes of logits `(n, V)`: log-probabilities, some at a time, or a loss and its gradients."""
+    if work.train:
+        F.cross_entropy(logits.float(), logits.new_zeros(len(logits), dtype=torch.long)).backward()
+    else:
+        for part in logits.clone().float().split(_SLOTS):
+            part.log_softmax(-1)
