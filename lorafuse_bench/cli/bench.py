@@ -155,7 +155,7 @@ def grid(
     out: Out = None,
     methods: Annotated[
         str, typer.Option(help="Base and merges that PEFT's format holds, separated by commas.")
-    ] = "base,concat,svd,weight_sum,uniform",
+    ] = "base,concat,svd,weight_sum",
     suite: Annotated[str, typer.Option(help="The suite that every method is asked.")] = "mtl7",
     limit: Annotated[int | None, typer.Option(min=1, help="Items of each task.")] = None,
     workers: Annotated[int, typer.Option(min=2, help="Workers that are compared with one.")] = 2,

@@ -48,6 +48,8 @@ ROWS = (
     Row("audit with an unknown zoo", "leaderboard audit {results} --zoo nowhere", "zoo 'nowhere' not found"),
     Row("workers 0", RUN + "--workers 0", "'--workers'"),
     Row("workers a word", RUN + "--workers all", "'--workers'"),
+    Row("engine unknown", RUN + "--engine rya", "unknown engine 'rya'. Did you mean 'ray'?"),
+    Row("a cluster for the local engine", RUN + "--ray-address auto", "Add --engine ray, or leave it out"),
     Row("shard 0 of 4", RUN + "--shard 0/4", "--shard: '0/4' is no I/N"),
     Row("shard 5 of 4", RUN + "--shard 5/4", "--shard: '5/4' is no I/N"),
     Row("shard of a variable that is not set", RUN + "--shard /8", "--shard: '/8' is no I/N"),

@@ -17,6 +17,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.results import cell_files
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import running
+from lorafuse_bench.runner.engines import local
 from lorafuse_bench.runner.engines import ray as engine_of_ray
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -103,6 +104,23 @@ def test_engines_that_do_not_fit_are_refused(
     with pytest.raises(LorafuseError) as error:
         runner.run(plan(zoo, tmp_path), **asked)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "found"),
+    [
+        ("auto", 2, ["cuda:0", "cuda:1"]),
+        ("cuda", 2, ["cuda:0", "cuda:1"]),
+        ("cuda:1", 2, ["cuda:1"]),
+        ("auto", 0, ["auto"]),
+        ("cpu", 2, ["cpu"]),
+    ],
+)
+def test_workers_take_the_gpus_in_turn(
+    monkeypatch: pytest.MonkeyPatch, asked: str, gpus: int, found: list[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert local.devices(asked) == found
 
 
 def test_no_engine_imports_ray_before_it_is_asked_for() -> None:

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle
 from multiprocessing import get_context
 from multiprocessing.managers import SyncManager
 
-from lorafuse_bench.device import device_of
+import torch
+
+from lorafuse_bench.device import AUTO, device_of
 from lorafuse_bench.progress import Relay, Watcher, relayed
 from lorafuse_bench.runner.grid import Grid
 from lorafuse_bench.runner.sharing import Engine
@@ -22,7 +25,7 @@ _SPAWN = get_context("spawn")
 
 @contextmanager
 def engine(grid: Grid, workers: int, watcher: Watcher) -> Iterator[Engine]:
-    """Workers on this machine; more than one compute with one thread each on a CPU."""
+    """Workers on this machine; several take its GPUs in turn, or one thread each on a CPU."""
     if workers == 1:
         yield Here(Worker(grid, watcher))
         return
@@ -31,7 +34,13 @@ def engine(grid: Grid, workers: int, watcher: Watcher) -> Iterator[Engine]:
         _manager() as manager,
         relayed(watcher, manager.Queue()) as relay,
     ):
-        yield Processes(Order.of(grid), relay)
+        yield Processes(Order.of(grid), relay, cycle(devices(grid.plan.device)))
+
+
+def devices(asked: str) -> list[str]:
+    """Where workers compute: every GPU, where no particular one was asked for."""
+    count = torch.cuda.device_count()
+    return [f"cuda:{i}" for i in range(count)] if count and asked in (AUTO, "cuda") else [asked]
 
 
 def _manager() -> SyncManager:
@@ -65,10 +74,12 @@ class Processes:
 
     order: Order
     relay: Relay
+    devices: Iterator[str]
     lost = (BrokenProcessPool,)
 
     def start(self) -> Process:
-        return Process(self.order, self.relay)
+        plan = replace(self.order.plan, device=next(self.devices))
+        return Process(replace(self.order, plan=plan), self.relay)
 
 
 class Process:
