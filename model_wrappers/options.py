@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 
 from lorafuse_bench.errors import LorafuseError, did_you_mean, unknown
 from lorafuse_bench.fusion import registry
-from lorafuse_bench.fusion.base import FusionMethod
-from lorafuse_bench.fusion.controls import CONTROL
+from lorafuse_bench.fusion.base import CONTROL, FusionMethod
 
 # What the wrapper sets itself, and what would change what `from_pretrained` returns.
 _NOT_TO_SET = frozenset(

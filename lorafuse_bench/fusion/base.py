@@ -20,6 +20,9 @@ from lorafuse_bench.registry import option as option
 
 Family = Literal["floor", "reference", "merging", "routing", "ensembling", "adapters"]
 Need = Literal["task_id", "fit", "adapter", "train_data"]
+Absent = Literal["zero updates", "no candidates"]
+CONTROL = "control"
+"""The option of every method that fuses experts, beside its own (controls.py)."""
 Law = Literal[
     "one expert is itself",
     "zero updates give the base",
@@ -135,7 +138,7 @@ class FusionMethod(Named, ABC):
     """Whether it needs experts; without any, such a method is refused."""
     costs: ClassVar[Costs] = Costs()
     """The most that it costs; who needs more declares it."""
-    absent_experts: ClassVar[Literal["zero updates", "no candidates"]] = "zero updates"
+    absent_experts: ClassVar[Absent] = "zero updates"
     """What experts that do not adapt a module are there."""
 
     @abstractmethod
@@ -177,24 +180,37 @@ class FusionMethod(Named, ABC):
 
     @classmethod
     def faults(cls) -> Iterator[str]:
-        """What makes it no method: its family, needs, version, and options that cannot be left out."""
+        """What makes it no method: what it declares, and options that cannot be left out."""
         if getattr(cls, "family", None) not in get_args(Family):
             yield f"has no family: give it one of {', '.join(get_args(Family))}"
         if not isinstance(cls.version, str):
             yield f"has a version, {cls.version!r}, that is no text"
         if not isinstance(cls.needs, frozenset) or cls.needs - set(get_args(Need)):
             yield f"has needs {cls.needs!r} that are no frozenset of {', '.join(get_args(Need))}"
+        if cls.absent_experts not in get_args(Absent):
+            yield f"has absent_experts = {cls.absent_experts!r}: say one of {', '.join(get_args(Absent))}"
+        if not isinstance(cls.costs, Costs):
+            yield f"has costs {cls.costs!r} that are no Costs: write `costs = Costs(parameters=3)`"
+        yield from cls._faults_of_options()
+
+    @classmethod
+    def _faults_of_options(cls) -> Iterator[str]:
+        if CONTROL in cls.option_names():
+            yield f"has an option {CONTROL}, which every method has: give it another name"
         required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]  # type: ignore[arg-type]
         if required:
             yield f"has options without a default: {', '.join(required)}"
             return
         try:
-            unknown = cls().laws_broken.keys() - set(get_args(Law))
+            broken = cls().laws_broken
         except Exception as error:  # a foreign constructor may raise anything
             yield f"cannot be made with its defaults ({type(error).__name__}: {error})"
             return
-        for law in sorted(unknown):
-            yield f"breaks {law!r}, which is no law: {', '.join(get_args(Law))}"
+        for law, why in broken.items():
+            if law not in get_args(Law):
+                yield f"breaks {law!r}, which is no law: {', '.join(get_args(Law))}"
+            elif not isinstance(why, str) or not why.strip():
+                yield f"breaks {law!r} and does not say why: give laws_broken a reason"
 
     @classmethod
     def cost(cls) -> str:

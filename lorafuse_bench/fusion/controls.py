@@ -15,12 +15,10 @@ from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, LoraExpert
-from lorafuse_bench.fusion.base import FusionMethod, option, static_updates
+from lorafuse_bench.fusion.base import CONTROL, FusionMethod, option, static_updates
 from lorafuse_bench.fusion.fitted import Fitted, Fitting, OneLora
 from lorafuse_bench.fusion.merging.elementwise import generator_of
 
-CONTROL = "control"
-"""The option of every method that fuses experts, beside its own."""
 Control = Literal["random", "budget"]
 
 

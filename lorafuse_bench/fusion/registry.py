@@ -7,8 +7,8 @@ from typing import Any
 
 from lorafuse_bench import fusion
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.fusion.base import FusionMethod
-from lorafuse_bench.fusion.controls import CONTROL, controlled
+from lorafuse_bench.fusion.base import CONTROL, FusionMethod
+from lorafuse_bench.fusion.controls import controlled
 from lorafuse_bench.registry import Registry, split_options
 
 METHODS: Registry[FusionMethod] = Registry("method", fusion, "lorafuse.methods", FusionMethod)
@@ -21,7 +21,7 @@ methods = METHODS.all
 def create(name: str, options: Mapping[str, Any] | None = None) -> FusionMethod:
     """The method called `name` with `options`, or where these name a `control` that of it (fusion/controls.py)."""
     own = dict(options or {})
-    control = None if CONTROL in METHODS.named(name).option_names() else own.pop(CONTROL, None)
+    control = own.pop(CONTROL, None)
     method = METHODS.create(name, own)
     return method if control is None else controlled(method, control)
 

@@ -86,6 +86,16 @@ def raising(self: Any) -> None:
         (lambda: made(decorate=dataclass), "is no dataclass|can be changed"),
         (lambda: made(__post_init__=raising), "cannot be made with its defaults .RuntimeError: no"),
         (lambda: made(laws_broken={"gravity": "none"}), "breaks 'gravity', which is no law"),
+        (
+            lambda: made(laws_broken={"order of the experts": " "}),
+            "breaks 'order of the experts' and does not say",
+        ),
+        (lambda: made(absent_experts="zeros"), "has absent_experts = 'zeros': say one of zero updates, no"),
+        (lambda: made(costs={"parameters": 3}), "has costs .* that are no Costs: write"),
+        (
+            lambda: made({"control": (str | None, option(None, "h"))}),
+            "has an option control, which every method has",
+        ),
         (lambda: int, "is no FusionMethod: derive"),
     ],
 )
