@@ -56,9 +56,12 @@ def plan(folder: str | Path) -> list[Upload]:
 
 def _uploads(folder: Path) -> Iterable[Upload]:
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(SUFFIX):
-            yield Upload(name, path)
+        name = path.relative_to(folder)
+        hidden = any(
+            part.startswith(".") for part in name.parts
+        )  # such as answers of cells that are not done
+        if path.is_file() and not hidden and not path.name.endswith(SUFFIX):
+            yield Upload(name.as_posix(), path)
 
 
 def publish(folder: str | Path, repo: str, message: str = "Leaderboard") -> str:

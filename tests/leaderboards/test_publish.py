@@ -22,7 +22,7 @@ from lorafuse_bench.leaderboards.boards import collect
 from lorafuse_bench.leaderboards.boards.board import write_leaderboard
 from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.leaderboards.boards.paired import compare
-from lorafuse_bench.leaderboards.publishing.publish import pack
+from lorafuse_bench.leaderboards.publishing.publish import pack, plan
 from lorafuse_bench.leaderboards.publishing.verify import Report, verify
 from lorafuse_bench.leaderboards.results.cell_files import read_cell
 from lorafuse_bench.leaderboards.statistics import stats
@@ -103,6 +103,13 @@ def lorafuse(
         text=True,
         check=False,
     )
+
+
+def test_answers_of_a_cell_that_is_not_done_stay_at_home(published: Path) -> None:
+    block = published / "results" / "toy" / "mini-1" / ".svd.json.blocks" / "abc" / "000000.block"
+    block.parent.mkdir(parents=True)
+    block.write_bytes(b"texts of the evaluated data")
+    assert [file.name for file in plan(published)] and not [f for f in plan(published) if "block" in str(f)]
 
 
 def test_packed_results_verify_and_hold_no_documents(tmp_path: Path) -> None:
