@@ -18,9 +18,9 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Ensembling
 from lorafuse_bench.model_wrappers.blocks import Answers, Blocks
-from lorafuse_bench.model_wrappers.prefix import Tokens
-from lorafuse_bench.model_wrappers.scoring import batches
 from lorafuse_bench.model_wrappers.stopping import Ending, StopRows
+from lorafuse_bench.prefix import Tokens
+from lorafuse_bench.scoring import batches
 
 
 @dataclass(frozen=True)

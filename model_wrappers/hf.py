@@ -29,9 +29,9 @@ from lorafuse_bench.model_wrappers import record
 from lorafuse_bench.model_wrappers.blocks import Blocks
 from lorafuse_bench.model_wrappers.generation import Asked, Writer
 from lorafuse_bench.model_wrappers.options import config_options, hf_options, split_options, truth
-from lorafuse_bench.model_wrappers.scoring import Scored, Scorer, batches, shares_prefixes
 from lorafuse_bench.model_wrappers.stopping import Ending
 from lorafuse_bench.remote_code import trust, trusted
+from lorafuse_bench.scoring import Scored, Scorer, batches, shares_prefixes
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.docs import END
 from lorafuse_bench.tasks.metrics.nll import Likelihood

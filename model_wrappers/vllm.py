@@ -35,7 +35,7 @@ from lorafuse_bench.model_wrappers.generation import Asked
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
 from lorafuse_bench.model_wrappers.kept import Kept
 from lorafuse_bench.model_wrappers.options import split_options
-from lorafuse_bench.model_wrappers.scoring import Scored
+from lorafuse_bench.scoring import Scored
 from lorafuse_bench.serving import Served, how_served, serve
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 

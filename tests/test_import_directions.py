@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "lorafuse_bench"
 
 TABLE: tuple[tuple[str, ...], ...] = (
-    ("errors", "locks", "limits", "memory", "truncation", "remote_code", "workers"),
+    ("errors", "locks", "limits", "memory", "truncation", "remote_code", "workers", "prefix"),
     ("files", "definition", "progress", "peft_tensors"),
     (
         "uncaught",
@@ -34,7 +34,7 @@ TABLE: tuple[tuple[str, ...], ...] = (
     ("zoo.mttl", "zoo.travel", "fusion"),
     ("artefacts", "planning"),
     ("fused", "mini_world"),
-    ("tasks",),
+    ("tasks", "scoring"),
     ("leaderboards.results", "identity", "doctor"),
     ("leaderboards.reported",),
     ("leaderboards.boards",),

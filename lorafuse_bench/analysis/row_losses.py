@@ -13,7 +13,7 @@ from lorafuse_bench.layers import Update
 from lorafuse_bench.loading import load_tokenizer
 from lorafuse_bench.tasks.rows import load_task, rendered
 from lorafuse_bench.tasks.suites import task as task_of
-from lorafuse_bench.training.examples import Example, pad_token, tokenize
+from lorafuse_bench.training.examples import Example, tokenize
 from lorafuse_bench.training.router_training import length_of
 from lorafuse_bench.training.token_scores import score_rows
 
@@ -35,8 +35,7 @@ def nats_and_tokens(
     fused: FusedModel, examples: Sequence[Example], updates: Mapping[str, Update] | None = None
 ) -> Tensor:
     """`(rows, 2)`: nats summed over a row's targets, and how many these are; None is the method in use."""
-    pad = pad_token(load_tokenizer(str(fused.zoo.base_folder())))
-    scores = score_rows(fused, updates, examples, pad, compute_of(fused).dtype)
+    scores = score_rows(fused, updates, examples, compute_of(fused).dtype)
     return torch.stack([scores.by_row()[0], scores.counts.double()], 1)
 
 

@@ -200,7 +200,7 @@ def _step(objective: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
 
 def _matrix(fused: FusedModel, tasks: list[list[Example]]) -> list[TokenScores]:
     updates = row_updates(fused.pool, fused)
-    return [score_experts(fused, examples, 0, torch.float32, updates) for examples in tasks]
+    return [score_experts(fused, examples, torch.float32, updates) for examples in tasks]
 
 
 @torch.no_grad()
@@ -217,14 +217,14 @@ def _adapters_in_turn(model: PeftModel, tasks: list[list[Example]]) -> None:
 
 def _weights(fused: FusedModel, examples: list[Example], once: bool) -> None:
     """Weights of an ensemble at every rate of the fit, with the experts run once or in each epoch."""
-    scores = score_experts(fused, examples, 0, torch.float32).log_probabilities if once else None
+    scores = score_experts(fused, examples, torch.float32).log_probabilities if once else None
     for rate in WEIGHT_RATES:
         mixture = Mixture({"logits": torch.zeros(len(fused.pool))}, mixture_loss, torch.device("cpu"))
         optimizer = torch.optim.Adam(mixture.parameters(), rate)
         for _ in range(EPOCHS):
             now = scores
             if now is None:
-                now = score_experts(fused, examples, 0, torch.float32).log_probabilities
+                now = score_experts(fused, examples, torch.float32).log_probabilities
             mixture(scores=now)["loss"].backward()
             optimizer.step()
             optimizer.zero_grad()

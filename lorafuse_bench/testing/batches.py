@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lorafuse_bench.fusion.base import Ensembling
 from lorafuse_bench.model_wrappers.generation import Asked, Writer
-from lorafuse_bench.model_wrappers.scoring import Scored, Scorer, batches, shares_prefixes
 from lorafuse_bench.model_wrappers.stopping import Ending
+from lorafuse_bench.scoring import Scored, Scorer, batches, shares_prefixes
 from lorafuse_bench.testing.check import HOLDS, check
 from lorafuse_bench.testing.subject import (
     DoesNotApplyError,

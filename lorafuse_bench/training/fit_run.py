@@ -285,7 +285,7 @@ class FitRun:
             def make(rows: Any = rows, task: str = each.task) -> TokenScores:
                 self.report(f"fit {self.name}: {split} rows of {task} under {len(self.fused.pool)} experts")
                 examples = self._examples(rows[: len(rows)])
-                return score_experts(self.fused, examples, self.pad, self.compute.dtype, updates)
+                return score_experts(self.fused, examples, self.compute.dtype, updates)
 
             found.append(kept_scores(path, make))
         return found
@@ -360,7 +360,7 @@ class FitRun:
     def _nats(self, updates: Mapping[str, Update], rows: Sequence[Row]) -> float:
         """Nats per token of the rows' targets."""
         examples = self._examples(rows[: len(rows)])
-        scores = score_rows(self.fused, updates, examples, self.pad, self.compute.dtype)
+        scores = score_rows(self.fused, updates, examples, self.compute.dtype)
         return -float(scores.log_probabilities.double().mean())
 
     def _examples(self, rows: Sequence[Row]) -> list[Example]:

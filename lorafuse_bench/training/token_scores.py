@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import row_updates
 from lorafuse_bench.fusion.fitted import LossMatrix
 from lorafuse_bench.layers import Update
-from lorafuse_bench.training.examples import Example, PadRight
-from lorafuse_bench.training.loss import target_logits
+from lorafuse_bench.scoring import Scored, Scorer, shares_prefixes
+from lorafuse_bench.training.examples import IGNORED, Example
 
 ROWS = 64
 """Rows of one forward pass, each under its own expert."""
@@ -39,35 +39,19 @@ class TokenScores:
         )
 
 
-@torch.no_grad()
 def score_rows(
-    fused: FusedModel,
-    updates: Mapping[str, Update] | None,
-    examples: Sequence[Example],
-    pad: int,
-    dtype: torch.dtype,
+    fused: FusedModel, updates: Mapping[str, Update] | None, examples: Sequence[Example], dtype: torch.dtype
 ) -> TokenScores:
-    """Targets under the model with these updates, one member; rows that differ in length share few passes.
-
-    None for the updates that are in place.
-    """
+    """Targets under the model with these updates, one member; None for the updates that are in place."""
     if updates is not None:
         fused.put(updates)
-    found: list[Tensor] = [torch.empty(0)] * len(examples)
-    for batch in _batches([(0, i) for i in range(len(examples))], examples):
-        for (_, row), scores in zip(
-            batch, _scored(fused, [examples[i] for _, i in batch], pad, dtype), strict=True
-        ):
-            found[row] = scores
-    counts = torch.tensor([len(scores) for scores in found])
-    return TokenScores(torch.cat(found)[None], counts)
+    found = _scored(fused, examples, dtype)
+    return TokenScores(torch.cat(found)[None], torch.tensor([len(scores) for scores in found]))
 
 
-@torch.no_grad()
 def score_experts(
     fused: FusedModel,
     examples: Sequence[Example],
-    pad: int,
     dtype: torch.dtype,
     updates: Mapping[str, Update] | None = None,
 ) -> TokenScores:
@@ -75,18 +59,12 @@ def score_experts(
 
     `updates`: those of `row_updates`, where the caller has them for several tasks.
     """
-    experts = len(fused.pool)
     fused.put(row_updates(fused.pool, fused) if updates is None else updates)
-    found: list[list[Tensor]] = [[torch.empty(0)] * len(examples) for _ in range(experts)]
-    for batch in _batches([(e, i) for i in range(len(examples)) for e in range(experts)], examples):
-        column = torch.tensor([expert for expert, _ in batch], device=fused.model.device)
-        fused.selection.set(column[:, None].repeat(1, fused.base.blocks))
-        scored = _scored(fused, [examples[i] for _, i in batch], pad, dtype)
-        for (expert, row), scores in zip(batch, scored, strict=True):
-            found[expert][row] = scores
-    fused.selection.set(None)
-    counts = torch.tensor([len(scores) for scores in found[0]])
-    return TokenScores(torch.stack([torch.cat(scores) for scores in found]), counts)
+    experts, rows = len(fused.pool), len(examples)
+    choices = [torch.full((fused.base.blocks,), expert) for expert in range(experts) for _ in examples]
+    found = _scored(fused, [*examples] * experts, dtype, choices)
+    by_expert = [torch.cat(found[i * rows : (i + 1) * rows]) for i in range(experts)]
+    return TokenScores(torch.stack(by_expert), torch.tensor([len(scores) for scores in found[:rows]]))
 
 
 def kept_scores(path: Path, make: Callable[[], TokenScores]) -> TokenScores:
@@ -113,26 +91,20 @@ def loss_matrix(experts: Sequence[str], tasks: Sequence[str], scores: Sequence[T
     )
 
 
-def _batches(
-    pairs: Sequence[tuple[int, int]], examples: Sequence[Example]
-) -> Iterator[list[tuple[int, int]]]:
-    """(member, row) pairs by length, longest first, in passes of at most ROWS rows and TOKENS tokens."""
-    order = sorted(pairs, key=lambda pair: -len(examples[pair[1]]["input_ids"]))
-    start = 0
-    while start < len(order):
-        longest = len(examples[order[start][1]]["input_ids"])
-        size = max(1, min(ROWS, TOKENS // longest))
-        yield order[start : start + size]
-        start += size
+def _scored(
+    fused: FusedModel,
+    examples: Sequence[Example],
+    dtype: torch.dtype,
+    choices: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """Log-probabilities of each example's targets; what several rows of one choice open with is read once."""
+    longest = max(len(example["input_ids"]) for example in examples)
+    scorer = Scorer(fused, max(1, min(ROWS, TOKENS // longest)), shares_prefixes(fused.model))
+    with mixed_precision(fused.model.device, dtype):
+        found = scorer.score_tokens([_request(example) for example in examples], choices)
+    return [torch.tensor(scores) for scores in found]
 
 
-def _scored(fused: FusedModel, examples: Sequence[Example], pad: int, dtype: torch.dtype) -> Sequence[Tensor]:
-    """Log-probabilities of each example's targets, on the CPU."""
-    device = fused.model.device
-    batch = PadRight(pad)([{"input_ids": e["input_ids"], "labels": e["labels"]} for e in examples])
-    portion = {name: tensor.to(device) for name, tensor in batch.items()}
-    with mixed_precision(device, dtype):
-        logits, targets = target_logits(fused.model, **portion)
-    chosen = logits.float().log_softmax(-1).gather(-1, targets[:, None])[:, 0].cpu()
-    counts = (batch["labels"][:, 1:] >= 0).sum(1).tolist()
-    return chosen.split(counts)
+def _request(example: Example) -> Scored:
+    ids, prompt = tuple(example["input_ids"]), example["labels"].count(IGNORED)
+    return Scored(ids[:prompt], ids[prompt:], "")

@@ -42,7 +42,7 @@ def alone(fused: FusedModel) -> dict[str, torch.Tensor]:
     rows = evaluated_rows(fused, TASKS[:3], "mini", SAMPLES)
     found = {}
     for task, own in rows.items():
-        scores = score_experts(fused, own, 0, torch.float32)
+        scores = score_experts(fused, own, torch.float32)
         found[task] = torch.cat([scores.by_row(), scores.counts[None].double()])
     return found
 

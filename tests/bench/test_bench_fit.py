@@ -31,7 +31,7 @@ def test_memory_counts_what_is_held_once() -> None:
 def test_the_loss_matrix_is_what_pefts_loop_finds() -> None:
     both = Both.of(SHAPE, 2)
     examples = _examples(SHAPE, 3, 8, 0)
-    ours = score_experts(both.fused, examples, 0, torch.float32).log_probabilities
+    ours = score_experts(both.fused, examples, torch.float32).log_probabilities
     for i, scores in enumerate(ours):
         both.peft.set_adapter(f"e{i}")
         with torch.no_grad():

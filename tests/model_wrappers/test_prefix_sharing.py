@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
-from lorafuse_bench.model_wrappers.scoring import shares_prefixes
+from lorafuse_bench.scoring import shares_prefixes
 from lorafuse_bench.truncation import truncate
 
 # Three experts: the papers' k=4 is too many. Every other method runs with its defaults, and some options;

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Ensembling
-from lorafuse_bench.model_wrappers.blocks import Answers, Blocks
-from lorafuse_bench.model_wrappers.prefix import Node, Row, Tokens, forest, pack, separate
+from lorafuse_bench.prefix import Node, Row, Tokens, forest, pack, separate
 
 _SLOTS = 256
 """Distributions turned into log-probabilities at a time."""
@@ -27,6 +26,14 @@ _PACKED = 512
 """Tokens of a row that holds several nodes, at most: its attention is quadratic in them."""
 
 T = TypeVar("T")
+
+
+class Answers(Protocol):
+    """Answers of requests by their number, kept as they are made."""
+
+    def __contains__(self, request: int) -> bool: ...
+    def __getitem__(self, request: int) -> Any: ...
+    def add(self, finished: Mapping[int, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -92,32 +99,52 @@ class Scorer:
         `choices[i] (blocks,)` is the expert per block of request i; `report` is told how many each batch finished.
         A batch that only `kept` answers hang on is passed over; `kept` is given those that each batch finished.
         """
-        kept = Blocks().call("scores", ()) if kept is None else kept
+        totals, greedy = [0.0] * len(requests), [True] * len(requests)
+        unread = [len(request.continuation) for request in requests]
+        done = {i: kept[i] for i in range(len(requests)) if i in kept} if kept is not None else {}
+        for scores in self._batches(requests, choices, frozenset(done)):
+            finished = {}
+            for target, log_probability, best in scores:
+                i = target.request
+                totals[i] += log_probability
+                greedy[i] &= best
+                unread[i] -= 1
+                if not unread[i] and i not in done:
+                    finished[i] = (totals[i], greedy[i])
+            if kept is not None:
+                kept.add(finished)
+            report(len(finished))
+        for i, answer in done.items():
+            totals[i], greedy[i] = answer
+        return list(zip(totals, greedy, strict=True))
+
+    @torch.no_grad()
+    def score_tokens(
+        self, requests: Sequence[Scored], choices: Sequence[Tensor] | None = None
+    ) -> list[list[float]]:
+        """`log p` of each token of each request's continuation, given all that stands before it.
+
+        Of an empty context the continuation's first token has nothing before it, and is left out.
+        """
+        found: list[list[float]] = [[] for _ in requests]
+        for scores in self._batches(requests, choices):
+            for target, log_probability, _ in scores:
+                found[target.request].append(log_probability)
+        return found
+
+    def _batches(
+        self, requests: Sequence[Scored], choices: Sequence[Tensor] | None, done: frozenset[int] = frozenset()
+    ) -> Iterator[list[tuple[_Target, float, bool]]]:
+        """The targets of each batch, see `_run`; those of one request come in the order of its tokens."""
         inputs = [request.inputs for request in requests]
-        self._requests, self._choices = requests, choices
+        self._requests, self._choices, self._kept = requests, choices, done
         self._keys = [tuple(choice.tolist()) for choice in choices] if choices else [()] * len(inputs)
         roots = forest(inputs, self._keys) if self.share else separate(inputs)
         self._capacity = min(_PACKED, max(map(len, inputs), default=0)) if self.share else 0
-        totals, greedy = [0.0] * len(requests), [True] * len(requests)
-        unread = [len(request.continuation) for request in requests]
-        self._kept = frozenset(i for i in range(len(requests)) if i in kept)
         try:
-            for scores in self._run([(root, 0) for root in roots], None):
-                finished = {}
-                for target, log_probability, best in scores:
-                    i = target.request
-                    totals[i] += log_probability
-                    greedy[i] &= best
-                    unread[i] -= 1
-                    if not unread[i] and i not in self._kept:
-                        finished[i] = (totals[i], greedy[i])
-                kept.add(finished)
-                report(len(finished))
+            yield from self._run([(root, 0) for root in roots], None)
         finally:
             self.fused.selection.set(None)
-        for i in self._kept:
-            totals[i], greedy[i] = kept[i]
-        return list(zip(totals, greedy, strict=True))
 
     def _run(
         self, nodes: list[tuple[Node, int]], past: _Past | None

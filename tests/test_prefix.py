@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from lorafuse_bench.model_wrappers.prefix import Node, Tokens, forest, separate
+from lorafuse_bench.prefix import Node, Tokens, forest, separate
 
 
 def paths(roots: list[Node], before: Tokens = ()) -> Iterator[tuple[int, Tokens]]:
