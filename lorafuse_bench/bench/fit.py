@@ -64,15 +64,17 @@ def run(
     rows: int = 4,
     rounds: int = 5,
     library: int = 256,
+    opening: int = 0,
 ) -> dict[str, Any]:
     """Times in turns: steps with `experts` experts, and `matrix` experts on as many tasks of `rows` rows each.
 
-    And what `library` experts of rank 4 take in memory, on a small base of the same make.
+    A task's rows begin with the same `opening` tokens, as with an instruction. And what `library` experts of rank 4 take
+    in memory, on a small base of the same make.
     """
     few = Both.of(shape, experts)
     steps = paired(_steps(few, _examples(shape, batch, tokens, 0)), rounds)
     many = Both.of(shape, matrix)
-    tasks = [_examples(shape, rows, tokens, task + 1) for task in range(matrix)]
+    tasks = [_examples(shape, rows, tokens, task + 1, opening) for task in range(matrix)]
     losses = paired(
         {"peft": lambda: _adapters_in_turn(many.peft, tasks), "ours": lambda: _matrix(many.fused, tasks)},
         rounds,
@@ -88,7 +90,7 @@ def run(
     )
     kept = memory(replace(shape, hidden_size=64, layers=2, rank=4), library)
     return {
-        "schema": "lorafuse.bench.fit/2",
+        "schema": "lorafuse.bench.fit/3",
         "machine": machine(),
         "shape": vars(shape),
         "experts": experts,
@@ -96,6 +98,7 @@ def run(
         "tokens": tokens,
         "matrix": matrix,
         "rows": rows,
+        "opening": opening,
         "rounds": rounds,
         "step": steps.against("peft"),
         "losses": losses.against("peft"),
@@ -230,9 +233,10 @@ def _weights(fused: FusedModel, examples: list[Example], once: bool) -> None:
             optimizer.zero_grad()
 
 
-def _examples(shape: Shape, rows: int, tokens: int, seed: int) -> list[Example]:
-    """Random rows, the last quarter of each its target."""
+def _examples(shape: Shape, rows: int, tokens: int, seed: int, opening: int = 0) -> list[Example]:
+    """Random rows that begin with the same `opening` tokens, the last quarter of each its target."""
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(shape.vocabulary, (rows, tokens), generator=generator).tolist()
+    ids = torch.randint(shape.vocabulary, (rows, tokens), generator=generator)
+    ids[:, :opening] = ids[:1, :opening]
     prompt = tokens - tokens // 4
-    return [{"input_ids": row, "labels": [IGNORED] * prompt + row[prompt:]} for row in ids]
+    return [{"input_ids": row, "labels": [IGNORED] * prompt + row[prompt:]} for row in ids.tolist()]

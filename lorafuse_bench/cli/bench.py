@@ -119,13 +119,16 @@ def fit(
     tokens: Annotated[int, typer.Option(min=8, help="Tokens of a row, a quarter of them targets.")] = 128,
     matrix: Annotated[int, typer.Option(min=2, help="Experts and tasks of the loss matrix.")] = 32,
     rows: Annotated[int, typer.Option(min=1, help="Rows of each of its tasks.")] = 4,
+    opening: Annotated[int, typer.Option(min=0, help="Tokens that all rows of such a task begin with.")] = 0,
     rounds: Rounds = 5,
 ) -> Answer:
     """Fits against PEFT: steps, the loss matrix, and ensemble weights from cached scores."""
     from lorafuse_bench.bench import fit as bench
 
     shape = _architecture(architecture)
-    return _report(_measured(bench.run, shape, experts, batch, tokens, matrix, rows, rounds), out)
+    return _report(
+        _measured(bench.run, shape, experts, batch, tokens, matrix, rows, rounds, opening=opening), out
+    )
 
 
 @app.command()

@@ -28,12 +28,17 @@ def test_memory_counts_what_is_held_once() -> None:
     assert 1 < found["loading"] < 1.2  # one expert's file is open at a time
 
 
-def test_the_loss_matrix_is_what_pefts_loop_finds() -> None:
+@pytest.mark.parametrize("opening", [0, 24])
+def test_the_loss_matrix_is_what_pefts_loop_finds(opening: int) -> None:
     both = Both.of(SHAPE, 2)
-    examples = _examples(SHAPE, 3, 8, 0)
+    examples = [*_examples(SHAPE, 3, 40, 0, opening), *_examples(SHAPE, 1, 12, 1)]
+    read: list[int] = []
+    both.fused.model.get_input_embeddings().register_forward_pre_hook(lambda _, x: read.append(x[0].numel()))
     ours = score_experts(both.fused, examples, torch.float32).log_probabilities
     for i, scores in enumerate(ours):
         both.peft.set_adapter(f"e{i}")
         with torch.no_grad():
             logits, targets = target_logits(both.peft, **PadRight(0)(examples))
         torch.testing.assert_close(scores, logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0])
+    once = 2 * (opening + 3 * (39 - opening) + 11)  # of every row all but the last token
+    assert once <= sum(read) <= once + 2 * 30  # and padding
