@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -159,6 +159,27 @@ class _Widened(Mapping[str, ModuleStack]):
         return len(self.modules)
 
 
+@dataclass(frozen=True, eq=False)
+class _Watched(Mapping[str, ModuleStack]):
+    """Stacks that tell, when another one is asked for, that the one before is done with."""
+
+    modules: Mapping[str, ModuleStack]
+    tell: Callable[[], None]
+    asked: set[str] = field(default_factory=set)
+
+    def __getitem__(self, module: str) -> ModuleStack:
+        if self.asked and module not in self.asked:
+            self.tell()
+        self.asked.add(module)
+        return self.modules[module]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+
 class ExpertPool:
     """The experts of one base model, in a fixed order, stacked per module; it may be empty.
 
@@ -250,6 +271,12 @@ class ExpertPool:
         widened = copy.copy(self)
         widened.modules = _Widened(self.modules)
         return widened
+
+    def watched(self, tell: Callable[[], None]) -> ExpertPool:
+        """The same experts; `tell` is called after each module that a method is done with."""
+        watched = copy.copy(self)
+        watched.modules = _Watched(self.modules, tell)
+        return watched
 
     def required_by(self, who: str) -> ExpertPool:
         """This pool; LorafuseError naming `who` needs experts when it is empty."""

@@ -29,6 +29,7 @@ from lorafuse_bench.fusion.base import (
     RowRouting,
 )
 from lorafuse_bench.layers import FusedModule, Selection, Update, install
+from lorafuse_bench.progress import current
 from lorafuse_bench.zoo.manifest import AdapterEntry, ArtefactEntry, Zoo, embedded_root
 
 ADAPTER_WEIGHTS = "adapter.safetensors"
@@ -71,7 +72,7 @@ class FusedModel:
             self.require_fit(method)
         self.pool = method.given(self.whole)
         self.clear()  # an update may stand in for a whole block, whose parts must be the base's
-        with torch.no_grad():
+        with torch.no_grad(), self._watched(f"fusing {method.label()}"):
             updates = dict(method.updates(self))
         for name, update in updates.items():
             update.to(*self.base.place_of(name))
@@ -82,6 +83,17 @@ class FusedModel:
         routers = [self._learned[name] for name in self._in_use if isinstance(method, RowRouting)]
         beside = sum(tensor.numel() for router in routers for tensor in router.tensors.values())
         self.extra_parameters = sum(update.size for update in updates.values()) + beside
+
+    @contextmanager
+    def _watched(self, what: str) -> Iterator[None]:
+        """Inside, the current watcher is told how many of the pool's modules are done with."""
+        pool = self.pool
+        with current().bar(len(pool.modules), what) as part:
+            self.pool = pool.watched(part.update)
+            try:
+                yield
+            finally:
+                self.pool = pool
 
     def require_fit(self, method: FusionMethod) -> None:
         """LorafuseError where the method's fit is missing or stale, whether updates read it or what comes after."""

@@ -162,7 +162,11 @@ def _updates(
         adapter = method.attach(base, tasks, selection)
         for name, update in adapter.items() if not work.train else ():
             update.requires_grad_(False).eval().fold()
-            update.to(*base.place_of(name))
+            for tensor in [
+                *update.parameters(),
+                *update.buffers(),
+            ]:  # `to` cannot swap tensors without values
+                tensor.data = tensor.data.to(base.place_of(name)[1])
         return dict(adapter)
     if isinstance(method, Merge):
         merge = _kind_of(method, next(iter(pool.values())).ranks)

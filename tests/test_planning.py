@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig
 from typer.testing import CliRunner
 
 from lorafuse_bench.base_model import Base
@@ -123,3 +125,35 @@ def test_the_command_prints_every_part(tmp_path: Path) -> None:
         ).record()
     )
     assert f"{told['cache'] / 1e9:.3f}" in CliRunner().invoke(app, asked).stdout
+
+
+@pytest.mark.parametrize("spec", ["full_finetune", "moore:d_t=8+d_s=4"])
+def test_an_adapter_is_kept_in_the_base_s_type(zoo: Zoo, spec: str) -> None:
+    method = registry.parse(spec)
+    wide, narrow = (
+        memory_of(zoo.base_folder(), method, Experts(), WORK, dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert narrow.updates == pytest.approx(wide.updates / 2, rel=0.01)
+
+
+LLAMA_8B = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+
+
+@pytest.mark.slow
+def test_the_documented_memory_of_adapters_is_the_plan_s(tmp_path: Path) -> None:
+    AutoConfig.for_model("llama", dtype="bfloat16", **LLAMA_8B).save_pretrained(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "adapters.md").read_text()
+    lines = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert [method for method, *_ in lines] == ["lora", "moore", "full_finetune"]
+    for method, *printed in lines:
+        command = f"plan --base {tmp_path} --method {method} --tasks 9 --max-length 512 --json".split()
+        told = [json.loads(CliRunner().invoke(app, [*command, *more]).stdout) for more in ([], ["--train"])]
+        assert [f"{each['total'] / 1e9:.1f}" for each in told] == printed

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from queue import Queue
 
 import pytest
 import torch
 from rich.console import Console
+from tiny import tiny_zoo
 
 from lorafuse_bench import progress
+from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.loading import load_model
 from lorafuse_bench.progress import Display, Part, Watcher, counted, current, duration, relayed
 from lorafuse_bench.training import loop
 from lorafuse_bench.training.loop import Progress
@@ -163,3 +169,21 @@ def test_before_the_first_is_done_nobody_is_told_how_long_it_takes() -> None:
     part.update(5)
     (line,) = shown
     assert line.startswith("Scoring 5/10, about ")
+
+
+def test_fusing_tells_how_many_modules_are_done(tmp_path: Path) -> None:
+    said: list[str] = []
+    watcher = Watcher()
+    watcher.part = lambda text, due=False: said.append(text)  # type: ignore[method-assign]
+    token = progress._CURRENT.set(watcher)
+    try:
+        zoo = tiny_zoo(tmp_path)
+        fused = FusedModel(load_model(zoo.base_folder()), zoo, ExpertPool.from_zoo(zoo))
+        for spec in ("svd", "arrow"):
+            fused.use(registry.parse(spec))
+    finally:
+        progress._CURRENT.reset(token)
+    modules = len(fused.pool.modules)
+    assert [text.partition(",")[0] for text in said] == [
+        f"fusing {spec} {done}/{modules}" for spec in ("svd", "arrow") for done in range(1, modules)
+    ]
