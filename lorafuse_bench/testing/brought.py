@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lm_eval.api.registry import is_higher_better
+
 from lorafuse_bench.base_model import check_fit
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
@@ -45,6 +47,11 @@ def _suite(path: Path) -> Suite:
     if not isinstance(name, str):
         return suite(str(path))
     catalogue.include([path.parent])
+    found = catalogue.find(name)
+    if found is not None and not found.path.samefile(path):
+        raise LorafuseError(
+            f"{path}: task '{name}' is defined by {found.path} too, which is read. Rename one."
+        )
     return suite(name)
 
 
@@ -93,7 +100,20 @@ def train_and_test_do_not_overlap(task: Any) -> None:
     assert not both, f"{both} of {len(task.eval_docs)} evaluated prompts are among those to train on"
 
 
-TASK_CHECKS = (prompts_are_rendered, targets_are_answers, labels_do_not_leak, train_and_test_do_not_overlap)
+def metrics_point_their_way(task: Any) -> None:
+    """Where lm-eval says whether more of a metric is better, the task says the same."""
+    told = {name: is_higher_better(name) for name in task.higher_is_better()}
+    wrong = [name for name, up in task.higher_is_better().items() if told[name] not in (None, up)]
+    assert not wrong, f"higher_is_better of {', '.join(wrong)} is the wrong way round"
+
+
+TASK_CHECKS = (
+    metrics_point_their_way,
+    prompts_are_rendered,
+    targets_are_answers,
+    labels_do_not_leak,
+    train_and_test_do_not_overlap,
+)
 
 
 def _docs(task: Any) -> Iterator[Mapping[str, Any]]:

@@ -57,11 +57,11 @@ def tiny_model(architecture: str = "qwen2", layers: int = 3, seed: int = 0) -> P
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "eos_token_id": EOS,
+        "bos_token_id": None,
     }
     config = AutoConfig.for_model(
         architecture, **common, **_SHAPES[architecture], max_position_embeddings=512
     )
-    config.bos_token_id = None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

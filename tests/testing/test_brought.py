@@ -79,6 +79,11 @@ def test_a_sound_task_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ),
         ({"task": TASK.replace("acc", "accuraci")}, "it_loads", ""),
         ({"test": TEST.replace("billing", "")}, "targets_are_answers", ""),
+        (
+            {"task": TASK.replace("better: true", "better: false")},
+            "metrics_point_their_way",
+            "higher_is_better of acc is the wrong way round",
+        ),
     ],
 )
 def test_a_fault_of_a_task_is_named(
@@ -88,6 +93,13 @@ def test_a_fault_of_a_task_is_named(
     (name,) = failed.keys() & set(check.split("|"))
     assert why in failed[name]
     assert "\n" not in failed[name]
+
+
+def test_of_two_files_of_one_task_none_is_taken_for_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "another.yaml").write_text(TASK)
+    assert "Rename one" in verdicts(tmp_path, monkeypatch)["it_loads"]
 
 
 def test_a_sound_zoo_passes_and_says_what_it_was_not_told(tmp_path: Path) -> None:
