@@ -68,8 +68,8 @@ def run(
 ) -> dict[str, Any]:
     """Times in turns: steps with `experts` experts, and `matrix` experts on as many tasks of `rows` rows each.
 
-    A task's rows begin with the same `opening` tokens, as with an instruction. And what `library` experts of rank 4 take
-    in memory, on a small base of the same make.
+    A task's rows begin with the same `opening` tokens, as with an instruction. And what `library` experts of rank 4
+    take in memory, on a small base of the same make.
     """
     few = Both.of(shape, experts)
     steps = paired(_steps(few, _examples(shape, batch, tokens, 0)), rounds)
