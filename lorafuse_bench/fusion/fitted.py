@@ -122,7 +122,7 @@ class Fitting(Protocol):
         """What `make` gives, made once: an interrupted fit that goes on finds it again under `part`."""
 
     def learned(self, method: Fitted) -> dict[str, Tensor]:
-        """What another method learns on the same experts, base, rows and settings: the zoo's fit, or one made here."""
+        """What another method learns on the same experts, base and rows: the zoo's fit, or one made here."""
 
     def routers(self, pooling: Literal["last", "mean"]) -> dict[str, Tensor]:
         """MoA's routers of prompts to their tasks' experts, as `moa.router_logits` reads them."""

@@ -45,9 +45,9 @@ from lorafuse_bench.training.descent import (
 )
 from lorafuse_bench.training.examples import Batches, Example, Head, PadRight, pad_token, prompt_of, tokenize
 from lorafuse_bench.training.fit_rows import DEV, FitRows
-from lorafuse_bench.training.kept_fits import identity, kept_fit
+from lorafuse_bench.training.kept_fits import kept_fit
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
-from lorafuse_bench.training.loss_matrix import LOSSES, Losses
+from lorafuse_bench.training.loss_matrix import Losses
 from lorafuse_bench.training.router_training import RouterSettings, learn_routers, length_of
 from lorafuse_bench.training.settings import Limited, Schedule
 from lorafuse_bench.training.token_scores import (
@@ -215,22 +215,25 @@ class FitRun:
 
     def learned(self, method: Fitted) -> dict[str, Tensor]:
         """See `Fitting.learned`; where it is from is recorded."""
-        label, found = method.label(), self._kept_fit(method, self.settings)
-        if found is not None:
-            self.record[label] = "of the zoo"
-            return found
+        kept = self._kept_fit(method)
+        if kept is not None:
+            return kept
         inner = copy.copy(self)
-        inner.work, inner.name, inner.record = self.work / method.name, f"{self.name}, {label}", {}
+        inner.work, inner.name, inner.record = self.work / method.name, f"{self.name}, {method.label()}", {}
         found = method.fit(inner)
-        self.record[label] = inner.record
+        self.record[method.label()] = inner.record
         return found
 
-    def _kept_fit(
-        self, method: FusionMethod, settings: FitSettings | None = None
-    ) -> dict[str, Tensor] | None:
+    def _kept_fit(self, method: FusionMethod) -> dict[str, Tensor] | None:
+        """What the zoo has learned by a method on the very experts, base and rows, which is recorded."""
         if self.fitted_on is None:
             return None
-        return kept_fit(self.fused.zoo, identity(method, self.fitted_on, settings), self.compute)
+        found = kept_fit(self.fused.zoo, method, self.fitted_on, self.compute)
+        if found is None:
+            return None
+        entry, tensors = found
+        self.record[method.label()] = {"fit": entry.name, "sha256": entry.sha256}
+        return tensors
 
     def _own(self, expert: int, rows: int) -> list[Example]:
         tasks = self.fused.pool.experts[expert].tasks
@@ -270,7 +273,6 @@ class FitRun:
         """See `Fitting.losses`."""
         kept = self._kept_fit(Losses())
         if kept is not None:
-            self.record[LOSSES] = "of the zoo"
             return LossMatrix(self.fused.pool.names, self.tasks, **kept)
         return loss_matrix(self.fused.pool.names, self.tasks, self.scores("dev"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +21,18 @@ IDENTITY = "identity"
 """Where an entry's settings say what it is of."""
 
 
-def identity(
-    method: FusionMethod, fitted_on: FittedOn, settings: FitSettings | None = None
-) -> dict[str, Any]:
-    """What a fit is of; without its settings, where what is learned does not depend on them."""
-    found = {
+def identity(method: FusionMethod, fitted_on: FittedOn, settings: FitSettings) -> dict[str, Any]:
+    """What a fit is of: of two with the same identity one is kept."""
+    told = asdict(settings) | {"rates": list(settings.rates) if settings.rates else None}
+    return {**_learned(method, fitted_on), "settings": told}
+
+
+def _learned(method: FusionMethod, fitted_on: FittedOn) -> dict[str, Any]:
+    return {
         "method": method.label(),
         "version": method.version,
         "fitted_on": fitted_on.model_dump(mode="json"),
     }
-    if settings is not None:
-        found["settings"] = asdict(settings) | {"rates": list(settings.rates) if settings.rates else None}
-    return found
 
 
 def is_there(zoo: Zoo, entry: ArtefactEntry) -> bool:
@@ -42,10 +41,14 @@ def is_there(zoo: Zoo, entry: ArtefactEntry) -> bool:
     return path.is_file() and sha256_file(path) == entry.sha256
 
 
-def kept_fit(zoo: Zoo, wanted: Mapping[str, Any], compute: Compute) -> dict[str, Tensor] | None:
-    """The tensors of a fit whose identity has all of `wanted`, computed alike; None where the zoo has none."""
+def kept_fit(
+    zoo: Zoo, method: FusionMethod, fitted_on: FittedOn, compute: Compute
+) -> tuple[ArtefactEntry, dict[str, Tensor]] | None:
+    """The zoo's fit of a method on the same experts, base and rows, computed alike; None where it has none."""
+    wanted = _learned(method, fitted_on)
     for entry in zoo.manifest.artefacts:
-        same = wanted.items() <= dict(entry.settings.get(IDENTITY) or {}).items()
+        known = entry.settings.get(IDENTITY) or {}
+        same = all(known.get(key) == value for key, value in wanted.items())
         if same and compute.record().items() <= entry.settings.items() and is_there(zoo, entry):
-            return dict(artefacts.load(zoo, entry, compute.device).tensors)
+            return entry, dict(artefacts.load(zoo, entry, compute.device).tensors)
     return None

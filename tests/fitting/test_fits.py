@@ -255,7 +255,8 @@ def test_a_fit_takes_over_what_another_one_computed(zoo: Zoo, monkeypatch: pytes
             control = cast(Fitted, controlled(registry.parse(spec), "random"))
             with pytest.raises(AssertionError):
                 fit(control, TWO, Zoo.open(zoo.root), "mini", FAST, report=lambda line: None)
-        assert after.settings[before] == "of the zoo"
+        (taken,) = (entry for entry in Zoo.open(zoo.root).manifest.artefacts if entry.name != after.name)
+        assert after.settings[before] == {"fit": taken.name, "sha256": taken.sha256}
         assert after.sha256 == alone[spec].sha256
 
 
