@@ -60,6 +60,8 @@ class Conflict(Analysis[ConflictResult]):
     epochs: Positive = option(2.0, "passes over the rows")
     rows: Count | None = option(None, "training rows per task at most")
     train_batch_size: Count = option(8, "rows per training step")
+    accumulation: Count = option(1, "portions a training batch is computed in, to save memory")
+    cutoff: Count = option(512, "longest row in tokens, in evaluation too")
     batch_size: Count = option(32, "rows per batch of evaluation")
     device: str = option(AUTO, "auto, cpu, cuda, cuda:1, ...: auto is a GPU where there is one")
     dtype: str = option(AUTO, "auto, float32, bfloat16 or float16: auto is the base's own where it is fast")
@@ -97,6 +99,8 @@ class Conflict(Analysis[ConflictResult]):
                 epochs=self.epochs,
                 rows=self.rows,
                 batch_size=self.train_batch_size,
+                accumulation=self.accumulation,
+                cutoff=self.cutoff,
             ),
             oblivion=self.oblivion,
             order=tuple(self.order.split(",")) if self.order else None,

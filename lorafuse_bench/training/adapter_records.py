@@ -14,6 +14,7 @@ from lorafuse_bench.files import check_free, move_folder, read_json, sha256_file
 from lorafuse_bench.fused import ADAPTER_WEIGHTS
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, derived_of, tensors_of
 from lorafuse_bench.fusion.base import FusionMethod
+from lorafuse_bench.training.decompositions import is_slow
 from lorafuse_bench.training.records import base_sha256, portable_source, with_length, zoo_name
 from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.zoo.describe import describe_base
@@ -24,8 +25,6 @@ CONFIG = "adapter.json"
 DESCRIBED = ("steps", "rows", "tokens", "loss", "device", "dtype")
 """What became of a training, for the manifest."""
 AGAIN = "Delete its folder and train the adapter again."
-SLOW_OPERATIONS = 1e11
-"""Half a minute on one core."""
 
 
 def trained_options(method: TrainedAdapter) -> dict[str, Any]:
@@ -47,15 +46,11 @@ def adapter_name(method: TrainedAdapter, suite: str) -> str:
 def save_tensors(folder: Path, updates: Mapping[str, TrainedUpdate]) -> None:
     """Write all parameters of an adapter, and what it derived from the base where that takes long.
 
-    MoORE's SVD of an (out, in) map costs in proportion to the numbers in U and V times their rank; where these sum
-    to SLOW_OPERATIONS or more, the decompositions are kept, which take about twice the base's size.
+    Slow are those that decompositions.py says; they take about twice the base's size.
     """
     tensors = tensors_of(updates)
     derived = derived_of(updates)
-    if (
-        sum(value.numel() * min(value.shape) for value in derived.values() if value.dim() == 2)
-        >= SLOW_OPERATIONS
-    ):
+    if is_slow(derived):
         tensors |= derived
     tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
     write_bytes(folder / ADAPTER_WEIGHTS, save(tensors))

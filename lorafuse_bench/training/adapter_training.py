@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from lorafuse_bench.base_model import Base
 from lorafuse_bench.device import AUTO, Compute
-from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, initialise
+from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, derived_of, initialise
 from lorafuse_bench.layers import Selection, install
 from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.progress import watching
@@ -33,6 +33,7 @@ from lorafuse_bench.training.adapter_records import (
     trained_options,
     zoo_at,
 )
+from lorafuse_bench.training.decompositions import cache_file, cached, keep
 from lorafuse_bench.training.examples import Batches, PadRight, pad_token
 from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
@@ -82,7 +83,8 @@ def train_adapter(
     watcher.expect(1)
     with watcher.step(f"adapter {name}"):
         progress = Progress(f"adapter {name}", watcher)
-        described = _train(method, keys, base, source, settings, compute, work, progress)
+        kept = cache_file(zoo.manifest.base.sha256, method.name, compute.dtype)
+        described = _train(method, keys, base, source, settings, compute, work, kept, progress)
         finish(work / "finished", folder, record | described | compute.record())
         shutil.rmtree(work, ignore_errors=True)
     return enter(zoo, name)
@@ -96,9 +98,10 @@ def _train(
     settings: AdapterSettings,
     compute: Compute,
     work: Path,
+    decompositions: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train into `work/finished`; what became of it."""
+    """Train into `work/finished`; what became of it. What the base's weights alone tell is in `decompositions`."""
     folder = str(local_model(Path(base), base))
     tokenizer = load_tokenizer(folder)
     tasks = [training_rows(key, source, limit=settings.rows) for key in keys]
@@ -106,7 +109,9 @@ def _train(
     if settings.epochs is not None:
         settings = replace(settings, steps=math.ceil(settings.epochs * batches.per_epoch))
     with isolated_randomness():
-        model = AdapterTraining(load_base(folder, compute), method, len(keys), settings.seed)
+        known = cached(decompositions, compute.device)
+        model = AdapterTraining(load_base(folder, compute), method, len(keys), settings.seed, known)
+        keep(decompositions, derived_of(model.updates), known)
         collate = PadRight(pad_token(tokenizer))
         trained = train(model, batches, collate, settings, work, progress, compute.dtype)
     save_tensors(work / "finished", model.updates)
@@ -122,13 +127,21 @@ def _train(
 class AdapterTraining(nn.Module):
     """A base with an adapter to train: `forward` returns the loss."""
 
-    def __init__(self, model: PreTrainedModel, method: TrainedAdapter, tasks: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        method: TrainedAdapter,
+        tasks: int,
+        seed: int,
+        derived: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """derived: what the method would derive from the base, where some of it is known."""
         super().__init__()
         self.model = model.requires_grad_(False)
         self.selection = Selection()
         base = Base(model)
         self.blocks = base.blocks
-        self.updates: Mapping[str, TrainedUpdate] = method.attach(base, tasks, self.selection)
+        self.updates: Mapping[str, TrainedUpdate] = method.attach(base, tasks, self.selection, derived)
         initialise(self.updates, seed)
         install(model, base.modules, self.updates)
 

@@ -11,7 +11,7 @@ import pytest
 from toy_cells import write
 from typer.testing import CliRunner
 
-from lorafuse_bench.analysis.conflict import conflict
+from lorafuse_bench.analysis.conflict import Conflict, conflict
 from lorafuse_bench.analysis.difficulty import easiest_first
 from lorafuse_bench.analysis.oblivion import oblivion
 from lorafuse_bench.analysis.oblivion_against_tasks import against_tasks
@@ -212,3 +212,11 @@ def test_a_study_trains_what_is_missing_and_nothing_twice(tmp_path: Path) -> Non
 
 def call(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["analyze", *arguments])
+
+
+def test_a_study_trains_in_the_portions_and_at_the_length_asked_for(tmp_path: Path) -> None:
+    asked = Conflict(
+        folder=tmp_path, data="mini", methods="lora", train_batch_size=6, accumulation=3, cutoff=64
+    )
+    settings = asked._study("mini").settings
+    assert (settings.batch_size, settings.accumulation, settings.cutoff) == (6, 3, 64)

@@ -26,7 +26,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fused import ADAPTER_WEIGHTS
 from lorafuse_bench.tasks.rows import Rendered
-from lorafuse_bench.training import adapter_records, adapter_training, examples
+from lorafuse_bench.training import adapter_training, decompositions, examples
 from lorafuse_bench.training.adapter_records import CONFIG
 from lorafuse_bench.training.adapter_training import AdapterTraining, train_adapter
 from lorafuse_bench.training.settings import AdapterSettings
@@ -232,7 +232,7 @@ def test_a_slow_decomposition_is_saved_with_the_adapter(
 ) -> None:
     """It scores the same, and no SVD is computed when it is loaded."""
     plain = fit(base, tmp_path / "plain", handmade_data, steps=2)
-    monkeypatch.setattr(adapter_records, "SLOW_OPERATIONS", 1)
+    monkeypatch.setattr(decompositions, "SLOW_OPERATIONS", 1)
     kept = fit(base, tmp_path / "kept", handmade_data, steps=2)
     more = weights(kept).keys() - weights(plain).keys()
     assert {key.rpartition(".")[2] for key in more} == {"U", "sigma", "Vh"}
