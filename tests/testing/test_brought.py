@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from tiny import tiny_zoo
+from toy_cells import write
 from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
@@ -124,3 +126,24 @@ def test_faults_of_a_zoo_are_named(tmp_path: Path) -> None:
     found = {verdict.check: verdict for verdict in check_zoo(tmp_path)}
     assert found["tasks_have_one_expert"].why == "'sst2' and 'mnli' both serve task 'sst2'"
     assert CliRunner().invoke(app, ["check-zoo", str(tmp_path / "none")]).exit_code == 1
+
+
+def test_an_expert_of_another_base_is_named(tmp_path: Path) -> None:
+    tiny_zoo(tmp_path / "zoo")
+    tiny_zoo(tmp_path / "other", architecture="gpt2")
+    shutil.rmtree(tmp_path / "zoo" / "base")
+    shutil.copytree(tmp_path / "other" / "base", tmp_path / "zoo" / "base")
+    found = {verdict.check: verdict for verdict in check_zoo(tmp_path / "zoo")}
+    assert found["files_are_whole"].status == "failed" and "base" in found["files_are_whole"].why
+    assert found["experts_are_of_this_base"].status == "failed", found
+
+
+def test_an_oracle_that_is_not_above_the_base_is_named(tmp_path: Path) -> None:
+    tiny_zoo(tmp_path / "zoo")
+    good, bad = [1.0] * 20, [0.0] * 20
+    for label, scores in {"base": {"one": bad, "two": good}, "oracle": {"one": good, "two": bad}}.items():
+        write(tmp_path / "results", label, scores)
+    found = {verdict.check: verdict for verdict in check_zoo(tmp_path / "zoo", [tmp_path / "results"])}
+    oracle = found["the_oracle_is_above_the_base"]
+    assert oracle.status == "failed"
+    assert "does not count two (the oracle does not beat the base" in oracle.why
