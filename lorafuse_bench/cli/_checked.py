@@ -1,4 +1,4 @@
-"""What options are held to when the command line is read: numbers within limits, places that can be written to."""
+"""What options are held to when the command line is read: numbers within limits, places to write to, names."""
 
 from __future__ import annotations
 
@@ -44,3 +44,18 @@ def file(path: Path | None) -> Path | None:
     if path is not None:
         check_file_writable(path)
     return path
+
+
+def repository(name: str | None) -> str | None:
+    """A callback that refuses what cannot be the name of a repository of the hub, in a dry run too."""
+    if name is not None:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id
+
+        try:
+            validate_repo_id(name)
+        except HFValidationError:
+            name = ""
+        if "/" not in name:
+            raise typer.BadParameter("that is not the name of a repository. Write OWNER/NAME.")
+    return name

@@ -51,7 +51,10 @@ def command(
     ] = None,
     push: Annotated[
         str | None,
-        typer.Option(help="Put it on the hub, as OWNER/NAME; without --yes only say what would be."),
+        typer.Option(
+            callback=_checked.repository,
+            help="Put it on the hub, as OWNER/NAME; without --yes only say what would be.",
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With --push: upload.")] = False,
     vllm_cpu: Annotated[

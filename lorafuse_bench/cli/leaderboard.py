@@ -162,7 +162,12 @@ def pack(
 @answers
 def publish(
     folder: Annotated[Path, typer.Argument(help="A folder with leaderboard.json and its results/.")],
-    repo: Annotated[str, typer.Option(help="Data set on the hub, such as somebody/lora-fuse-boards.")],
+    repo: Annotated[
+        str,
+        typer.Option(
+            callback=_checked.repository, help="Data set on the hub, such as somebody/lora-fuse-boards."
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Upload; without it only say what would be.")] = False,
     message: Annotated[str, typer.Option(help="Message of the commit.")] = "Leaderboard",
 ) -> Answer:

@@ -242,7 +242,9 @@ def index(
 @answers
 def push(
     zoo: Annotated[str, typer.Argument(help="A zoo directory, or an installed zoo.")],
-    repo: Annotated[str, typer.Option(help="Repository on the hub, such as somebody/zoo.")],
+    repo: Annotated[
+        str, typer.Option(callback=_checked.repository, help="Repository on the hub, such as somebody/zoo.")
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Upload; without it only say what would be.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     message: Annotated[str, typer.Option(help="Message of the commit.")] = "Zoo",

@@ -144,6 +144,22 @@ def test_a_push_without_permission_is_one_line(
     assert hub.repos == {}
 
 
+@pytest.mark.parametrize(
+    "name", ["bad", "a/b/c", "me/", "/zoo", "me/zoo@v1", "me/../zoo", "https://hub/me/zoo"]
+)
+def test_a_name_of_no_repository_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    for words in (
+        ["zoo", "push", "mini", "--repo", name],
+        ["export", "--method", "svd", "--out", out, "--push", name],
+        ["leaderboard", "publish", tmp_path, "--repo", name],
+    ):
+        done = call(*words)
+        assert done.exit_code == 2 and "Write OWNER/NAME." in done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+    assert not out.exists()
+
+
 def test_a_zoo_whose_base_others_cannot_have_is_not_pushed(zoo: Zoo, tmp_path: Path) -> None:
     (zoo.root / "base").rename(tmp_path / "elsewhere")
     moved = call("zoo", "rebase", zoo.root, "--base", tmp_path / "elsewhere")
