@@ -300,7 +300,7 @@ class ExpertPool:
         if len(serving) > 1:
             names = [self.names[i] for i in serving]
             raise LorafuseError(
-                f"task '{task}' is served by experts {', '.join(names)}. Say by which: oracle:expert={names[0]}"
+                f"task '{task}' is served by experts {', '.join(names)}. Choose one: oracle:expert={names[0]}"
                 f" (of lm_eval: method=oracle,expert={names[0]}), or leave the others out of --experts (experts=)."
             )
         if serving:

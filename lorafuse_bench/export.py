@@ -147,7 +147,7 @@ def uploads(folder: Path) -> list[Upload]:
     LorafuseError where `folder` is no export, and for adapters whose base is on this machine alone.
     """
     if not any(folder.rglob(PROVENANCE)):
-        raise LorafuseError(f"{folder} is no export. Say what to export: --method NAME, or --all.")
+        raise LorafuseError(f"{folder} is not an export. Say what to export: --method NAME, or --all.")
     for config in folder.rglob(ADAPTER_CONFIG):
         base = read_json(config, "Export it again.").get("base_model_name_or_path")
         if not is_hub_id(str(base)) or Path(str(base)).is_dir():

@@ -136,7 +136,7 @@ def _matrix(tensor: Tensor, key: str, name: str) -> Tensor:
     """The tensor; LorafuseError unless it is a matrix with entries."""
     if tensor.ndim != 2 or tensor.numel() == 0:
         raise LorafuseError(
-            f"adapter '{name}': {key} has shape {list(tensor.shape)} and is no matrix. Adapters of linear maps and"
+            f"adapter '{name}': {key} has shape {list(tensor.shape)} and is not a matrix. Adapters of linear maps and"
             " embeddings are fused; one saved from ZeRO-3 or FSDP shards must be gathered before it is saved."
         )
     return tensor

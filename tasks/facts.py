@@ -28,7 +28,7 @@ class Strict(BaseModel):
 class TaskFacts(Strict):
     """What a task's YAML says under `metadata: lorafuse:`, or a suite under `tasks:` for one of its tasks."""
 
-    metric: str | None = Field(default=None, description="The metric that stands for the task in a mean.")
+    metric: str | None = Field(default=None, description="The metric that represents the task in a mean.")
     measure: str | None = Field(
         default=None, description="What the metric's items are, where lm-eval's aggregation does not say it."
     )
@@ -36,7 +36,7 @@ class TaskFacts(Strict):
     direction: Direction | None = Field(default=None, description="up: larger is better; down: a loss.")
     unit: str | None = Field(default=None, description="Such as 'fraction' (0 to 1) or 'nats/byte'.")
     chance: Annotated[float | None, BeforeValidator(_fraction)] = Field(
-        default=None, description="What guessing alike among the answers scores, such as 1/4."
+        default=None, description="What guessing uniformly among the answers scores, such as 1/4."
     )
 
 

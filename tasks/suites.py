@@ -244,7 +244,7 @@ def _reading(where: str, metric: str, facts: TaskFacts, known: Listed) -> Readin
         return found[1]
     others = f": {', '.join(known.kept)}" if known.kept else ""
     raise LorafuseError(
-        f"{where}: {metric} is made by the aggregation '{made}', of which no measure is known. Name another main"
+        f"{where}: {metric} is made by the aggregation '{made}', for which there is no measure. Name another main"
         f" metric{others}, or say what its items are: `measure:` one of {', '.join(sorted(measures.measures()))}."
     )
 

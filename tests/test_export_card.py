@@ -123,7 +123,7 @@ def test_an_adapter_whose_base_nobody_else_has_is_not_pushed(zoo: Zoo, hub: Hub,
     assert done.exit_code == 2 and "where others cannot load it" in done.stderr
     (tmp_path / "empty").mkdir()
     done = call("--out", tmp_path / "empty", "--push", "me/svd")
-    assert done.exit_code == 2 and "is no export" in done.stderr
+    assert done.exit_code == 2 and "is not an export" in done.stderr
     assert hub.repos == {}
     config = tmp_path / "out" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "who/base"}))

@@ -85,7 +85,7 @@ def write_baseline(results: str | Path, baseline: str | Path, margin: float) -> 
     changed = _uncommitted(Path(baseline).absolute().parent)
     if changed:
         raise LorafuseError(
-            f"{baseline} is not written: {changed} is not committed. Commit first, so that it can be told."
+            f"{baseline} is not written: {changed} is not committed. Commit it first, so that the change can be seen."
         )
     n: dict[str, int] = {}
     for file in result_files([results]):

@@ -20,10 +20,10 @@ from lorafuse_bench.leaderboards.results.schema import invalid
 class ReportedColumn(Strict):
     """What one printed column holds."""
 
-    task: str = Field(description="Task key, or the name of the quantity where there is no task.")
+    task: str = Field(description="Task key, or the name of the quantity if there is no task.")
     metric: str = Field(description="Metric, such as rougeL.")
     unit: str = Field(description="Unit as printed: fraction, percent, ...")
-    representative: bool = Field(description="Whether the metric stands for its task in the aggregate.")
+    representative: bool = Field(description="Whether the metric represents its task in the aggregate.")
     n: int | None = Field(default=None, description="Test items, where the paper says.")
 
 

@@ -81,7 +81,7 @@ def items_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], task: SuiteTask
     for name in task.leaves:
         rows = filtered(samples[name], _filter(task, name))
         if len({row["doc_id"] for row in rows}) < len(rows):
-            raise LorafuseError(f"task '{name}': a doc_id stands twice in its samples. {AGAIN}")
+            raise LorafuseError(f"task '{name}': its samples have a doc_id twice. {AGAIN}")
         found = tuple(row["doc_hash"] for row in rows)
         if hashes not in ((), found):
             raise LorafuseError(

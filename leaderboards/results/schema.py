@@ -126,7 +126,7 @@ class Task(Strict):
         default=None,
         description="lm-eval's filter whose answers were scored; null in results of versions 1 and 2.",
     )
-    representative: str = Field(description="The metric that stands for the task in the ability.")
+    representative: str = Field(description="The metric that represents the task in the ability.")
     empty_share: float | None = Field(
         default=None,
         ge=0,

@@ -70,7 +70,7 @@ class Connectivity(OfExperts, PromptAnalysis[ConnectivityResult]):
 
     def run(self, say: Say) -> ConnectivityResult:
         if self.points < 2:
-            raise LorafuseError("--points 1 is no way from one expert to another. Use 2 or more.")
+            raise LorafuseError("--points 1 does not lead from one expert to another. Use 2 or more.")
         fused = self.fused(self.names)
         pool = fused.pool.required_by("analysis 'connectivity'")
         if len(pool) < 2:

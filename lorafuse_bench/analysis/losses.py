@@ -123,7 +123,7 @@ class Losses(Analysis[LossesResult]):
         if len({tuple(_rows(group)) for group in chosen}) > 1:
             raise LorafuseError(
                 f"{self.results}: {', '.join(group.zoo for group in chosen)} were evaluated on other rows or have other"
-                " seeds, so they do not compare. Run them alike."
+                " seeds, so they cannot be compared. Run them with the same settings."
             )
         return chosen
 

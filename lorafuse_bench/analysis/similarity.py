@@ -148,7 +148,7 @@ def _accuracy(path: Path, pool: ExpertPool) -> dict[str, dict[str, float]]:
         return {label: _by_expert(entry, pool) for label, entry in read["methods"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise LorafuseError(
-            f"{path} is no routing accuracy of these experts: no {error}. {remedy}"
+            f"{path} does not hold the routing accuracy of these experts: no {error}. {remedy}"
         ) from error
 
 

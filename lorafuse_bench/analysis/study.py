@@ -114,6 +114,6 @@ def adapter_methods(specs: str) -> list[TrainedAdapter]:
     for method in chosen:
         if not isinstance(method, TrainedAdapter):
             raise LorafuseError(
-                f"method '{method.name}' is no trained adapter. These are: {', '.join(known)}."
+                f"method '{method.name}' is not a trained adapter. These are: {', '.join(known)}."
             )
     return adapters

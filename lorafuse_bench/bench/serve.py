@@ -160,7 +160,7 @@ def _kept(out: Path | None, load: Load) -> list[dict[str, Any]]:
         points: list[dict[str, Any]] = found["points"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LorafuseError(
-            f"{out} is no result of `lorafuse bench serve` ({error}). Name another --out."
+            f"{out} was not written by `lorafuse bench serve` ({error}). Name another --out."
         ) from error
     if not same:
         raise LorafuseError(f"{out} was measured under another load. Name another --out, or remove the file.")

@@ -48,14 +48,8 @@ def file(path: Path | None) -> Path | None:
 
 def repository(name: str | None) -> str | None:
     """A callback that refuses what cannot be the name of a repository of the hub, in a dry run too."""
-    if name is not None:
-        from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id
+    from lorafuse_bench.zoo.locate import is_hub_id
 
-        try:
-            validate_repo_id(name)
-        except HFValidationError:
-            name = ""
-        if "/" not in name:
-            raise typer.BadParameter("that is not the name of a repository. Write OWNER/NAME.")
+    if name is not None and not is_hub_id(name):
+        raise typer.BadParameter("that is not the name of a repository. Write OWNER/NAME.")
     return name

@@ -224,7 +224,8 @@ def router(
     eta: Annotated[
         float,
         typer.Option(
-            callback=within(NOT_NEGATIVE), help="Weight of the routers' loss beside the experts' (joint)."
+            callback=within(NOT_NEGATIVE),
+            help="Weight of the routers' loss relative to the experts' (joint).",
         ),
     ] = 0.1,
     prompts: Annotated[int, typer.Option(min=2, help="Prompts per task (post_hoc).")] = 400,
@@ -340,7 +341,9 @@ def adapter(
     chosen = registry.parse(method)
     if not isinstance(chosen, TrainedAdapter):
         known = [name for name, cls in registry.methods().items() if issubclass(cls, TrainedAdapter)]
-        raise LorafuseError(f"method '{chosen.name}' is no trained adapter. These are: {', '.join(known)}.")
+        raise LorafuseError(
+            f"method '{chosen.name}' is not a trained adapter. These are: {', '.join(known)}."
+        )
     zoo = _zoo_at(out)
     settings = AdapterSettings(
         learning_rate=learning_rate,

@@ -150,7 +150,7 @@ def rebase(
     from lorafuse_bench.zoo.move import rebase as move
 
     if base is None and data is None:
-        raise LorafuseError("say what lies elsewhere now: --base FOLDER, --data FOLDER, or both.")
+        raise LorafuseError("say what has moved: --base FOLDER, --data FOLDER, or both.")
     moved = move(Zoo.open(zoo), base, data)
     typer.echo(f"zoo {moved.name}: base {moved.manifest.base.path}, data {moved.manifest.data}")
 

@@ -109,7 +109,7 @@ class Sharing:
                 f"{cell}: {TRIES} workers were lost at it, such as for want of memory ({_line(error)}). Use fewer"
                 " --workers or a smaller --batch-size; the same command goes on."
             )
-        self.watcher.say(f"{cell}: its worker was lost, another goes on with it")
+        self.watcher.say(f"{cell}: its worker was lost, another continues")
         hand.stop()
         self.hands.remove(hand)
         self.hands.append(self.engine.start())

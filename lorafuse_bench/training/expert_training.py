@@ -221,7 +221,7 @@ def _finish(model: PeftModel, record: dict[str, Any], work: Path, folder: Path, 
         model.save_pretrained(str(ready), safe_serialization=True)
     except (OSError, SafetensorError) as error:
         raise LorafuseError(
-            f"cannot write {ready}: {error}. Make room; the same command goes on from the last checkpoint."
+            f"cannot write {ready}: {error}. Make room; the same command continues from the last checkpoint."
         ) from error
     (ready / "README.md").unlink(missing_ok=True)
     write_json(ready / RECORD, record)

@@ -111,7 +111,7 @@ def _unpacked(wheel: Path) -> Iterator[Path]:
                     shutil.copyfileobj(packed, file, 2**20)
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             raise LorafuseError(
-                f"{wheel} cannot be unpacked ({error}). Fetch it again, or free disk space beside it."
+                f"{wheel} cannot be unpacked ({error}). Fetch it again, or free some disk space."
             ) from error
         yield target
 

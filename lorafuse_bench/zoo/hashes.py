@@ -100,5 +100,5 @@ def check_alone(folder: Path, owner: str) -> None:
     others = {path.name for path in folder.glob(f"{Path(LORA_WEIGHTS).stem}*")} - {LORA_WEIGHTS}
     if others:
         raise LorafuseError(
-            f"{owner}: {folder} holds {min(others)} beside {LORA_WEIGHTS}. Remove the one that is not meant."
+            f"{owner}: {folder} holds {min(others)} beside {LORA_WEIGHTS}. Remove the one you do not need."
         )

@@ -94,7 +94,7 @@ def _base(root: Path, base: str | None, kept: Manifest | None) -> BaseEntry:
 def _adapter_folders(experts: Path, report: Callable[[str], None]) -> Iterator[tuple[str, Path]]:
     """Each task with the folder of its adapter; a folder nearer to experts/ goes before those inside it."""
     if (experts / CONFIG).exists():
-        raise LorafuseError(f"an adapter lies in {experts} itself. Move it to {experts}/<task>/.")
+        raise LorafuseError(f"there is an adapter in {experts} itself. Move it to {experts}/<task>/.")
     for task in sorted(path for path in experts.glob("[!.]*") if path.is_dir()):
         check_name(task.name, "the expert's folder")
         found = sorted(file.parent for file in task.rglob(CONFIG))
@@ -104,7 +104,7 @@ def _adapter_folders(experts: Path, report: Callable[[str], None]) -> Iterator[t
             held = ", ".join(str(path.relative_to(experts)) for path in found)
             raise LorafuseError(
                 f"{task} holds {'several adapters' if final else 'only checkpoints'} ({held}), and an expert is one."
-                " Move the one meant, or each, to a folder of its own under experts/, named after its task."
+                " Move the right one, or each, to its own folder under experts/, named after its task."
             )
         left_out = [str(path.relative_to(experts)) for path in found if path not in outermost]
         if left_out:

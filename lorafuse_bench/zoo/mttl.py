@@ -119,7 +119,9 @@ def _factors(tensors: Any, path: Path) -> dict[str, tuple[Tensor, Tensor]]:
             or not isinstance(tensor, Tensor)
             or tensor.ndim != 2
         ):
-            raise LorafuseError(f"{path}: {key} is no matrix <module>.lora_a or .lora_b. Leave the file out.")
+            raise LorafuseError(
+                f"{path}: {key} is not a matrix named <module>.lora_a or .lora_b. Leave the file out."
+            )
         halves.setdefault(module, {})[half] = tensor.T.contiguous()
     for module, pair in halves.items():
         if len(pair) < 2 or pair["lora_a"].shape[0] != pair["lora_b"].shape[1]:

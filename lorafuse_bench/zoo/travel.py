@@ -121,12 +121,12 @@ def _check_places(zoo: Zoo) -> None:
     outside = zoo.root.resolve() not in (zoo.root / base.path).resolve().parents
     if outside and base.path != EMBEDDED and not (base.hub or base.make or is_hub_id(base.path)):
         raise LorafuseError(
-            f"the base of zoo '{zoo.name}' lies in {base.path}, where others cannot have it. Copy it into the zoo, or"
+            f"the base of zoo '{zoo.name}' lies in {base.path}, where others cannot get it. Copy it into the zoo, or"
             f" put it on the hub; then: lorafuse zoo rebase {zoo.root} --base FOLDER_OR_HUB_ID"
         )
     if data not in ("hub", EMBEDDED) and zoo.root.resolve() not in (zoo.root / data).resolve().parents:
         raise LorafuseError(
-            f"the rows of zoo '{zoo.name}' lie in {data}, where others cannot have them. If they are the hub's:"
+            f"the rows of zoo '{zoo.name}' lie in {data}, where others cannot get them. If they are the hub's:"
             f" lorafuse zoo rebase {zoo.root} --data hub"
         )
 

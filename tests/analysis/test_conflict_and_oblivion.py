@@ -156,7 +156,7 @@ def test_both_are_written_with_a_picture(tmp_path: Path) -> None:
         (["--counts", "2,x"], "analysis 'conflict': option counts='2,x': Input should be a valid integer"),
         (["--counts", "2,8"], "suite 'nlu_mtl' has 7 tasks"),
         (["--order", "rte,cola"], "the order must name each task of 'nlu_mtl' once: cola, mnli"),
-        (["--methods", "svd"], "method 'svd' is no trained adapter. These are: full_finetune"),
+        (["--methods", "svd"], "method 'svd' is not a trained adapter. These are: full_finetune"),
         (["--device", "nowhere"], "device 'nowhere' cannot be used"),
         (["--dtype", "fp16"], "unknown dtype 'fp16'"),
         (["--out", "/proc/nowhere"], "/proc"),

@@ -152,7 +152,7 @@ def test_losses_of_scores_or_of_other_rows_are_refused(tmp_path: Path) -> None:
         write_losses(tmp_path / "rows", label, 1.0, documents="other", zoo={"name": "toy@mbc"})
     with pytest.raises(LorafuseError, match=r"suites of losses \(none\)"):
         Losses(results=tmp_path / "scores").run(print)
-    with pytest.raises(LorafuseError, match=r"evaluated on other rows .* Run them alike"):
+    with pytest.raises(LorafuseError, match=r"evaluated on other rows .* Run them with the same settings"):
         Losses(results=tmp_path / "rows").run(print)
 
 

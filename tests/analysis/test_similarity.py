@@ -89,7 +89,7 @@ def test_accuracy_is_drawn_against_similarity(zoo: Zoo, tmp_path: Path) -> None:
     accuracy = json.loads((tmp_path / "similarity.json").read_text())["accuracy"]
     assert accuracy == {"spectr": shares, "moa": shares}
     refused = call(*given, str(tmp_path / "other.json"))
-    assert refused.exit_code == 2 and "is no routing accuracy of these experts" in refused.stderr
+    assert refused.exit_code == 2 and "does not hold the routing accuracy of these experts" in refused.stderr
 
 
 def call(*arguments: str) -> Any:

@@ -119,7 +119,7 @@ ROWS = (
     Row("base nowhere", TRAIN + "--base nowhere/nobody", "nowhere/nobody"),
     Row("train into a folder that cannot be written", TRAIN + "--out /proc/nowhere", "/proc/nowhere"),
     Row("epochs 0", ADAPTER + "--epochs 0", "'--epochs'"),
-    Row("a method that is no adapter", ADAPTER + "--method svd", "is no trained adapter"),
+    Row("a method that is no adapter", ADAPTER + "--method svd", "is not a trained adapter"),
     Row("zoo of no such name", "zoo build maxi --out {root}/out", "unknown zoo to build 'maxi'"),
     Row("zoo seed beyond 32 bits", "zoo build mini --out {root}/out --seed 99999999999", "'--seed'"),
     Row("zoo without tasks", "zoo build mini --out {root}/out --tasks 0", "'--tasks'"),

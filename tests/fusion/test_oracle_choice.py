@@ -42,7 +42,7 @@ def test_where_none_is_named_one_line_says_how(pool: ExpertPool) -> None:
     shared = pool.experts[0].tasks[0]
     for told in (Oracle(), Oracle(expert=f"{pool.names[0]}/{pool.names[1]}")):
         with pytest.raises(
-            LorafuseError, match=f"task '{shared}' is served by experts e0, e1. Say by which"
+            LorafuseError, match=f"task '{shared}' is served by experts e0, e1. Choose one"
         ) as error:
             told.check_tasks(pool, [shared])
         assert "oracle:expert=e0 (of lm_eval: method=oracle,expert=e0)" in str(error.value)

@@ -77,7 +77,7 @@ def test_workers_make_the_scores_of_one_process_although_one_is_killed(
     watcher = Watcher(killer(victim, said))
     two = runner.run(plan(zoo, tmp_path / "two", METHODS), watcher, workers=2, engine=engine)
     assert items(one) == items(two)
-    assert any("its worker was lost, another goes on with it" in line for line in said)
+    assert any("its worker was lost, another continues" in line for line in said)
 
 
 def test_ray_that_is_not_installed_is_said_with_the_command(

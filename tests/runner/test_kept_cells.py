@@ -188,7 +188,7 @@ def test_two_experts_of_one_task_are_said_before_anything_runs(
     zoo = Zoo(made.root, changed.model_copy(update={"data": str(handmade_data)}))
     zoo.save()
     asked = plan(zoo, tmp_path / "out", "base,oracle", suites=["squad/sst2"])
-    with pytest.raises(LorafuseError, match="task 'sst2' is served by experts sst2, mnli. Say by which"):
+    with pytest.raises(LorafuseError, match="task 'sst2' is served by experts sst2, mnli. Choose one"):
         runner.run(asked)
     assert not ran
     runner.run(replace(asked, experts=("mnli", "squad"), limit=1))

@@ -106,7 +106,7 @@ def test_a_lost_worker_s_cell_is_done_by_another(cells: list[Toy]) -> None:
     engine, said = shared(cells, attend)
     assert all(cell.path.exists() for cell in cells) and engine.started == 3
     assert seen[0] == (1, "a") and len(seen) == 5
-    assert "a: its worker was lost, another goes on with it" in said
+    assert "a: its worker was lost, another continues" in said
 
 
 def test_a_cell_that_kills_its_workers_is_given_up(cells: list[Toy]) -> None:

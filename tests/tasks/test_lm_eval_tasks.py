@@ -328,7 +328,7 @@ BAD_SUITES = [
     ("task: [", "not readable YAML"),
     (
         BRIER,
-        "brier_score is made by the aggregation 'brier_score', of which no measure is known",
+        "brier_score is made by the aggregation 'brier_score', for which there is no measure",
     ),
     (
         "task: [{task: choose, metric_list: [{metric: f1, aggregation: !function my.macro_f1}]}]",

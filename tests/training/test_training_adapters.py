@@ -328,7 +328,7 @@ def test_the_command_trains_into_a_new_zoo_and_into_that_zoo_again(
     assert second.exit_code == 0, second.output
     assert [e.method for e in Zoo.open(out).manifest.adapters] == ["moore", "lora"]
     for arguments, message in (
-        (["--method", "svd", *few], "method 'svd' is no trained adapter. These are: full_finetune"),
+        (["--method", "svd", *few], "method 'svd' is not a trained adapter. These are: full_finetune"),
         (["--method", "lora", *few[:-1], str(tmp_path / "new")], "is not a zoo yet. Name a --base"),
         (["--method", "lora:targets=q_prj", *few], "Did you mean 'q_proj'"),
         (["--method", "lora", "--dtype", "fp16", *few], "unknown dtype 'fp16'"),

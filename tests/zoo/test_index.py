@@ -75,7 +75,7 @@ def test_a_folder_that_does_not_hold_one_adapter_is_refused(
 
 def test_an_adapter_in_experts_itself_is_refused(tmp_path: Path, base: str) -> None:
     adapter(tmp_path)
-    with pytest.raises(LorafuseError, match="an adapter lies in .*experts itself"):
+    with pytest.raises(LorafuseError, match="there is an adapter in .*experts itself"):
         index_adapters(tmp_path, base)
 
 
@@ -136,10 +136,10 @@ def test_an_encoder_decoder_base_is_refused_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (torch.ones(4, dtype=torch.float32), "has shape \\[4\\] and is no matrix"),
-        (torch.tensor(1.0), "has shape \\[\\] and is no matrix"),
+        (torch.ones(4, dtype=torch.float32), "has shape \\[4\\] and is not a matrix"),
+        (torch.tensor(1.0), "has shape \\[\\] and is not a matrix"),
         (torch.ones(0, 32), "saved from ZeRO-3 or FSDP shards must be gathered"),
-        (torch.ones(4, 32, 1), "is no matrix"),
+        (torch.ones(4, 32, 1), "is not a matrix"),
         (torch.ones(4, 32).to(torch.float8_e4m3fn), "is of type float8_e4m3fn"),
         (torch.ones(4, 32, dtype=torch.int32), "is of type int32"),
         (torch.ones(4, 32, dtype=torch.bool), "is of type bool"),
@@ -174,6 +174,6 @@ def test_two_experts_of_one_task_are_named_where_one_is_asked_for(tmp_path: Path
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     pool = ExpertPool.from_zoo(Zoo.open(tmp_path))
     with pytest.raises(
-        LorafuseError, match="task 'sst2' is served by experts sst2, sst2b. Say by which: oracle:expert=sst2"
+        LorafuseError, match="task 'sst2' is served by experts sst2, sst2b. Choose one: oracle:expert=sst2"
     ):
         pool.index_of_task("sst2")

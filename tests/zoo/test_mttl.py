@@ -98,9 +98,9 @@ BAD: list[tuple[Any, str]] = [
     ({"expert_weights": None}, "holds no <module>.lora_a"),
     ({f"{Q}.lora_a": torch.ones(32, 4)}, "do not belong together"),
     ({f"{Q}.lora_a": torch.ones(32, 4), f"{Q}.lora_b": torch.ones(3, 32)}, "do not belong together"),
-    ({f"{Q}.lora_a": torch.ones(4)}, "is no matrix"),
-    ({f"{Q}.bias": torch.ones(4, 4)}, "is no matrix"),
-    ({"lora_a": torch.ones(4, 4)}, "is no matrix"),
+    ({f"{Q}.lora_a": torch.ones(4)}, "is not a matrix"),
+    ({f"{Q}.bias": torch.ones(4, 4)}, "is not a matrix"),
+    ({"lora_a": torch.ones(4, 4)}, "is not a matrix"),
     ({"expert_info": info("a", -1), "expert_weights": factors(0)}, "lora_alpha -1 is not"),
     ({"expert_info": info("a", "x"), "expert_weights": factors(0)}, "lora_alpha 'x' is not"),  # type: ignore[arg-type]
 ]

@@ -164,7 +164,7 @@ def test_a_zoo_whose_base_others_cannot_have_is_not_pushed(zoo: Zoo, tmp_path: P
     (zoo.root / "base").rename(tmp_path / "elsewhere")
     moved = call("zoo", "rebase", zoo.root, "--base", tmp_path / "elsewhere")
     assert moved.exit_code == 0, moved.output
-    assert "where others cannot have it" in refusal("zoo", "push", zoo.root, "--repo", "me/zoo")
+    assert "where others cannot get it" in refusal("zoo", "push", zoo.root, "--repo", "me/zoo")
 
 
 def test_a_strangers_zoo_names_nothing_outside_itself(pushed: Zoo, hub: Hub) -> None:  # noqa: F811
