@@ -27,7 +27,7 @@ from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.pools import experts_for
 
 _AGREE = 0.02
-"""Scores of both sides differ by no more: a merge that is added up elsewhere may turn an answer or two."""
+"""Scores of both sides should differ by no more: a merge that is added up elsewhere may turn an answer or two."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Took:
 def run(
     methods: str, suite: str, limit: int | None, workers: int, engine: str, rounds: int
 ) -> dict[str, Any]:
-    """Times on `mini` of base and merges; LorafuseError where both sides' scores differ, or a command fails.
+    """Times on `mini` of base and merges; LorafuseError where a command fails.
 
     Writing the merges as PEFT adapters, which only the loop needs, is not counted.
     """
@@ -85,6 +85,7 @@ def _report(found: Sequence[Mapping[str, Took]], said: dict[str, Any], workers: 
             target("the same in processor seconds", cpu, at_least=5),
             target("seconds to the first cell", first, at_most=6),
             target(f"one worker over {workers}", shared, at_least=1.7),
+            target("largest difference of scores", said["largest_difference"], at_most=_AGREE),
         ],
     }
 
@@ -142,9 +143,4 @@ def _difference(place: Path, suite: Suite, labels: Sequence[str]) -> float:
         for key, task in suite.tasks.items():
             score = theirs[task.task][f"{task.metric},{task.filter}"]
             largest = max(largest, abs(score - ours[label][key]) / max(1.0, abs(score)))
-    if largest > _AGREE:
-        raise LorafuseError(
-            f"bench grid: scores differ from stock lm-eval's by {largest:.2g}, so times do not compare. Report this"
-            " with your versions of torch, transformers and peft."
-        )
     return largest
