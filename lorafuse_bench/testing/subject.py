@@ -55,8 +55,7 @@ class ToyModel(FusedModel):
             return LEARNED[method.name](self)
         if not isinstance(method, Fitted):
             raise DoesNotApplyError("it needs a fit and is no Fitted that the kit could make")
-        start = method.start(self)
-        learned = method.fit(cast(Fitting, ToyFitting(self))) if start is None else start
+        learned = ToyFitting(self).learned(method)
         return Learned("toy", learned, {}, {}, self.pool.names, tasks=TASKS)
 
     def adapter(self, method: FusionMethod) -> AdapterArtefact:
@@ -85,6 +84,11 @@ class ToyFitting:
         """`start`, every number moved; how hangs on `part` alone."""
         generator = torch.Generator().manual_seed(sum(part.encode()))
         return {key: value + torch.randn(value.shape, generator=generator) for key, value in start.items()}
+
+    def learned(self, method: Fitted) -> dict[str, Tensor]:
+        """What a method starts from in closed form, or learns of the toys."""
+        start = method.start(self.runtime)
+        return method.fit(cast(Fitting, self)) if start is None else start
 
     def sharpen(self, start: Parameters, *_: Any, **__: Any) -> dict[str, Tensor]:
         """As `descend`."""
