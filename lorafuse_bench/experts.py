@@ -145,12 +145,13 @@ class _Held(Mapping[str, tuple[Tensor, Tensor]]):
 
 @dataclass(frozen=True, eq=False)
 class _Widened(Mapping[str, ModuleStack]):
-    """Stacks in fp32, made as they are asked for, one at a time."""
+    """Stacks in fp32 or wider, made as they are asked for, one at a time."""
 
     modules: Mapping[str, ModuleStack]
 
     def __getitem__(self, module: str) -> ModuleStack:
-        return self.modules[module].to(dtype=torch.float32)
+        stack = self.modules[module]
+        return stack.to(dtype=torch.promote_types(stack.A.dtype, torch.float32))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.modules)
@@ -190,13 +191,19 @@ class ExpertPool:
     def __init__(
         self,
         experts: Iterable[LoraExpert],
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         shapes: Sequence[Shapes] | None = None,
     ) -> None:
-        """shapes: of each expert's factors, where `experts` are only read as they are asked for, one at a time."""
+        """dtype: what the stacks hold; the experts' own type where None.
+
+        shapes: of each expert's factors, where `experts` are only read as they are asked for, one at a time.
+        """
         if shapes is None:
             experts = tuple(experts)
             shapes = [shapes_of(expert.factors) for expert in experts]
+        if dtype is None:
+            own = (a.dtype for expert in experts for a, _ in expert.factors.values())
+            dtype = next(own, torch.float32)
         modules = sorted({module for each in shapes for module in each}, key=_natural)
         self.modules: Mapping[str, ModuleStack] = {m: _room(shapes, m, dtype) for m in modules}
         self.dtype = dtype

@@ -54,6 +54,7 @@ def test_pools_of_a_pool_s_experts_are_exact_and_other_types_are_rounded_once(zo
         assert torch.equal(narrow.wide().modules[module].B, narrow.modules[module].B.float())
         assert torch.equal(again.modules[module].B, stack.B[3:5])
         assert torch.equal(narrow.modules[module].B, stack.B.bfloat16())
+        assert ExpertPool(narrow.experts).modules[module].A.dtype == torch.bfloat16
 
 
 def test_experts_read_their_factors_from_the_pool(zoo: Zoo) -> None:
