@@ -108,10 +108,16 @@ def _rows(s: Sizes) -> Numbers:
     return Numbers(storage=s.n * size, memory=s.n * size, flops_per_token=2 * size)
 
 
-def _tokens(s: Sizes) -> Numbers:
-    """All experts' A and B at every token; `A* = S Vᵀ` has as many numbers as A."""
+def _arrow(s: Sizes) -> Numbers:
+    """All experts' A and B at every token; each one's direction, as r numbers on what its A gives."""
     size = s.n * s.r * s.both
-    return Numbers(storage=size, memory=size, flops_per_token=2 * size)
+    return Numbers(storage=size, memory=size + len(s.maps) * s.n * s.r, flops_per_token=2 * size)
+
+
+def _spectr(s: Sizes) -> Numbers:
+    """All experts' A and B at every token; each one's `A* = S Vᵀ`, as an `(r, r)` matrix on what its A gives."""
+    size, inner = s.n * s.r * s.both, len(s.maps) * s.n * s.r**2
+    return Numbers(storage=size, memory=size + inner, flops_per_token=2 * (size + inner))
 
 
 def _ensemble(s: Sizes) -> Numbers:
@@ -132,8 +138,8 @@ FORMULAS: Mapping[str, Callable[[Sizes], Numbers]] = {
     "dare_ties": _dense,
     "knots": _one(lambda s: s.n * s.r),
     "oracle": _rows,
-    "arrow": _tokens,
-    "spectr": _tokens,
+    "arrow": _arrow,
+    "spectr": _spectr,
     "ensemble": _ensemble,
 }
 """Method, at its defaults, to its cost."""

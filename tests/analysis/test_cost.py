@@ -16,19 +16,20 @@ HAND = Sizes(n=4, r=2, maps=((6, 3), (5, 5)), head=7)
 
 
 @pytest.mark.parametrize(
-    ("method", "storage", "flops"),
+    ("method", "storage", "beside", "flops"),
     [
-        ("svd", 38, 76),
-        ("concat", 152, 304),
-        ("ties", 43, 86),
-        ("oracle", 152, 76),
-        ("spectr", 152, 304),
-        ("ensemble", 152, 3 * 2 * (43 + 7) + 4 * 76),
+        ("svd", 38, 0, 76),
+        ("concat", 152, 0, 304),
+        ("ties", 43, 0, 86),
+        ("oracle", 152, 0, 76),
+        ("arrow", 152, 2 * 4 * 2, 304),
+        ("spectr", 152, 2 * 4 * 4, 304 + 2 * 2 * 4 * 4),
+        ("ensemble", 152, 0, 3 * 2 * (43 + 7) + 4 * 76),
     ],
 )
-def test_formulas_by_hand(method: str, storage: int, flops: int) -> None:
+def test_formulas_by_hand(method: str, storage: int, beside: int, flops: int) -> None:
     numbers = FORMULAS[method](HAND)
-    assert (numbers.storage, numbers.memory, numbers.flops_per_token) == (storage, storage, flops)
+    assert (numbers.storage, numbers.memory, numbers.flops_per_token) == (storage, storage + beside, flops)
 
 
 @pytest.fixture(scope="module")
