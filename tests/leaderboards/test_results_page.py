@@ -11,8 +11,8 @@ from lorafuse_bench.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "results.md"
-SHOWN = re.compile(r"<!-- lorafuse (leaderboard show .*?) -->\n(.*?)\n<!-- end -->", re.DOTALL)
-"""A command in a comment, and the table that it printed."""
+SHOWN = re.compile(r"<!-- lorafuse (leaderboard show .*?) -->\n(.*?)<!-- end -->", re.DOTALL)
+"""A command in a comment, and the table that it printed; nothing where it is to be printed for the first time."""
 
 
 def refreshed(page: str) -> str:
@@ -21,7 +21,7 @@ def refreshed(page: str) -> str:
     def printed(block: re.Match[str]) -> str:
         done = CliRunner().invoke(app, block[1].split())
         assert done.exit_code == 0, done.output
-        return block[0].replace(block[2], done.stdout.strip())
+        return f"<!-- lorafuse {block[1]} -->\n{done.stdout.strip()}\n<!-- end -->"
 
     return SHOWN.sub(printed, page)
 
