@@ -24,7 +24,8 @@ def test_memory_counts_what_is_held_once() -> None:
     """One stack holds the factors, which the updates of rows and of gates share; a merge holds one adapter more."""
     found = memory(SHAPE, 16)
     assert found["merge_sgd"] == pytest.approx(1 + 1 / 16)
-    assert found["losses"] == found["routing_sgd"] == 1
+    assert found["losses"] == 1
+    assert found["routing_sgd"] == pytest.approx(1, rel=1e-3)  # and a byte an expert: whether it is absent
     assert 1 < found["loading"] < 1.2  # one expert's file is open at a time
 
 
