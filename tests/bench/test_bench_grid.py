@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_cells import write
@@ -12,47 +13,59 @@ from toy_cells import write
 from lorafuse_bench.bench import grid
 from lorafuse_bench.bench.grid import Took
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.leaderboards.results.samples import Sample, write_samples
 
 SECONDS = {"lorafuse": Took(10.0, 8.0, 3.0), "lm_eval": Took(30.0, 28.0)}
-ACCURACY = {"base": 0.25, "concat": 0.75}
+OURS = [" good\n", "\n bad", " good"]
+STOCK = [" good", "", " good"]
+"""Stock lm-eval ends an answer that opens with an empty line before its first word."""
 
 
-def acted(words: Sequence[str], theirs: dict[str, float]) -> Took:
+def acted(words: Sequence[str], stock: dict[str, list[str]]) -> Took:
     """What the commands leave behind, without running them."""
     out = Path(words[words.index("--out" if words[0] == "lorafuse" else "--output_path") + 1])
     if words[0] == "lorafuse":
-        for label, score in ACCURACY.items():
-            write(
-                out, label, {"sst2": [1.0] * round(score * 8) + [0.0] * round((1 - score) * 8)}, suite="sst2"
-            )
+        for label in stock:
+            path = write(out, label, {"sst2": [1.0] * len(OURS)}, suite="sst2")
+            write_samples(path, [sample(i, text) for i, text in enumerate(OURS)])
         return Took(5.0, 8.0, 3.0) if "--workers" in words else SECONDS["lorafuse"]
     out.mkdir(parents=True)
-    scores = {"lorafuse_sst2": {"acc,none": theirs[out.name]}}
-    (out / "results_x.json").write_text(json.dumps({"results": scores}))
+    rows = [
+        {"doc_id": i, "arguments": {"gen_args_0": {"arg_1": {"until": ["\n"]}}}, "filtered_resps": [text]}
+        for i, text in enumerate(stock[out.name])
+    ]
+    (out / "samples_lorafuse_sst2_2026-01-01T00.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    likely = {"doc_id": 0, "arguments": {"gen_args_0": {"arg_1": " good"}}, "filtered_resps": [[-1.0, True]]}
+    (out / "samples_lorafuse_sst2_options_2026-01-01T00.jsonl").write_text(json.dumps(likely))
     return SECONDS["lm_eval"]
 
 
-def report(monkeypatch: pytest.MonkeyPatch, theirs: dict[str, float]) -> dict[str, object]:
-    monkeypatch.setattr(grid, "_timed", lambda words: acted(words, theirs))
+def sample(number: int, text: str) -> Sample:
+    return Sample(task="sst2", doc_id=number, doc_hash="", prompt="", target="good", output=text, score=1.0)
+
+
+def report(monkeypatch: pytest.MonkeyPatch, stock: dict[str, list[str]]) -> dict[str, object]:
+    monkeypatch.setattr(grid, "_timed", lambda words: acted(words, stock))
     return grid.run("base,concat", "sst2", 4, 2, "local", 1)
 
 
 def test_ratios_are_of_all_commands_of_a_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = report(monkeypatch, ACCURACY)
+    found = report(monkeypatch, {"base": STOCK, "concat": STOCK})
     values = {line["what"]: (line["value"], line["met"]) for line in found["targets"]}  # type: ignore[attr-defined]
     assert values == {
         "stock hf loop over lorafuse run": (6.0, True),
         "the same in processor seconds": (7.0, True),
         "seconds to the first cell": (3.0, True),
         "one worker over 2 local workers": (2.0, True),
-        "largest difference of scores": (0.0, True),
+        "share of answers that differ": (0.0, True),
     }
-    assert found["methods"] == 2 and found["largest_difference"] == 0
+    assert found["methods"] == 2 and found["differing"] == 0
 
 
-def test_sides_whose_scores_differ_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    *_, line = report(monkeypatch, ACCURACY | {"concat": 0.5})["targets"]  # type: ignore[misc]
-    assert (line["value"], line["met"]) == (0.25, False)
+def test_sides_whose_answers_differ_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets: Any = report(monkeypatch, {"base": STOCK, "concat": [" bad", *STOCK[1:]]})["targets"]
+    line = targets[-1]
+    assert (line["value"], line["met"]) == (pytest.approx(1 / 6), False)
 
 
 def test_a_command_that_fails_is_named() -> None:
