@@ -75,7 +75,7 @@ def test_added_operations_by_hand(forwarded: dict[str, Any]) -> None:
     """One layer, hidden 128, MLP 512, 2 heads of 64, 1 for keys and values, vocabulary 64, rank 2, N = 3."""
     linears = [(128, 128), (64, 128), (64, 128), (128, 128), (512, 128), (512, 128), (128, 512), (64, 128)]
     base = sum(2 * out * into for out, into in linears) + 4 * 128 * 5
-    added = sum(2 * 3 * 2 * (out + into) for out, into in linears[:-1])
+    added = sum(2 * 3 * 2 * (out + into + 2) for out, into in linears[:-1])  # A, B, and r x r for each score
     assert forwarded["sweep"]["points"][1]["flops_ratio"] == pytest.approx(1 + added / base)
 
 
