@@ -24,6 +24,7 @@ GIVEN = {
     "train router": ["--out", "{zoo}", "--data", "mini"],
     "bench train": ["--base", "{zoo}/base"],
     "bench serve": ["--zoo", "{zoo}", "--suite", "sst2/mnli", "--backends", "hf", "--out", "{out}"],
+    "plan": ["--base", "{zoo}/base", "--method", "svd", "--experts", "2"],
     "analyze conflict": ["{out}", "--base", "{zoo}/base", "--suite", "sst2/mnli", "--data", "mini"],
 }
 """What a command is given beside the device; any other gets a zoo and a place, where it takes them."""

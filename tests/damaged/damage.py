@@ -26,8 +26,8 @@ from lorafuse_bench.zoo.manifest import Zoo
 
 SECONDS = 60
 """No row may hang; on an idle machine each takes less than two."""
-_PROGRESS = re.compile(r"^\[\d+/\d+\] |: step \d+/\d+, |it/s\]")
-"""Lines that say how far a command is; and lm-eval's bars, which only a process of its own can switch off."""
+_PROGRESS = re.compile(r"^\[\d+/\d+\] |: step \d+/\d+, |estimated from sizes$|it/s\]")
+"""Lines that say how far a command is and what it takes; lm-eval's bars, which only a process of its own can end."""
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def test_missing_or_altered_samples_are_refused(tmp_path: Path) -> None:
     samples = grid(tmp_path).with_name(f"samples_lorafuse_sst2_{DATE}.jsonl")
     lines = samples.read_text().split("\n")
     samples.write_text("\n".join([lines[0], *lines]))
-    with pytest.raises(LorafuseError, match=r"results_.*'lorafuse_sst2': a doc_id stands twice"):
+    with pytest.raises(LorafuseError, match=r"results_.*'lorafuse_sst2': its samples have a doc_id twice"):
         build([tmp_path])
     samples.write_text("\n".join(lines[1:]))
     with pytest.raises(LorafuseError, match="results_"):

@@ -364,7 +364,7 @@ def test_a_main_metric_of_which_no_measure_is_known_is_refused_before_anything_r
     write(folder / "theirs.yaml", task + "}}\n")
     name = made.removeprefix("!function ")
     with pytest.raises(
-        LorafuseError, match=f"mine is made by the aggregation '{name}', of which no measure"
+        LorafuseError, match=f"mine is made by the aggregation '{name}', for which there is no measure"
     ) as error:
         suite("theirs")
     assert "Name another main metric: acc, or say" in str(error.value) and "\n" not in str(error.value)

@@ -130,8 +130,8 @@ def _pool_written(self: Any, pool: ExpertPool) -> Merged:
 
 def _experts_written(self: Any, pool: ExpertPool) -> Merged:
     for expert in pool.experts:
-        for _, b in expert.factors.values():
-            b.mul_(0.5)
+        for a, _ in expert.factors.values():
+            a.mul_(0.5)
     return Merged(dense={m: mean(dense(s), pool) for m, s in pool.modules.items()})
 
 

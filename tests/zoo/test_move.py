@@ -62,7 +62,7 @@ def test_another_base_is_not_taken_for_the_one_that_moved(tmp_path: Path) -> Non
     before = (zoo.root / "manifest.json").read_bytes()
     assert "is not the base of zoo 'tiny'" in refused("zoo", "rebase", zoo.root, "--base", tmp_path / "other")
     assert (zoo.root / "manifest.json").read_bytes() == before
-    assert "say what lies elsewhere" in refused("zoo", "rebase", zoo.root)
+    assert "say what has moved" in refused("zoo", "rebase", zoo.root)
 
 
 def test_missing_parts_are_listed_each_on_a_line(tmp_path: Path) -> None:
