@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import (
 from transformers import PreTrainedModel
 
 from lorafuse_bench.base_model import Base
+from lorafuse_bench.device import mixed_precision
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, LoraExpert, ModuleStack
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, linear_maps
@@ -162,10 +163,8 @@ def _updates(
         adapter = method.attach(base, tasks, selection)
         for name, update in adapter.items() if not work.train else ():
             update.requires_grad_(False).eval().fold()
-            for tensor in [
-                *update.parameters(),
-                *update.buffers(),
-            ]:  # `to` cannot swap tensors without values
+            # `to` cannot swap tensors without values.
+            for tensor in (*update.parameters(), *update.buffers()):
                 tensor.data = tensor.data.to(base.place_of(name)[1])
         return dict(adapter)
     if isinstance(method, Merge):
@@ -263,7 +262,7 @@ def _computing(dtype: torch.dtype, work: Work) -> Iterator[None]:
     """As evaluation computes, or training, which does so in mixed precision."""
     with (
         torch.set_grad_enabled(work.train),
-        torch.autocast("cpu", dtype, enabled=work.train and dtype.itemsize < 4),
+        mixed_precision(torch.device("cpu"), dtype if work.train else torch.float32),
     ):
         yield
 
