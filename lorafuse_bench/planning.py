@@ -38,8 +38,9 @@ from lorafuse_bench.layers import (
     install,
     linear_shape,
 )
-from lorafuse_bench.loading import skeleton
+from lorafuse_bench.loading import load_config, positions_of, skeleton
 from lorafuse_bench.memory import Alive
+from lorafuse_bench.zoo.manifest import Zoo
 
 _MIXED = 4
 """Experts that a router of tokens mixes; that many or one, the memory is the same."""
@@ -65,6 +66,9 @@ class Experts:
     count: int = 0
     rank: int = 8
     targets: str | None = None
+
+    def __len__(self) -> int:
+        return self.count
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,24 @@ class Memory:
         return {**asdict(self), "total": self.total}
 
 
+def of_cell(
+    zoo: Zoo, method: FusionMethod, pool: ExpertPool, batch_size: int, tokens: int | None, dtype: torch.dtype
+) -> Memory:
+    """What evaluating a method with a zoo's experts `pool` takes; the weights of the base are not read.
+
+    tokens: the longest row, None for the zoo's own length or else the base's. LorafuseError as for `memory_of`.
+    """
+    folder = zoo.find_base()
+    longest = tokens or zoo.manifest.max_length or positions_of(load_config(folder)) or Work.tokens
+    tasks = [len(entry.tasks) for entry in zoo.manifest.adapters if entry.method == method.name]
+    work = Work(batch_size, longest, min(Work.answer, longest))
+    return memory_of(folder, method, method.given(pool), work, dtype, max(tasks, default=1))
+
+
 def memory_of(
     folder: str | Path,
     method: FusionMethod,
-    experts: Experts,
+    experts: Experts | ExpertPool,
     work: Work,
     dtype: torch.dtype,
     tasks: int = 1,
@@ -112,7 +130,7 @@ def memory_of(
         raise LorafuseError(
             f"method '{method.name}' trains no adapter. Plan its evaluation, or a method of `lorafuse train adapter`."
         )
-    if method.fuses_experts and not experts.count:
+    if method.fuses_experts and not len(experts):
         raise LorafuseError(f"method '{method.name}' needs experts. Say how many.")
     shapes = skeleton(folder, dtype)
     try:
@@ -145,13 +163,14 @@ def _without_values(model: PreTrainedModel) -> PreTrainedModel:
     return empty.requires_grad_(False).eval()
 
 
-def _pool(base: Base, experts: Experts) -> dict[str, ModuleStack]:
-    """The experts' stacks as a pool keeps them."""
-    ranks = (experts.rank,) * experts.count
-    return {
-        name: ModuleStack.zeros(linear_shape(module, name), ranks, base.place_of(name)[1])
-        for name, module in linear_maps(base, experts.targets).items()
-    }
+def _pool(base: Base, experts: Experts | ExpertPool) -> dict[str, ModuleStack]:
+    """The experts' stacks as a pool keeps them, without their values."""
+    if isinstance(experts, ExpertPool):
+        sizes = {name: (stack.shape, stack.ranks) for name, stack in experts.modules.items()}
+    else:
+        maps, ranks = linear_maps(base, experts.targets), (experts.rank,) * experts.count
+        sizes = {name: (linear_shape(module, name), ranks) for name, module in maps.items()}
+    return {name: ModuleStack.zeros(*size, base.place_of(name)[1]) for name, size in sizes.items()}
 
 
 def _updates(
@@ -194,7 +213,7 @@ def _kind_of(method: Merge, ranks: Sequence[int]) -> Callable[[ModuleStack], Upd
     Found by a merge of small random experts, whose sizes tell `r`, `Σ r` and `min(out, in)` apart. What cannot be
     merged before it is fitted is taken as of full rank.
     """
-    experts, rank = len(ranks), ranks[0]
+    experts, rank = len(ranks), max(ranks)
     few = min(experts, 4)
     side = max(few - 1, 1) * rank + 1
     try:
@@ -208,7 +227,7 @@ def _kind_of(method: Merge, ranks: Sequence[int]) -> Callable[[ModuleStack], Upd
 
     def update(stack: ModuleStack) -> Update:
         out, into = stack.shape
-        whole = experts * rank
+        whole = sum(stack.ranks)
         size = {side: min(whole, out, into), few * rank: whole, rank: rank}.get(found, found)
         return StaticUpdate(stack.A.new_empty(size, into), stack.B.new_empty(out, size))
 

@@ -22,7 +22,7 @@ from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, initialise
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.layers import Selection, install
 from lorafuse_bench.memory import Alive
-from lorafuse_bench.planning import Experts, Work, memory_of
+from lorafuse_bench.planning import Experts, Work, memory_of, of_cell
 from lorafuse_bench.zoo.manifest import Zoo
 
 SHAPE = Shape(hidden_size=128, layers=2, vocabulary=512, rank=4)
@@ -57,6 +57,16 @@ def test_a_plan_is_within_15_per_cent_of_what_is_measured(zoo: Zoo, spec: str) -
     method = registry.parse(spec)
     planned = memory_of(zoo.base_folder(), method, Experts(EXPERTS, 4), WORK, torch.float32)
     assert planned.total == pytest.approx(measured(zoo, method), rel=0.15)
+
+
+@pytest.mark.parametrize("spec", ["base", "arrow", "ensemble"])
+def test_a_cell_of_a_zoo_is_planned_by_its_own_experts(zoo: Zoo, spec: str) -> None:
+    pool = ExpertPool.from_zoo(zoo)
+    of_all = memory_of(zoo.find_base(), registry.parse(spec), Experts(EXPERTS, 4), WORK, torch.float32)
+    assert of_cell(zoo, registry.parse(spec), pool, ROWS, TOKENS, torch.float32).weights == of_all.weights
+    few = of_cell(zoo, registry.parse(spec), ExpertPool(pool.experts[:4]), ROWS, TOKENS, torch.float32)
+    assert few.experts == of_all.experts / 4
+    assert few.cache == of_all.cache
 
 
 @pytest.mark.parametrize("spec", ["lora:rank=8", "moore:d_t=8+d_s=4", "full_finetune"])
