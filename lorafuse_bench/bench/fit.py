@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from lorafuse_bench.bench.losses import Both, compare, loop_over_ours
 from lorafuse_bench.bench.models import Shape, random_model, random_zoo
 from lorafuse_bench.bench.timing import Timings, machine, paired, target
 from lorafuse_bench.experts import ExpertPool
@@ -25,34 +26,12 @@ from lorafuse_bench.layers import Update
 from lorafuse_bench.memory import Alive
 from lorafuse_bench.training.descent import LanguageLoss, Mixture
 from lorafuse_bench.training.examples import IGNORED, Example, PadRight
-from lorafuse_bench.training.loss import completion_loss, target_logits
-from lorafuse_bench.training.token_scores import TokenScores, score_experts
+from lorafuse_bench.training.loss import completion_loss
+from lorafuse_bench.training.token_scores import score_experts
 
-GOALS = {"merge_sgd": 1.3, "routing_sgd": 1.8, "losses": 3.0, "weights": 20.0, "memory": 1.1}
-"""A step's time over PEFT's at most; the loops' time over ours at least; bytes over the experts' own at most."""
+GOALS = {"merge_sgd": 1.3, "routing_sgd": 1.8, "weights": 20.0, "memory": 1.1}
+"""A step's time over PEFT's at most; the loop's time over ours at least; bytes over the experts' own at most."""
 EPOCHS = 5
-
-
-@dataclass(frozen=True)
-class Both:
-    """The same random experts on the same base, ours and PEFT's."""
-
-    fused: FusedModel
-    peft: PeftModel
-
-    @classmethod
-    def of(cls, shape: Shape, experts: int) -> Both:
-        with tempfile.TemporaryDirectory() as folder:
-            zoo, paths = random_zoo(Path(folder), shape, experts)
-            ours = random_model(shape).requires_grad_(False)
-            fused = FusedModel(ours, zoo, ExpertPool.from_zoo(zoo))
-            theirs = PeftModel.from_pretrained(
-                random_model(shape), str(paths[0]), adapter_name="e0", is_trainable=True
-            )
-            for i, path in enumerate(paths[1:], 1):
-                theirs.load_adapter(str(path), adapter_name=f"e{i}", is_trainable=True)
-        theirs.set_adapter("e0")
-        return cls(fused, theirs)
 
 
 def run(
@@ -71,15 +50,11 @@ def run(
     A task's rows begin with the same `opening` tokens, as with an instruction. And what `library` experts of rank 4
     take in memory, on a small base of the same make.
     """
-    few = Both.of(shape, experts)
+    few = Both.random(shape, experts)
     steps = paired(_steps(few, _examples(shape, batch, tokens, 0)), rounds)
-    many = Both.of(shape, matrix)
+    many = Both.random(shape, matrix)
     tasks = [_examples(shape, rows, tokens, task + 1, opening) for task in range(matrix)]
-    losses = paired(
-        {"peft": lambda: _adapters_in_turn(many.peft, tasks), "ours": lambda: _matrix(many.fused, tasks)},
-        rounds,
-        warmup=0,
-    )
+    losses = compare(many, tasks, rounds)
     weights = paired(
         {
             "each epoch": lambda: _weights(few.fused, tasks[0], once=False),
@@ -118,7 +93,7 @@ def _targets(
             target(f"step of {name} over PEFT's", steps.ratio(name, "peft"), at_most=GOALS[name])
             for name in ("merge_sgd", "routing_sgd")
         ),
-        target("PEFT's loop over the loss matrix", losses.ratio("peft", "ours"), at_least=GOALS["losses"]),
+        loop_over_ours(losses),
         target(
             "experts run each epoch over cached weights",
             weights.ratio("each epoch", "cached"),
@@ -204,23 +179,6 @@ def _step(objective: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return step
-
-
-def _matrix(fused: FusedModel, tasks: list[list[Example]]) -> list[TokenScores]:
-    updates = row_updates(fused.pool, fused)
-    return [score_experts(fused, examples, torch.float32, updates) for examples in tasks]
-
-
-@torch.no_grad()
-def _adapters_in_turn(model: PeftModel, tasks: list[list[Example]]) -> None:
-    """Every adapter made active, then each task's rows in one batch."""
-    batches = [PadRight(0)(examples) for examples in tasks]
-    for name in list(model.peft_config):
-        model.set_adapter(name)
-        for batch in batches:
-            logits, targets = target_logits(model, **batch)
-            logits.log_softmax(-1).gather(-1, targets[:, None])
-    model.set_adapter("e0")
 
 
 def _weights(fused: FusedModel, examples: list[Example], once: bool) -> None:

@@ -133,6 +133,25 @@ def fit(
 
 @app.command()
 @answers
+def losses(
+    zoo: Annotated[str, typer.Option(help="The zoo whose experts are compared.")],
+    suite: Annotated[str, typer.Option(help="The suite whose tasks they are asked.")],
+    data: Annotated[str, typer.Option(help="hub, mini, or a data directory.")],
+    out: Out = None,
+    size: Annotated[int, typer.Option(min=2, help="The first tasks of the suite, and their experts.")] = 8,
+    rows: Annotated[int, typer.Option(min=1, help="Dev rows of each task.")] = 4,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    rounds: Rounds = 3,
+) -> Answer:
+    """The loss matrix of a zoo's own experts and rows against a loop over PEFT's adapters."""
+    from lorafuse_bench.bench import losses as bench
+
+    return _report(_measured(bench.run, zoo, suite, data, size, rows, rounds, device, dtype), out)
+
+
+@app.command()
+@answers
 def prefix(
     out: Out = None,
     architecture: Architecture = "qwen2",

@@ -23,6 +23,7 @@ GIVEN = {
     "train experts": ["--suite", "sst2/mnli", "--out", "{out}", "--base", "{zoo}/base", "--data", "mini"],
     "train router": ["--out", "{zoo}", "--data", "mini"],
     "bench train": ["--base", "{zoo}/base"],
+    "bench losses": ["--zoo", "{zoo}", "--suite", "sst2/mnli", "--data", "mini"],
     "bench serve": ["--zoo", "{zoo}", "--suite", "sst2/mnli", "--backends", "hf", "--out", "{out}"],
     "plan": ["--base", "{zoo}/base", "--method", "svd", "--experts", "2"],
     "analyze conflict": ["{out}", "--base", "{zoo}/base", "--suite", "sst2/mnli", "--data", "mini"],
