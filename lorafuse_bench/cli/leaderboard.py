@@ -60,7 +60,7 @@ def show(
         bool, typer.Option("--raw", help="Tasks show their metric, not the oracle's share.")
     ] = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the tables alone, in Markdown.")
+        bool, typer.Option("--markdown", help="Print the tables in Markdown, without captions.")
     ] = False,
 ) -> Answer:
     """Print a leaderboard."""
@@ -258,4 +258,7 @@ def _boards(leaderboard: Leaderboard, *lines: str, raw: bool = False, markdown: 
 
     costs = not markdown and console().width >= ROOM_FOR_COSTS
     tables = tables_of(leaderboard, costs, raw)
-    return Answer(content(leaderboard), [*([t.markdown() for t in tables] if markdown else tables), *lines])
+    if not markdown:
+        return Answer(content(leaderboard), [*tables, *lines])
+    titled = [f"**{table.title}**\n\n{table.markdown()}\n" for table in tables]  # else they were one table
+    return Answer(content(leaderboard), [*(titled if len(tables) > 1 else [tables[0].markdown()]), *lines])
