@@ -10,6 +10,7 @@ import typer
 
 from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._answers import Answer, answers
+from lorafuse_bench.cli._options import Device, Dtype
 
 if TYPE_CHECKING:
     from lorafuse_bench.bench.models import Shape
@@ -96,8 +97,8 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Steps of one timed run.")] = 16,
     batch: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     cutoff: Annotated[int, typer.Option(min=8, help="Longest row in tokens.")] = 512,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     rounds: Rounds = 3,
     out: Out = None,
 ) -> Answer:
@@ -140,8 +141,8 @@ def losses(
     out: Out = None,
     size: Annotated[int, typer.Option(min=2, help="The first tasks of the suite, and their experts.")] = 8,
     rows: Annotated[int, typer.Option(min=1, help="Dev rows of each task.")] = 4,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     rounds: Rounds = 3,
 ) -> Answer:
     """The loss matrix of a zoo's own experts and rows against a loop over PEFT's adapters."""

@@ -9,7 +9,7 @@ import typer
 
 from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._answers import Answer, answers, uploaded
-from lorafuse_bench.cli._trust import TrustRemoteCode
+from lorafuse_bench.cli._options import TrustRemoteCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

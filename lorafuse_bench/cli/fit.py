@@ -8,8 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from lorafuse_bench.cli._checked import within
-from lorafuse_bench.cli._trust import TrustRemoteCode
-from lorafuse_bench.cli.run import IncludePath
+from lorafuse_bench.cli._options import Device, Dtype, IncludePath, TrustRemoteCode
 from lorafuse_bench.limits import MAX_SEED, POSITIVE
 
 
@@ -53,10 +52,8 @@ def command(
         bool, typer.Option("--seen-dev", help="Choose by dev rows even if experts were trained on them.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="What the base computes in; what is learned is float32.")
-    ] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     include_path: IncludePath = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._answers import Answer, answers, uploaded
+from lorafuse_bench.cli._options import Device
 
 if TYPE_CHECKING:
     from lorafuse_bench.leaderboards.boards.board import Leaderboard
@@ -212,7 +213,7 @@ def audit(
     cells: Annotated[int, typer.Option(min=1, help="Cells to draw.")] = 3,
     items: Annotated[int, typer.Option(min=1, help="Items to draw of each task of a cell.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = "auto",
 ) -> Answer:
     """Evaluate random items of random cells anew and hold them against the results; exit code 1 where some differ.
 

@@ -10,15 +10,11 @@ import typer
 
 from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._config import configurable
-from lorafuse_bench.cli._trust import TrustRemoteCode
+from lorafuse_bench.cli._options import Device, Dtype, IncludePath, TrustRemoteCode
 
 if TYPE_CHECKING:
     from lorafuse_bench.fusion.base import FusionMethod
 
-IncludePath = Annotated[
-    list[Path] | None,
-    typer.Option("--include-path", "--include_path", help="A folder of tasks and suites; may be repeated."),
-]
 RunCode = Annotated[
     bool,
     typer.Option(
@@ -102,12 +98,8 @@ def command(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
-    dtype: Annotated[
-        str, typer.Option(help="Type the model computes in: auto, float32, bfloat16 or float16.")
-    ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1, ...: auto is a GPU where there is one.")
-    ] = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int, typer.Option(min=1, help="Workers that share the cells, each with a base of its own.")
     ] = 1,

@@ -10,8 +10,7 @@ import typer
 
 from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._checked import within
-from lorafuse_bench.cli._trust import TrustRemoteCode
-from lorafuse_bench.cli.run import IncludePath
+from lorafuse_bench.cli._options import Device, Dtype, IncludePath, TrustRemoteCode
 from lorafuse_bench.limits import MAX_SEED, NOT_NEGATIVE, PART, POSITIVE, SHARE
 
 if TYPE_CHECKING:
@@ -30,13 +29,6 @@ Accumulation = Annotated[int, typer.Option(min=1, help="Portions a batch is comp
 Cutoff = Annotated[
     int,
     typer.Option(min=8, help="Longest row in tokens, in evaluation too; longer prompts lose their middle."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...: auto is a GPU where there is one.")]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        help="What the base computes in: auto, float32, bfloat16 or float16. What is trained is float32."
-    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")]
 

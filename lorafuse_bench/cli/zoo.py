@@ -11,7 +11,7 @@ import typer
 from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._answers import Answer, answers, uploaded
 from lorafuse_bench.cli._checked import within
-from lorafuse_bench.cli._trust import TrustRemoteCode
+from lorafuse_bench.cli._options import TrustRemoteCode
 from lorafuse_bench.limits import MAX_SEED, POSITIVE
 
 app = typer.Typer(help="Zoos: a base, its experts, routers and adapters.", no_args_is_help=True)
