@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,13 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-    UnsupportedFakeTensorException,
-    unset_fake_temporarily,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from transformers import PreTrainedModel
 
 from lorafuse_bench.base_model import Base
@@ -51,12 +45,16 @@ _TOY = "map"
 
 @dataclass(frozen=True)
 class Work:
-    """One pass: rows, tokens of each, and at how many of them logits are made, which is where answers are scored."""
+    """One pass: rows, tokens of each, and at how many of them logits are made, which is where answers are scored.
+
+    `cache`: whether keys and values are kept, which training never does.
+    """
 
     batch_size: int = 1
     tokens: int = 2048
     answer: int = 32
     train: bool = False
+    cache: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,11 @@ class Memory:
         """The most at once: blocks and output layer take turns."""
         kept = self.weights + self.experts + self.updates + self.optimizer + self.cache
         return kept + max(self.activations, self.logits)
+
+    @property
+    def beside(self) -> int:
+        """The most at once beside the weights."""
+        return self.total - self.weights
 
     def record(self) -> dict[str, int]:
         """Every part, and the total."""
@@ -133,25 +136,45 @@ def memory_of(
     if method.fuses_experts and not len(experts):
         raise LorafuseError(f"method '{method.name}' needs experts. Say how many.")
     shapes = skeleton(folder, dtype)
+    with _counted(f"the base in {folder}") as alive:
+        model = _without_values(shapes)
+        weights = alive.bytes
+        base = Base(model)
+        pool = _pool(base, experts) if method.fuses_experts else {}
+        held = alive.bytes - weights
+        updates = _updates(method, base, pool, tasks, work)
+        kept = alive.bytes - weights - held
+        install(model, base.modules, updates)
+        trained = [p for update in updates.values() for p in update.parameters() if p.requires_grad]
+        return Memory(weights, held, kept, moments(trained), *_passes(model, work, alive))
+
+
+def of_loaded(model: PreTrainedModel, work: Work, trained: Sequence[Tensor] = ()) -> Memory:
+    """What work takes on a model that is loaded, with whatever updates are in place; all it holds are `weights`.
+
+    trained: what gradients and moments are kept of. LorafuseError for a model that branches on values.
+    """
+    with _counted(f"a {type(model).__name__}") as alive:
+        # Made without values here, where they are counted once, whoever reads them.
+        held = [tensor.detach() for tensor in (*model.parameters(), *model.buffers(), *trained)]
+        weights = alive.bytes
+        try:
+            return Memory(weights, 0, 0, moments(trained), *_passes(model, work, alive))
+        finally:
+            del held
+            for tensor in trained:
+                tensor.grad = None
+
+
+@contextmanager
+def _counted(what: str) -> Iterator[Alive]:
+    """Inside, tensors have no values, and what they would take is counted."""
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive:
-            model = _without_values(shapes)
-            weights = alive.bytes
-            base = Base(model)
-            pool = _pool(base, experts) if method.fuses_experts else {}
-            held = alive.bytes - weights
-            updates = _updates(method, base, pool, tasks, work)
-            kept = alive.bytes - weights - held
-            install(model, base.modules, updates)
-            moments = _moments(updates) if work.train else 0
-            return Memory(weights, held, kept, moments, *_passes(model, work, alive))
-    except (
-        UnsupportedFakeTensorException,
-        DynamicOutputShapeException,
-        DataDependentOutputException,
-    ) as error:
+            yield alive
+    except (RuntimeError, TypeError, AssertionError) as error:  # what asks for values, by whatever means
         raise LorafuseError(
-            f"the memory of the base in {folder} cannot be counted on shapes alone: {str(error).splitlines()[0][:200]}"
+            f"the memory of {what} cannot be counted on shapes alone: {str(error).splitlines()[0][:200]}"
             " Measure a run of it instead."
         ) from error
 
@@ -255,33 +278,33 @@ def _toy_pool(side: int, experts: int, rank: int) -> ExpertPool:
     return ExpertPool([expert(i) for i in range(experts)])
 
 
-def _moments(updates: Mapping[str, Update]) -> int:
+def moments(trained: Iterable[Tensor]) -> int:
     """Bytes of Adam's two moments."""
-    trained = {id(p): p.nbytes for update in updates.values() for p in update.parameters() if p.requires_grad}
-    return 2 * sum(trained.values())
+    return 2 * sum({id(tensor): tensor.nbytes for tensor in trained}.values())
 
 
 def _passes(model: PreTrainedModel, work: Work, alive: Alive) -> tuple[int, int, int]:
     """Bytes of the cache, and the most at once in the blocks and after them."""
-    ids = torch.zeros(work.batch_size, work.tokens, dtype=torch.long)
+    ids = torch.zeros(work.batch_size, work.tokens, dtype=torch.long, device=model.device)
     head = model.get_output_embeddings()
     assert isinstance(head, nn.Module)
-    with _computing(model.dtype, work):
+    keep = work.cache and not work.train
+    with _computing(model, work):
         start = alive.restart()
-        passed = model.base_model(input_ids=ids, use_cache=not work.train)
+        passed = model.base_model(input_ids=ids, use_cache=keep)
         blocks, hidden = alive.peak - start, passed.last_hidden_state
-        cache = 0 if work.train else alive.bytes - start - hidden.nbytes
+        cache = alive.bytes - start - hidden.nbytes if keep else 0
         alive.restart()
-        _score(head(hidden[:, -work.answer :]).flatten(0, 1), work)
+        _score(head(hidden[:, work.tokens - work.answer :]).flatten(0, 1), work)
         return cache, blocks - cache, alive.peak - start - cache
 
 
 @contextmanager
-def _computing(dtype: torch.dtype, work: Work) -> Iterator[None]:
+def _computing(model: PreTrainedModel, work: Work) -> Iterator[None]:
     """As evaluation computes, or training, which does so in mixed precision."""
     with (
         torch.set_grad_enabled(work.train),
-        mixed_precision(torch.device("cpu"), dtype if work.train else torch.float32),
+        mixed_precision(model.device, model.dtype if work.train else torch.float32),
     ):
         yield
 

@@ -16,6 +16,7 @@ from lorafuse_bench.mini_world.muon import Muon
 from lorafuse_bench.mini_world.plain_text import documents, unmarked
 from lorafuse_bench.mini_world.settings import BaseSettings, Course
 from lorafuse_bench.mini_world.world import World
+from lorafuse_bench.planning import Work
 from lorafuse_bench.progress import duration, watching
 from lorafuse_bench.training.estimate import of_training
 
@@ -186,7 +187,8 @@ def pretrain(
         stream = examples(world, tokenizer, settings, course, name)
         title = f"base: course {index + 1} of {len(settings.courses)}"
         read, trained = course.steps * settings.step_tokens, tuple(model.parameters())
-        taken = of_training(model, course.steps, read, settings.step_tokens, trained, torch.float32)
+        once = Work(1, settings.step_tokens, settings.step_tokens, train=True)
+        taken = of_training(model, course.steps, read, once, trained)
         watching(report).part(taken.said(title), due=True)
         take_course(
             model, batches(stream, course.steps, settings.step_tokens, seed), settings, course, report

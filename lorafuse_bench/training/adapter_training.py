@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lorafuse_bench.base_model import Base
@@ -35,7 +35,7 @@ from lorafuse_bench.training.adapter_records import (
 )
 from lorafuse_bench.training.decompositions import cache_file, cached, keep
 from lorafuse_bench.training.examples import Batches, PadRight, pad_token
-from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
+from lorafuse_bench.training.loop import Progress, Report, Trainable, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import check_positions, portable_source, work_folder
 from lorafuse_bench.training.settings import AdapterSettings
@@ -124,7 +124,7 @@ def _train(
     }
 
 
-class AdapterTraining(nn.Module):
+class AdapterTraining(Trainable):
     """A base with an adapter to train: `forward` returns the loss."""
 
     def __init__(
@@ -144,6 +144,9 @@ class AdapterTraining(nn.Module):
         self.updates: Mapping[str, TrainedUpdate] = method.attach(base, tasks, self.selection, derived)
         initialise(self.updates, seed)
         install(model, base.modules, self.updates)
+
+    def network(self) -> PreTrainedModel:
+        return self.model
 
     def forward(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lorafuse_bench.device import mixed_precision
 from lorafuse_bench.fused import FusedModel
@@ -16,11 +17,12 @@ from lorafuse_bench.fusion.base import row_updates
 from lorafuse_bench.fusion.fitted import MakeUpdates, Parameters
 from lorafuse_bench.layers import Update
 from lorafuse_bench.training.examples import IGNORED, Example, PadRight
+from lorafuse_bench.training.loop import Trainable
 from lorafuse_bench.training.loss import completion_loss, target_logits
 from lorafuse_bench.training.token_scores import ROWS, TokenScores
 
 
-class Objective(nn.Module, ABC):
+class Objective(Trainable):
     """Parameters by name, and a loss of a batch under them; `forward` gives what `training/loop.py` asks for."""
 
     def __init__(self, start: Parameters, device: torch.device) -> None:
@@ -50,9 +52,8 @@ class LanguageLoss(Objective):
         super().__init__(start, fused.model.device)
         self.fused, self.updates = fused, updates
 
-    @property
-    def network(self) -> nn.Module:
-        """What a batch passes through."""
+    def network(self) -> PreTrainedModel:
+        self.fused.put(self.updates(self.named))
         return self.fused.model
 
     def summed(self, **batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,6 +138,9 @@ class Mixture(Objective):
     ) -> None:
         super().__init__(start, device)
         self.of = loss
+
+    def network(self) -> None:
+        """None: scores are there already."""
 
     def summed(self, **batch: Tensor) -> tuple[Tensor, Tensor]:
         scores = batch["scores"]

@@ -1,16 +1,18 @@
-"""What training takes, told before it begins: time and memory from sizes, an estimate and no measurement."""
+"""What training takes, told before it begins: time from sizes, memory as `lorafuse plan` counts it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.memory import free_bytes
+from lorafuse_bench.planning import Work, moments, of_loaded
 from lorafuse_bench.progress import duration
 
 _EFFICIENCY = 0.5
@@ -19,8 +21,6 @@ _CALLS = 18
 """Small operations for each module and pass, forward and back."""
 _MOMENT = 0.1
 """Seconds for which the machine's rate is looked at."""
-_KEPT = 3
-"""Numbers that the backward pass needs, for each number that a linear map gives out."""
 _LESS = (
     "Use a smaller --batch-size or --cutoff, a larger --accumulation, --dtype bfloat16, or another --device."
 )
@@ -28,18 +28,22 @@ _LESS = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds; bytes on `device` beside the loaded model: those that are `certain`, and with activations `likely`."""
+    """Seconds; bytes on `device` beside the loaded model: those that are `certain`, and with activations `likely`.
+
+    `likely` is None for a model whose passes cannot be counted without values.
+    """
 
     device: torch.device
     seconds: float
     certain: int
-    likely: int
+    likely: int | None
 
     def said(self, what: str) -> str:
         """One line; LorafuseError where what is certain exceeds the free memory."""
-        free = free_bytes(self.device)
-        line = f"{what}: about {duration(self.seconds)} and {_gib(self.likely)} more memory, estimated from sizes"
-        if free is None or self.likely <= free:
+        free, likely = free_bytes(self.device), self.certain if self.likely is None else self.likely
+        more = f"{_gib(likely)} more memory" + (" or more" if self.likely is None else "")
+        line = f"{what}: about {duration(self.seconds)} and {more}, estimated from sizes"
+        if free is None or likely <= free:
             return line
         if self.certain > free:
             raise LorafuseError(
@@ -50,31 +54,35 @@ class Estimate:
 
 
 def of_training(
-    model: nn.Module, passes: int, tokens: int, at_once: int, trained: Iterable[Tensor], dtype: torch.dtype
+    network: PreTrainedModel | None, passes: int, tokens: int, work: Work, trained: Iterable[Tensor]
 ) -> Estimate:
-    """Of `passes` forward and back over `tokens`, of which `at_once` are in memory; computed in `dtype`.
+    """Of `passes` forward and back, each of `work`, over `tokens` in all; None for a network without a model.
 
     A token takes 2 operations for each weight forward and 2 back, and 2 more for each that is trained. AdamW keeps a
     gradient and two moments of what is trained.
     """
-    matrices, own = _matrices(model), list(trained)
-    numbers, wide = sum(m.numel() for m in matrices), sum(m.shape[0] for m in matrices)
-    certain = 3 * sum(p.nbytes for p in own)
-    activations = _KEPT * wide * at_once * dtype.itemsize
-    operations = tokens * (4 * numbers + 2 * sum(p.numel() for p in own))
-    device = next(model.parameters()).device
-    return Estimate(
-        device, _seconds(operations, passes * _calls(model), device, dtype), certain, certain + activations
-    )
+    own = list(trained)
+    matrices = [] if network is None else _matrices(network)
+    operations = tokens * (4 * sum(m.numel() for m in matrices) + 2 * sum(p.numel() for p in own))
+    calls = 0 if network is None else passes * _calls(network)
+    certain = moments(own) + sum(p.nbytes for p in own)
+    likely = certain if network is None else _beside(network, work, own)
+    seconds = _seconds(operations, calls, own[0].device, own[0].dtype if network is None else network.dtype)
+    return Estimate(own[0].device, seconds, certain, likely)
 
 
-def of_reading(model: nn.Module, passes: int, tokens: int, at_once: int) -> Estimate:
-    """Of forward `passes` alone over `tokens`, which keep no more than one layer's activations."""
-    matrices = _matrices(model)
-    device, dtype = matrices[0].device, matrices[0].dtype
-    operations = 2 * tokens * sum(m.numel() for m in matrices)
-    most = _KEPT * max(m.shape[0] for m in matrices) * at_once * dtype.itemsize
-    return Estimate(device, _seconds(operations, passes * _calls(model) / 3, device, dtype), 0, most)
+def of_reading(model: PreTrainedModel, passes: int, tokens: int, work: Work) -> Estimate:
+    """Of `passes` forward alone, each of `work`, over `tokens` in all."""
+    operations = 2 * tokens * sum(m.numel() for m in _matrices(model))
+    seconds = _seconds(operations, passes * _calls(model) / 3, model.device, model.dtype)
+    return Estimate(model.device, seconds, 0, _beside(model, work))
+
+
+def _beside(model: PreTrainedModel, work: Work, trained: Sequence[Tensor] = ()) -> int | None:
+    try:
+        return of_loaded(model, work, trained).beside
+    except LorafuseError:
+        return None
 
 
 def _calls(model: nn.Module) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lorafuse_bench.device import AUTO, DTYPES, Compute
@@ -32,7 +32,7 @@ from lorafuse_bench.tasks.data import HUB
 from lorafuse_bench.tasks.rows import check_trainable, training_rows
 from lorafuse_bench.training import trackers
 from lorafuse_bench.training.examples import Batches, PadRight, hold_out, pad_token, seed_of
-from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
+from lorafuse_bench.training.loop import Progress, Report, Trainable, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import RECORD, Recipe, Wanted, check_length, check_positions
 from lorafuse_bench.training.settings import ALL_LINEAR, ExpertSettings
@@ -144,12 +144,15 @@ def train_expert(
     _finish(model, record, recipe.work(wanted), recipe.folder(wanted), DTYPES[settings.saved_as])
 
 
-class ExpertTraining(nn.Module):
+class ExpertTraining(Trainable):
     """A model whose `forward` returns the completion loss of a portion of a batch."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: PeftModel) -> None:
         super().__init__()
         self.model = model
+
+    def network(self) -> PreTrainedModel:
+        return self.model.get_base_model()
 
     def forward(
         self,

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +53,7 @@ from lorafuse_bench.training.router_training import RouterSettings, learn_router
 from lorafuse_bench.training.settings import Limited, Schedule
 from lorafuse_bench.training.token_scores import (
     TokenScores,
+    estimate_of,
     kept_scores,
     loss_matrix,
     score_experts,
@@ -116,6 +118,7 @@ class FitRun:
         self.work, self.name, self.report, self.fitted_on = work, name, report, fitted_on
         self.compute = Compute(fused.model.device, fused.model.dtype)
         self.record: dict[str, Any] = {}
+        self._told = False
         self.tokenizer = load_tokenizer(str(fused.zoo.base_folder()))
         self.cutoff = length_of(fused.zoo, fused.model)
         self.pad = pad_token(self.tokenizer)
@@ -278,19 +281,21 @@ class FitRun:
 
     def scores(self, split: str) -> list[TokenScores]:
         """Every expert's scores on the `fit` or `dev` rows of every task, each task kept when it is done."""
-        found = []
+        paths = {each.task: self.work / f"{split}-{each.task}.safetensors" for each in self.rows}
+        own = {each.task: each.fit if split == "fit" else each.dev for each in self.rows}
+        waiting = [task for task, path in paths.items() if not path.is_file()]
+        left = {task: self._examples(own[task][: len(own[task])]) for task in waiting}
         updates = row_updates(self.fused.pool, self.fused)
-        for each in self.rows:
-            rows = each.fit if split == "fit" else each.dev
-            path = self.work / f"{split}-{each.task}.safetensors"
+        if left:
+            self.fused.put(updates)
+            taken = estimate_of(self.fused, [example for examples in left.values() for example in examples])
+            self.report(taken.said(f"fit {self.name}: {split} rows under {len(self.fused.pool)} experts"))
 
-            def make(rows: Any = rows, task: str = each.task) -> TokenScores:
-                self.report(f"fit {self.name}: {split} rows of {task} under {len(self.fused.pool)} experts")
-                examples = self._examples(rows[: len(rows)])
-                return score_experts(self.fused, examples, self.compute.dtype, updates)
+        def make(task: str) -> TokenScores:
+            self.report(f"fit {self.name}: {split} rows of {task} under {len(self.fused.pool)} experts")
+            return score_experts(self.fused, left[task], self.compute.dtype, updates)
 
-            found.append(kept_scores(path, make))
-        return found
+        return [kept_scores(path, partial(make, task)) for task, path in paths.items()]
 
     def _search(
         self,
@@ -345,9 +350,10 @@ class FitRun:
                     collate,
                     schedule,
                     work,
-                    Progress(name, self.report),
+                    Progress(name, self.report, first=not self._told),
                     self.compute.dtype,
                 )
+            self._told = True
             tensors = {key: value.detach() for key, value in objective.named.items()}
             write_bytes(path, save({key: value.cpu().contiguous() for key, value in tensors.items()}))
             with torch.no_grad():

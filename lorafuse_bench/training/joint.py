@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.experts import ExpertPool
@@ -26,7 +27,7 @@ from lorafuse_bench.peft_tensors import WEIGHTS
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training.examples import Batches, Head, PadRight, pad_token, prompt_of, tokenize
-from lorafuse_bench.training.loop import Progress, Report, isolated_randomness, train
+from lorafuse_bench.training.loop import Progress, Report, Trainable, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import check_positions, with_length, work_folder
 from lorafuse_bench.training.router_training import (
@@ -118,7 +119,7 @@ def train_joint(
     return saved
 
 
-class JointMoa(nn.Module):
+class JointMoa(Trainable):
     """The base with trainable experts and routers; `forward` returns the joint loss."""
 
     def __init__(self, fused: FusedModel, settings: JointSettings) -> None:
@@ -149,6 +150,10 @@ class JointMoa(nn.Module):
         )
         self.b1 = nn.Parameter(torch.zeros(fused.base.blocks, settings.hidden, device=device))
         self.b2 = nn.Parameter(torch.zeros(fused.base.blocks, experts, device=device))
+
+    def network(self) -> PreTrainedModel:
+        self.fused.selection.set(torch.zeros(1, self.fused.base.blocks, dtype=torch.long))
+        return self.model
 
     def router(self) -> dict[str, Tensor]:
         """The routers' tensors, as MoA reads them."""

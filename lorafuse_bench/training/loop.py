@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lorafuse_bench.device import mixed_precision
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.memory import peak_bytes
+from lorafuse_bench.planning import Work
 from lorafuse_bench.progress import SECONDS_BETWEEN, duration, watching
 from lorafuse_bench.training import checkpoints
 from lorafuse_bench.training.estimate import Estimate, of_training
@@ -35,6 +38,17 @@ LIVE_SECONDS = 1.0
 """At most so often a live display is told."""
 
 
+class Trainable(nn.Module, ABC):
+    """What can be trained.
+
+    `forward(**portion, num_items_in_batch=n)["loss"]` is a portion's share of the loss of its batch of n targets.
+    """
+
+    @abstractmethod
+    def network(self) -> PreTrainedModel | None:
+        """The model that a batch passes through, with what is trained in place; None where there is none."""
+
+
 class Source(Protocol):
     """The batches of a run by number, from 0."""
 
@@ -44,7 +58,11 @@ class Source(Protocol):
 class Progress:
     """Says about ten times per run, and at least once in half a minute, how far `what` is and what it takes."""
 
-    def __init__(self, what: str, report: Report, trackers: Trackers | None = None) -> None:
+    def __init__(
+        self, what: str, report: Report, trackers: Trackers | None = None, first: bool = True
+    ) -> None:
+        """first: whether it is the first of runs that are alike, which says what they take."""
+        self.first = first
         self.what, self.watcher, self.trackers = what, watching(report), trackers
         self.start = self.last = time.monotonic()
         self.first_step: int | None = None
@@ -108,6 +126,10 @@ def _mean(losses: list[Tensor], what: str, step: int) -> float:
     return mean
 
 
+def _length(example: Example) -> int:
+    return len(example["input_ids"])
+
+
 @contextmanager
 def isolated_randomness() -> Iterator[None]:
     """Put torch's global generators back afterwards: dropout draws from them."""
@@ -126,7 +148,7 @@ class Trained:
 
 
 def train(
-    model: nn.Module,
+    model: Trainable,
     batches: Source,
     collate: Callable[[list[Example]], dict[str, Tensor]],
     schedule: Schedule,
@@ -136,16 +158,15 @@ def train(
 ) -> Trained:
     """Train `model` to the end, from the newest checkpoint in `work` where there is one.
 
-    `model(**portion, num_items_in_batch=n)["loss"]` is a portion's share of the loss of its batch of n targets.
     Only parameters that require gradients are trained and saved, in the type they have; dtype is what the
     model computes in. Runs inside `isolated_randomness`.
     """
     run = _Run(model, schedule, dtype)
     start = run.load(checkpoints.newest(work))
     every = max(1, schedule.steps // schedule.checkpoints)
-    if start < schedule.steps:
-        progress.say(run.estimate(batches, start))
     model.train()
+    if start < schedule.steps and progress.first:
+        progress.say(run.estimate(batches, start))
     for step in range(start, schedule.steps):
         loss, tokens = run.step(step, batches[step], collate)
         progress.step(step + 1, schedule.steps, loss, tokens, schedule.rate(step))
@@ -160,7 +181,7 @@ def train(
 class _Run:
     """What changes from step to step: parameters, optimiser, generators, the sum of losses."""
 
-    def __init__(self, model: nn.Module, schedule: Schedule, dtype: torch.dtype) -> None:
+    def __init__(self, model: Trainable, schedule: Schedule, dtype: torch.dtype) -> None:
         self.model, self.schedule, self.dtype = model, schedule, dtype
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.device = next(iter(self.trained.values())).device
@@ -199,14 +220,20 @@ class _Run:
         return loss, tokens
 
     def estimate(self, batches: Source, start: int) -> Estimate:
-        """What the steps from `start` on take, by the lengths of a few batches and the model, or its `network`."""
+        """What the steps from `start` on take, by the lengths of a few batches and a pass of the largest of them."""
         few = [batches[i] for i in range(start, min(start + SEEN, self.schedule.steps))]
-        sizes = [len(batch) * max(len(example["input_ids"]) for example in batch) for batch in few]
+        sizes = [len(batch) * max(map(_length, batch)) for batch in few]
         steps = self.schedule.steps - start
         passes, tokens = steps * self.schedule.accumulation, sum(sizes) * steps // len(few)
-        at_once = -(-max(sizes) // self.schedule.accumulation)
-        network = getattr(self.model, "network", self.model)
-        return of_training(network, passes, tokens, at_once, self.trained.values(), self.dtype)
+        most = few[sizes.index(max(sizes))]
+        targets = sum(label != IGNORED for example in most for label in example["labels"][1:])
+        work = Work(
+            -(-len(most) // self.schedule.accumulation),
+            max(map(_length, most)),
+            -(-targets // len(most)),
+            train=True,
+        )
+        return of_training(self.model.network(), passes, tokens, work, self.trained.values())
 
     def state(self, step: int) -> dict[str, Any]:
         """All of it, after `step` steps."""

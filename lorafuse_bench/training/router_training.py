@@ -26,6 +26,7 @@ from lorafuse_bench.fusion.routing.oracle import Oracle
 from lorafuse_bench.layers import BASE
 from lorafuse_bench.limits import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, Limit
 from lorafuse_bench.loading import load_model, load_tokenizer, positions_of
+from lorafuse_bench.planning import Work
 from lorafuse_bench.progress import counted, current
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.rows import training_rows
@@ -122,7 +123,8 @@ def learn_routers(
     labels_tensor = torch.tensor(labels)
     unadapted: tuple[int, ...] = ()
     lengths, rows = [len(prompt) for prompt in prompts], settings.batch_size
-    taken = of_reading(fused.model, -(-len(prompts) // rows), sum(lengths), rows * max(lengths))
+    once = Work(min(rows, len(prompts)), max(lengths), answer=0, cache=False)
+    taken = of_reading(fused.model, -(-len(prompts) // rows), sum(lengths), once)
     current().say(taken.said(f"routers: reading {len(prompts):,} prompts"))
     while True:
         features = block_features(fused, prompts, labels, settings.pool, settings.batch_size, unadapted)

@@ -16,7 +16,9 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import row_updates
 from lorafuse_bench.fusion.fitted import LossMatrix
 from lorafuse_bench.layers import Update
+from lorafuse_bench.planning import Work
 from lorafuse_bench.scoring import Scored, Scorer, shares_prefixes
+from lorafuse_bench.training.estimate import Estimate, of_reading
 from lorafuse_bench.training.examples import IGNORED, Example
 
 ROWS = 64
@@ -67,6 +69,17 @@ def score_experts(
     return TokenScores(torch.stack(by_expert), torch.tensor([len(scores) for scores in found[:rows]]))
 
 
+def estimate_of(fused: FusedModel, examples: Sequence[Example]) -> Estimate:
+    """What `score_experts` takes, with the updates that are in place."""
+    lengths = [len(example["input_ids"]) for example in examples]
+    targets = [
+        length - example["labels"].count(IGNORED) for example, length in zip(examples, lengths, strict=True)
+    ]
+    experts, rows = len(fused.pool), _rows(max(lengths))
+    once = Work(min(rows, experts * len(examples)), max(lengths), max(targets))
+    return of_reading(fused.model, -(-experts * len(examples) // rows), experts * sum(lengths), once)
+
+
 def kept_scores(path: Path, make: Callable[[], TokenScores]) -> TokenScores:
     """What `path` holds; where it is not there yet it is made, and holds it from then on."""
     if not path.is_file():
@@ -98,11 +111,16 @@ def _scored(
     choices: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """Log-probabilities of each example's targets; what several rows of one choice open with is read once."""
-    longest = max(len(example["input_ids"]) for example in examples)
-    scorer = Scorer(fused, max(1, min(ROWS, TOKENS // longest)), shares_prefixes(fused.model))
+    rows = _rows(max(len(example["input_ids"]) for example in examples))
+    scorer = Scorer(fused, rows, shares_prefixes(fused.model))
     with mixed_precision(fused.model.device, dtype):
         found = scorer.score_tokens([_request(example) for example in examples], choices)
     return [torch.tensor(scores) for scores in found]
+
+
+def _rows(longest: int) -> int:
+    """Rows of one forward pass."""
+    return max(1, min(ROWS, TOKENS // longest))
 
 
 def _request(example: Example) -> Scored:

@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import tiny_model, tiny_zoo
-from torch import nn
 from typer.testing import CliRunner
 
 from lorafuse_bench import cli, loading
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.memory import free_bytes
+from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
+from lorafuse_bench.memory import Alive, free_bytes
+from lorafuse_bench.planning import Work
 from lorafuse_bench.training import estimate
+from lorafuse_bench.training.adapter_training import AdapterTraining
 from lorafuse_bench.training.estimate import Estimate, of_reading, of_training
+from lorafuse_bench.training.examples import IGNORED
 
 
 @pytest.fixture(autouse=True)
@@ -23,43 +27,52 @@ def _rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "_timed", lambda one: 2.0 * one.shape[0] ** 3 if len(one) > 1 else 0.0)
 
 
-class Toy(nn.Module):
-    """An embedding, which costs nothing, a frozen 4x8 map and a trained 2x4 one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(9, 8)
-        self.frozen = nn.Linear(8, 4, bias=False).requires_grad_(False)
-        self.trained = nn.Linear(4, 2, bias=False)
-
-
 def test_by_hand() -> None:
-    toy = Toy()
-    taken = of_training(toy, 1, 10, 5, toy.trained.parameters(), torch.float32)
-    operations = 10 * (4 * (32 + 8) + 2 * 8)
-    assert taken.seconds == pytest.approx(operations / estimate._EFFICIENCY)
-    assert taken.certain == 3 * 8 * 4  # a gradient and two moments of 8 numbers
-    assert taken.likely - taken.certain == estimate._KEPT * (4 + 2) * 5 * 4
-    read = of_reading(toy, 1, 10, 5)
-    assert read.seconds == pytest.approx(10 * 2 * 40 / estimate._EFFICIENCY)
-    assert (read.certain, read.likely) == (0, estimate._KEPT * 4 * 5 * 4)
+    model = tiny_model("llama").requires_grad_(False)
+    own = [next(model.model.layers.parameters()).requires_grad_()]
+    numbers = (
+        sum(p.numel() for p in model.parameters() if p.ndim > 1) - model.get_input_embeddings().weight.numel()
+    )
+    taken = of_training(model, 1, 10, Work(1, 10, 2, train=True), own)
+    assert taken.seconds == pytest.approx(10 * (4 * numbers + 2 * own[0].numel()) / estimate._EFFICIENCY)
+    assert taken.certain == 3 * own[0].nbytes  # a gradient and two moments
+    read = of_reading(model, 1, 10, Work(1, 10, 2))
+    assert read.seconds == pytest.approx(10 * 2 * numbers / estimate._EFFICIENCY)
+    assert read.certain == 0
+    alone = of_training(None, 1, 10, Work(train=True), own)
+    assert (alone.certain, alone.likely) == (3 * own[0].nbytes,) * 2
 
 
-def test_activations_are_of_the_order_that_a_pass_keeps() -> None:
-    model = tiny_model("llama", layers=4)
-    rows = torch.zeros(4, 32, dtype=torch.long)
-    kept: dict[int, int] = {}
+@pytest.mark.parametrize("spec", ["lora:rank=4", "moore:d_t=4+d_s=4"])
+def test_likely_is_what_a_step_is_measured_to_take(spec: str) -> None:
+    method = registry.parse(spec)
+    assert isinstance(method, TrainedAdapter)
+    training = AdapterTraining(tiny_model("llama"), method, 2, 0).train()
+    trained = [p for p in training.parameters() if p.requires_grad]
+    held = {t.untyped_storage().data_ptr(): t.nbytes for t in (*training.parameters(), *training.buffers())}
+    rows, tokens, answer = 8, 64, 4
+    work = Work(rows, tokens, answer, train=True)
+    taken = of_training(training.network(), 1, rows * tokens, work, trained).likely
+    assert all(p.grad is None for p in trained)
+    labels = torch.zeros(rows, tokens, dtype=torch.long)
+    labels[:, :-answer] = IGNORED
+    ids, task, real = torch.zeros_like(labels), torch.arange(rows) % 2, torch.ones_like(labels)
+    real[0, :8] = 0  # rows of one length would need no mask
+    with Alive() as alive:
+        read = [t.detach() for t in (*training.parameters(), *training.buffers())]
+        training(input_ids=ids, attention_mask=real, labels=labels, task=task)["loss"].backward()
+    del read
+    measured = alive.peak - sum(held.values()) + 2 * sum(p.nbytes for p in trained)
+    assert taken == pytest.approx(measured, rel=0.15)
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model(input_ids=rows)
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    measured = sum(size for pointer, size in kept.items() if pointer not in own)
-    taken = of_training(model, 1, rows.numel(), rows.numel(), (), torch.float32)
-    assert measured / 2.5 < taken.likely < measured * 2.5
+def test_a_model_that_asks_for_values_is_estimated_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    model.model.layers[0].register_forward_pre_hook(lambda _, args: print(float(args[0].sum())))
+    taken = of_reading(model, 1, 10, Work(1, 10, 2))
+    assert taken.likely is None
+    monkeypatch.setattr(estimate, "free_bytes", lambda device: 0)
+    assert "0.0 GiB more memory or more, estimated" in taken.said("reading")
 
 
 def test_it_is_said_warned_of_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +136,7 @@ def test_every_training_says_it_before_its_first_step(tmp_path: Path) -> None:
         (["train", "adapter", "--method", "lora", "--suite", "piqa", "--steps", "1", *to], "adapter lora"),
         (["train", "router", "--prompts", "4", "--steps", "1", *to], "routers: reading"),
         ([*fit, "--rows", "8", "--steps", "1", *common], "merge_sgd"),
+        (["fit", "losses", *fit[2:6], *common], "dev rows under 2 experts"),
     ):
         done = CliRunner().invoke(cli.app, words)
         assert done.exit_code == 0, done.output
