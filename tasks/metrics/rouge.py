@@ -7,16 +7,22 @@ rouge_score's implementation with the Porter stemmer, as ROUGE-1.5.5 is run with
 from __future__ import annotations
 
 from functools import cache
-
-from rouge_score.rouge_scorer import RougeScorer
+from typing import TYPE_CHECKING
 
 from lorafuse_bench.tasks.docs import Doc, summary
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 NAMES = ("rouge1", "rouge2", "rougeL")
 
 
 @cache
 def _scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import (
+        RougeScorer,  # with nltk and scipy.stats, which no model needs to answer
+    )
+
     return RougeScorer(NAMES, use_stemmer=True)
 
 
