@@ -6,9 +6,11 @@ import logging
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import lm_eval.api.task
+import lm_eval.utils
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, TaskIndex
@@ -21,6 +23,8 @@ from lorafuse_bench.tasks.members import INSIDE
 from lorafuse_bench.tasks.nulls import refuse_nulls
 
 plugin.serve_rows(lm_eval.api.task)  # also where the plugin is switched off
+# lm-eval compiles a prompt's template for every document, which takes longer than to fill it in.
+lm_eval.utils.env.from_string = lru_cache(maxsize=1024)(lm_eval.utils.env.from_string)
 
 
 def load_tasks(suite: Suite, source: str) -> dict[str, Any]:

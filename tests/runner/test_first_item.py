@@ -1,10 +1,15 @@
-"""What `lorafuse run` has imported when the model is first asked: nothing that only scores or other commands need."""
+"""What `lorafuse run` does before the model is first asked: nothing that only scores or other commands need."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
+import jinja2
+import pytest
+
+from lorafuse_bench.tasks.loading import load_tasks
+from lorafuse_bench.tasks.suites import suite
 from lorafuse_bench.zoo.manifest import Zoo
 
 LATER = {"evaluate", "matplotlib", "nltk", "peft", "ray", "rouge_score", "scipy.stats", "torchvision", "vllm"}
@@ -27,3 +32,18 @@ def test_nothing_is_imported_early(zoo: Zoo) -> None:
     command = [sys.executable, "-c", STOPPED, *words, "--out", str(zoo.root / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_prompts_template_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    original = jinja2.Environment.compile
+    monkeypatch.setattr(
+        jinja2.Environment,
+        "compile",
+        lambda self, source, *given, **named: (
+            compiled.append(source) or original(self, source, *given, **named)
+        ),
+    )
+    task = load_tasks(suite("sst2"), "mini")["lorafuse_sst2"]
+    assert len({task.doc_to_text(doc) for doc in task.eval_docs.select(range(5))}) == 5
+    assert len(compiled) == len(set(compiled)) > 0
