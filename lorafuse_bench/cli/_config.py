@@ -7,7 +7,7 @@ the command line, with dashes or underscores. The command line wins over the fil
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,35 +18,37 @@ from lorafuse_bench.cli._signatures import keyword, with_options
 _CONFIG, _SAVE = "config", "save_config"
 
 
-def configurable(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator of a command: gives it --config FILE and --save-config FILE."""
+def configurable(*asking: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator of a command: gives it --config FILE and --save-config FILE.
 
-    def configured(*, context: typer.Context, **options: Any) -> None:
-        file, save = options.pop(_CONFIG), options.pop(_SAVE)
-        if file is not None:
-            _say_who_wins(context, file)
-        if save is not None:
-            _write(save, context)
-        command(**options)
+    `asking` names the parameters that ask for something to be shown, not how to run: they are not saved.
+    """
+    file_option = Annotated[
+        Path | None,
+        typer.Option(callback=_read_options, is_eager=True, help="A YAML file with these options."),
+    ]
+    save_option = Annotated[
+        Path | None, typer.Option(help="Write all options, as they are now, to a YAML file.")
+    ]
 
-    return with_options(
-        command,
-        configured,
-        keyword("context", typer.Context),
-        keyword(
-            _CONFIG,
-            Annotated[
-                Path | None,
-                typer.Option(callback=_read_options, is_eager=True, help="A YAML file with these options."),
-            ],
-            None,
-        ),
-        keyword(
-            _SAVE,
-            Annotated[Path | None, typer.Option(help="Write all options, as they are now, to a YAML file.")],
-            None,
-        ),
-    )
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def configured(*, context: typer.Context, **options: Any) -> None:
+            file, save = options.pop(_CONFIG), options.pop(_SAVE)
+            if file is not None:
+                _say_who_wins(context, file)
+            if save is not None:
+                _write(save, context, asking)
+            command(**options)
+
+        return with_options(
+            command,
+            configured,
+            keyword("context", typer.Context),
+            keyword(_CONFIG, file_option, None),
+            keyword(_SAVE, save_option, None),
+        )
+
+    return decorate
 
 
 def _read_options(context: typer.Context, file: Path | None) -> Path | None:
@@ -145,14 +147,14 @@ def _say_who_wins(context: typer.Context, file: Path) -> None:
             say(f"{name} is {_word(_plain(ours))}, as the command line says; {file} says {_word(theirs)}.")
 
 
-def _write(file: Path, context: typer.Context) -> None:
+def _write(file: Path, context: typer.Context, asking: Sequence[str]) -> None:
     import yaml
 
     from lorafuse_bench.files import write_text
 
-    options = {}
+    options: dict[str, tuple[str, Any]] = {}
     for name, parameter in _named(context).items():
-        if parameter.name not in options:
+        if parameter.name not in (*options, *asking):
             options[parameter.name] = (name, _plain(context.params[parameter.name]))
     write_text(file, yaml.safe_dump(dict(options.values()), sort_keys=False, allow_unicode=True))
 

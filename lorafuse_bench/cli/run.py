@@ -25,7 +25,7 @@ RunCode = Annotated[
 ]
 
 
-@configurable
+@configurable("planned", "as_json")
 def command(
     methods: Annotated[
         str,

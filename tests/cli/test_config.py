@@ -16,7 +16,7 @@ from lorafuse_bench.cli._config import configurable
 seen: dict[str, Any] = {}
 
 
-@configurable
+@configurable("shown")
 def command(
     methods: Annotated[str, typer.Option(help="Words.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1)] = None,
@@ -24,6 +24,7 @@ def command(
     gen_kwargs: Annotated[str | None, typer.Option()] = None,
     include_path: Annotated[list[Path] | None, typer.Option("--include-path")] = None,
     run_code: Annotated[bool, typer.Option("--confirm", help="Consent.")] = False,
+    shown: Annotated[bool, typer.Option("--show", help="Only ask.")] = False,
 ) -> None:
     """A command."""
     seen.clear()
@@ -63,6 +64,7 @@ confirm: true
         "gen_kwargs": '{"temperature": 0, "until": ["a,b", "\\n"]}',
         "include_path": [Path("a"), Path("b")],
         "run_code": True,
+        "shown": False,
     }
 
 
@@ -80,6 +82,12 @@ def test_what_is_saved_says_the_same_again(run: Any) -> None:
     ]  # fmt: skip
     assert run(saved).exit_code == 0
     assert seen == before
+
+
+def test_what_only_asks_is_not_saved(run: Any) -> None:
+    """A plan that was looked at and saved is one that runs."""
+    assert run("limit: 3", "--show", "--save-config", "out.yaml").exit_code == 0
+    assert seen["shown"] and "show" not in yaml.safe_load(Path("out.yaml").read_text())
 
 
 def test_the_command_line_wins_and_says_so(run: Any) -> None:
@@ -108,6 +116,13 @@ def test_bad_files_are_one_line(run: Any, text: str, said: str) -> None:
     done = run(text)
     assert done.exit_code == 2
     assert said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_lorafuse_run_saves_how_to_run_and_not_what_to_show(tmp_path: Path) -> None:
+    saved = tmp_path / "saved.yaml"
+    words = ["run", "--methods", "svdd", "--plan", "--json", "--save-config", str(saved)]
+    assert CliRunner().invoke(cli.app, words).exit_code == 2  # no such method, said after the file is written
+    assert {"plan", "json"}.isdisjoint(yaml.safe_load(saved.read_text()))
 
 
 def test_lorafuse_run_takes_one(tmp_path: Path) -> None:
