@@ -13,6 +13,7 @@ from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, LoraExpert
 from lorafuse_bench.layers import is_linear, linear_shape
 from lorafuse_bench.loading import load_model, skeleton
+from lorafuse_bench.placement import computes_on, weights_of
 
 
 class Base:
@@ -58,7 +59,7 @@ class Base:
     def place_of(self, name: str) -> tuple[torch.device, torch.dtype]:
         """Device and type that a module computes in; of quantised weights, the model's own type."""
         tensors = [*self.modules[name].parameters(), *self.modules[name].buffers()]
-        device = tensors[0].device if tensors else self.model.device
+        device = computes_on(self.modules[name]) or self.model.device
         wide = [t.dtype for t in tensors if t.dtype.is_floating_point and t.dtype.itemsize > 1]
         return device, wide[0] if wide else self.model.dtype
 
@@ -90,8 +91,11 @@ class Base:
 
     def _check_copies(self, expert: LoraExpert) -> None:
         for copy in expert.copies:
-            own = getattr(self.modules.get(copy.module), copy.parameter, None)
-            if not isinstance(own, Tensor) or not _equal(copy.read(), own.detach()):
+            owner = self.modules.get(copy.module, nn.Identity())
+            with weights_of(owner):
+                own = getattr(owner, copy.parameter, None)
+                same = isinstance(own, Tensor) and _equal(copy.read(), own.detach())
+            if not same:
                 raise LorafuseError(
                     f"adapter '{expert.name}' brings its own {copy.module}.{copy.parameter}, and it is not the base's:"
                     " only what is added to the base can be fused. Train without changing or resizing it."

@@ -147,8 +147,9 @@ class FusedModel:
 
     @torch.no_grad()
     def visit_blocks(self, prompts: Prompts, visitor: BlockVisitor) -> None:
-        """Run the blocks over the prompts, calling `visitor(block, hidden)` before each."""
-        with block_hooks(self.base.layers, visitor):
+        """Run the blocks over the prompts, calling `visitor(block, hidden)` before each, on the first one's device."""
+        first = self.model.device
+        with block_hooks(self.base.layers, lambda block, hidden: visitor(block, hidden.to(first))):
             # The inner model: routing needs no logits.
             self.model.base_model(
                 input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), use_cache=False

@@ -14,10 +14,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import has_offloaded_params
 from torch import Tensor, nn
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ModuleStack
+from lorafuse_bench.placement import weights_of
 
 BASE = -1
 """Index that stands for "no expert" in a selection."""
@@ -58,12 +60,16 @@ class Selection:
         """Whether some row of `block` has no expert."""
         return self._bare[block]
 
-    def rows(self, block: int, count: int) -> Tensor:
-        """`(count,)`: the expert of every row of a batch of `count` in `block`."""
-        assert self.index is not None
-        column = self.index[:, block]
+    def rows(self, block: int, x: Tensor) -> Tensor:
+        """`(rows,)`: the expert of every row of `x (rows, ...)` in `block`, on its device."""
+        column = self.column(block, x)
         # Beam search and several return sequences repeat each row in place.
-        return column if len(column) == count else column.repeat_interleave(count // len(column))
+        return column if len(column) == len(x) else column.repeat_interleave(len(x) // len(column))
+
+    def column(self, block: int, x: Tensor) -> Tensor:
+        """`index[:, block]` on the device of `x`, which differs where blocks lie on several."""
+        assert self.index is not None
+        return self.index[:, block].to(x.device)
 
 
 class Update(nn.Module, ABC):
@@ -138,7 +144,7 @@ class RowUpdate(AddedUpdate):
             return y
         if expert is not None:
             return add_product(y, project(x, self.A[expert]), self.B_T[expert].T)
-        rows = index[:, self.block]
+        rows = self.selection.column(self.block, x)
         hidden = self._by_row(x, rows)
         if self.selection.bare(self.block):  # index BASE found the last expert
             hidden = hidden * (rows != BASE)[:, None, None]
@@ -358,8 +364,15 @@ def linear_weight(module: nn.Module) -> Tensor:
     """`W (out, in)` of a linear map.
 
     Of quantised weights it is what the map makes of unit vectors, so it is what the map computes: packages keep
-    the stored form to themselves, and bitsandbytes repacks it in the first pass on a CPU.
+    the stored form to themselves, and bitsandbytes repacks it in the first pass on a CPU. Of weights that are
+    offloaded it is a copy.
     """
+    with weights_of(module):
+        weight = _weight(module)
+        return weight.detach().clone() if has_offloaded_params(module) else weight
+
+
+def _weight(module: nn.Module) -> Tensor:
     weight = module.weight
     if type(module).__name__ == "Conv1D":
         return weight.T  # type: ignore[return-value]

@@ -178,7 +178,7 @@ class Scorer:
         parts = [torch.tensor(part, device=self.device).T for part in batches(slots, _SLOTS)]
         totals: list[Tensor | None] = [None] * len(parts)
         for i, chunk in enumerate(self._chunks()):
-            cache = _selected(past.caches[i], parents, len(chunk), self.device) if past else None
+            cache = _selected(past.caches[i], parents, len(chunk)) if past else None
             logits, cache = self._forward(rows, chunk, inputs, cache, kept)
             left.caches.append(cache)
             for j, (row, slot) in enumerate(parts):
@@ -281,7 +281,8 @@ def logits_at(model: PreTrainedModel, columns: Tensor) -> Iterator[None]:
 
     def choose(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, *others = args
-        return (hidden[torch.arange(len(columns), device=columns.device)[:, None], columns], *others)
+        here = columns.to(hidden.device)
+        return (hidden[torch.arange(len(here), device=here.device)[:, None], here], *others)
 
     head = model.get_output_embeddings()
     assert isinstance(head, nn.Module)
@@ -338,12 +339,14 @@ def _scores(
     return [(target, value, top) for (_, target), value, top in zip(flat, values, best, strict=True)]
 
 
-def _selected(cache: Cache, parents: Sequence[int], members: int, device: torch.device) -> Cache:
+def _selected(cache: Cache, parents: Sequence[int], members: int) -> Cache:
     """The cache's rows of the parents, `members` a parent, without touching the original."""
-    rows = torch.tensor(parents)[:, None] * members + torch.arange(members)
+    rows = (torch.tensor(parents)[:, None] * members + torch.arange(members)).flatten()
     chosen = copy.copy(cache)
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(rows.flatten().to(device))
+    layers: Sequence[Any] = chosen.layers
+    for layer in layers:  # on several devices where blocks are
+        layer.batch_select_indices(rows.to(layer.keys.device))
     return chosen
 
 

@@ -85,6 +85,10 @@ class LorafuseLM(HFLM):
             "lm-eval's hf model and transformers' from_pretrained",
             lambda: config_options(self.zoo.find_base()),
         )
+        if model_options.get("tp_plan"):
+            raise LorafuseError(
+                "tp_plan splits linear maps, and experts adapt whole ones. Spread the layers: parallelize=true."
+            )
         self.data_source = resolve_source(data, str(zoo), method)
         names = experts.split("/") if isinstance(experts, str) else experts
         self._named = names
@@ -112,6 +116,11 @@ class LorafuseLM(HFLM):
                 **model_options,
             )
         self._join()
+        if self.model.device.type == "meta":
+            raise LorafuseError(
+                f"the first layers of the base in {folder} are on disk, by the memory that its device map was given."
+                " Give it more: max_memory_per_gpu or max_cpu_memory."
+            )
         if not self.tok_encode("a"):
             raise LorafuseError(f"the base in {folder} has no tokenizer. Save its tokenizer there.")
         if self.max_length < LEAST:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "lorafuse_bench"
 
 TABLE: tuple[tuple[str, ...], ...] = (
-    ("errors", "locks", "limits", "memory", "truncation", "remote_code", "workers", "prefix"),
+    ("errors", "locks", "limits", "memory", "truncation", "remote_code", "workers", "prefix", "placement"),
     ("files", "definition", "progress", "peft_tensors"),
     (
         "uncaught",

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from accelerate.utils import has_offloaded_params
 from torch import Tensor, nn
 
 from lorafuse_bench.base_model import Base
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion.adapters.trained import Place, TrainedAdapter, TrainedUpdate
 from lorafuse_bench.fusion.base import option
 from lorafuse_bench.fusion.papers import MOORE
@@ -24,6 +26,10 @@ class FullUpdate(TrainedUpdate):
 
     def __init__(self, base: nn.Module, made: dict[int, nn.Parameter]) -> None:
         super().__init__()
+        if has_offloaded_params(base):
+            raise LorafuseError(
+                "full_finetune keeps all parameters in memory, and some of the base's are on disk. Give it more memory."
+            )
         self.borrowed: dict[str, nn.Parameter] = {}
         for name, tensor in base.named_parameters(recurse=False):
             if id(tensor) in made:

@@ -66,9 +66,9 @@ class MooreUpdate(TrainedUpdate):
 
     def gates(self, x: Tensor) -> Tensor:
         """`g = P t_k + Q Γ x` (eq 4), `(rows or 1, tokens or 1, D)`."""
-        g = torch.zeros_like(self.sigma)[None, None]
+        g = torch.zeros_like(self.sigma, device=x.device)[None, None]
         if self.by_task is not None:
-            g = self.place.of_task(self.by_task, x)[:, None]
+            g = self.place.of_task(self.by_task.to(x.device), x)[:, None]
         elif hasattr(self, "T"):
             g = F.linear(self.place.of_task(self.T, x), self.P)[:, None]
         if hasattr(self, "Gamma"):
@@ -76,7 +76,7 @@ class MooreUpdate(TrainedUpdate):
         return g
 
     def output(self, base: nn.Module, x: Tensor) -> Tensor:
-        weights = self.sigma + self.gates(x)
+        weights = self.sigma.to(x.device) + self.gates(x)
         if self.relu_gate:
             weights = weights.relu()
         mixed = F.linear(self.turned(x), self.Vh) * weights

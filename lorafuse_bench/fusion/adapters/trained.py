@@ -14,6 +14,7 @@ from lorafuse_bench.base_model import Base
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.fusion.base import AdapterArtefact, Family, FusionMethod, Need, Prompts, Runtime, option
 from lorafuse_bench.layers import BASE, Selection, Update, linear_shape
+from lorafuse_bench.placement import computes_on
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Place:
         only = self.selection.uniform(self.block)
         if only is not None:
             return table.mean(0, keepdim=True) if only == BASE else table[only : only + 1]
-        return torch.cat([table, table.mean(0, keepdim=True)])[self.selection.rows(self.block, len(x))]
+        return torch.cat([table, table.mean(0, keepdim=True)])[self.selection.rows(self.block, x)]
 
 
 class TrainedUpdate(Update):
@@ -142,8 +143,8 @@ def linear_maps(base: Base, targets: str | None = None) -> dict[str, nn.Module]:
 
 
 def parameter(base: nn.Module, *shape: int) -> nn.Parameter:
-    """A parameter of fp32 on the device of `base`, without values."""
-    return nn.Parameter(torch.empty(*shape, device=next(base.parameters()).device))
+    """A parameter of fp32 where `base` computes, without values."""
+    return nn.Parameter(torch.empty(*shape, device=computes_on(base)))
 
 
 def kaiming_(tensor: Tensor, generator: torch.Generator) -> None:
