@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class LorafuseError(Exception):
-    """Bad input: one line saying what is wrong, where, and what to do about it.
+    """Bad input: one line saying what is wrong, where, and what to do about it; several faults are a line each.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with code 2. What a terminal obeys or cannot show, in a
+    name out of a damaged file, is escaped.
     """
+
+    def __str__(self) -> str:
+        return "\n".join(_shown(str(line)) for line in self.args)
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def first_problem(error: ValidationError) -> str:
+    """`field: what is wrong with it` of the first problem that pydantic found."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

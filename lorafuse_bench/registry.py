@@ -151,7 +151,9 @@ class Registry(Generic[T]):
             return TypeAdapter(hint).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise LorafuseError(f"{self.kind} '{name}': option {key}={value!r}: {reason}.") from error
+            raise LorafuseError(
+                f"{self.kind} '{name}': option {key}={value!r}: {reason}. Correct it."
+            ) from error
 
 
 def split_options(text: str) -> dict[str, Any]:

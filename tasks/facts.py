@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.errors import LorafuseError, first_problem
 
 FACTS = "lorafuse"
 Direction = Literal["up", "down"]
@@ -115,6 +115,5 @@ def facts(kind: type[Any], where: str, config: Mapping[str, Any]) -> Any:
     try:
         return kind.model_validate(said or {})
     except (ValidationError, ValueError, ZeroDivisionError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-        field = ".".join(str(part) for part in first["loc"])
-        raise LorafuseError(f"{where}.{field}: {first['msg']}. Correct it; see docs/tasks.md.") from error
+        problem = f".{first_problem(error)}" if isinstance(error, ValidationError) else f": {error}"
+        raise LorafuseError(f"{where}{problem}. Correct it; see docs/tasks.md.") from error

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.uncaught import one_line
 
 SCRIPT = """
@@ -24,6 +25,11 @@ def run(path, error):
 def test_our_error_in_lm_eval_is_one_line_and_exit_code_2(tmp_path, command):
     ended = run(tmp_path / command, "LorafuseError('unknown method: x.')")
     assert (ended.returncode, ended.stderr) == (2, "lorafuse: unknown method: x.\n")
+
+
+def test_a_fault_is_one_line_and_moves_no_cursor():
+    error = LorafuseError("no task 'a\n\x1b[31m\ud83dé'. Correct it.", "no 'b'. Name another.")
+    assert one_line(error) == "no task 'a\\n\\x1b[31m\\ud83dé'. Correct it.\nno 'b'. Name another."
 
 
 @pytest.mark.parametrize(

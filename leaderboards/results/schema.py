@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, RootModel, ValidationError
 
-from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.errors import LorafuseError, first_problem
 from lorafuse_bench.leaderboards.results import document_hashes, formats, run_ids
 from lorafuse_bench.leaderboards.results.made_of import (
     ArtefactId,
@@ -253,6 +253,4 @@ def run_id(result: Result) -> str:
 
 def invalid(where: str | Path, error: ValidationError) -> LorafuseError:
     """The first problem pydantic found, as one line."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "file"
-    return LorafuseError(f"{where}: {field}: {first['msg']}. Correct the field or run the cell again.")
+    return LorafuseError(f"{where}: {first_problem(error)}. Correct the field or run the cell again.")

@@ -41,5 +41,5 @@ def parse_all(specs: str) -> list[FusionMethod]:
         except LorafuseError as error:
             errors.append(str(error))
     if errors:
-        raise LorafuseError("\n".join(errors))
+        raise LorafuseError(*errors)
     return found

@@ -88,7 +88,7 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
     tasks = {suite.name: tuple(suite.tasks) for suite in suites}
     misfits = {cell.path: error for cell in cells if (error := _misfit(zoo, cell, tasks[cell.suite]))}
     if plan.methods is not None and misfits:
-        raise LorafuseError("\n".join(dict.fromkeys(misfits.values())))
+        raise LorafuseError(*dict.fromkeys(misfits.values()))
     for cell in cells:
         if cell.path in misfits:
             report(f"{cell}: left out, {misfits[cell.path]}")

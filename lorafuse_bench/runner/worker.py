@@ -96,4 +96,4 @@ class Remote:
             self._worker = self._worker or self._order.worker(self._watcher)
             return self._worker.attend(name)
         except LorafuseError as error:
-            return LorafuseError(str(error))
+            return LorafuseError(*error.args)

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.errors import LorafuseError, first_problem
 from lorafuse_bench.limits import MAX_SEED
 
 NAME_LENGTH = 200
@@ -248,6 +248,4 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise LorafuseError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise LorafuseError(f"{path}: {where}: {first['msg']}. Rebuild or correct the manifest.") from error
+        raise LorafuseError(f"{path}: {first_problem(error)}. Rebuild or correct the manifest.") from error

@@ -176,7 +176,7 @@ class Zoo:
     def check_whole(self) -> Zoo:
         """This zoo; LorafuseError with a line for each part that is missing."""
         if missing := self.missing():
-            raise LorafuseError("\n".join(missing))
+            raise LorafuseError(*missing)
         return self
 
     @property
