@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -178,7 +179,9 @@ class Display(Watcher):
             TimeRemainingColumn,
         )
 
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(
+            stderr=True, highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0"
+        )  # of processes that were launched together the first speaks
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),

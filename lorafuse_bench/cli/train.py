@@ -142,6 +142,7 @@ def experts(
     from lorafuse_bench.training.banks import experts_of
     from lorafuse_bench.training.expert_training import train_experts
     from lorafuse_bench.training.settings import ExpertSettings
+    from lorafuse_bench.training.team import Team
 
     trust(trust_remote_code)
     catalogue.include(include_path or ())
@@ -180,6 +181,8 @@ def experts(
             report=display,
             report_to=[name.strip() for name in report_to.split(",") if name.strip()],
         )
+    if not Team.of_launch().leads:
+        return
     typer.echo(f"{len(zoo.manifest.experts)} experts in {out}")
     also = _next.given(include_path=include_path, trust_remote_code=trust_remote_code)
     typer.echo(_next.command("lorafuse", "train", "router", "--out", out, *also))
@@ -322,6 +325,7 @@ def adapter(
     from lorafuse_bench.tasks.suites import suite as suite_of
     from lorafuse_bench.training.adapter_training import train_adapter
     from lorafuse_bench.training.settings import AdapterSettings
+    from lorafuse_bench.training.team import Team
     from lorafuse_bench.zoo.installed import writable
     from lorafuse_bench.zoo.manifest import Zoo
 
@@ -360,6 +364,8 @@ def adapter(
             device=device,
             dtype=dtype,
         )
+    if not Team.of_launch().leads:
+        return
     typer.echo(f"adapter {entry.name}: {entry.parameters:,} parameters in {out}")
     also = _next.given(include_path=include_path, trust_remote_code=trust_remote_code)
     typer.echo(_next.compared(Zoo.open(out), chosen.label(), suite, also))

@@ -39,7 +39,8 @@ from lorafuse_bench.training.loop import Progress, Report, Trainable, isolated_r
 from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import check_positions, portable_source, work_folder
 from lorafuse_bench.training.settings import AdapterSettings
-from lorafuse_bench.zoo.manifest import AdapterEntry, local_model
+from lorafuse_bench.training.team import Team
+from lorafuse_bench.zoo.manifest import AdapterEntry, Zoo, local_model
 
 
 def train_adapter(
@@ -56,10 +57,12 @@ def train_adapter(
 ) -> AdapterEntry:
     """Train an adapter on the tasks `keys`, called `suite`, and enter it into the manifest of the zoo at `out`.
 
-    base: a model folder, a hub id or `mini`. source: `hub`, `mini` or a data directory. device and dtype: see
-    `lorafuse_bench.device`; what is trained is of float32. Raises LorafuseError when `out` is a zoo of another
-    base or length, or holds this adapter trained otherwise.
+    Processes of `accelerate launch` train it together. base: a model folder, a hub id or `mini`. source: `hub`,
+    `mini` or a data directory. device and dtype: see `lorafuse_bench.device`; what is trained is of float32. Raises
+    LorafuseError when `out` is a zoo of another base or length, or holds this adapter trained otherwise.
     """
+    team = Team.of_launch()
+    report, device = team.report(report), team.device(device)
     zoo = zoo_at(base, out, source, settings.seed, settings.cutoff)
     name = adapter_name(method, suite)
     record = {
@@ -72,37 +75,42 @@ def train_adapter(
         "settings": {"source": portable_source(source, out), **asdict(settings)},
     }
     folder, work = out / "adapters" / name, work_folder(out, "adapter", record)
-    if is_finished(folder, record):
-        report(f"adapter {name}: already trained, kept")
-        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed at its very end
-        return enter(zoo, name)
-    model = local_model(Path(base), base)
-    check_positions(model, settings.cutoff)
-    compute = Compute.of(device, dtype, model)
+    there = is_finished(folder, record)
+    team.wait()  # none is done before all have looked
     watcher = watching(report)
-    watcher.expect(1)
-    with watcher.step(f"adapter {name}"):
-        progress = Progress(f"adapter {name}", watcher)
+    if there:
+        watcher.say(f"adapter {name}: already trained, kept")
+    else:
+        model = local_model(Path(base), base)
+        check_positions(model, settings.cutoff)
+        compute = Compute.of(device, dtype, model)
         kept = cache_file(zoo.manifest.base.sha256, method.name, compute.dtype)
-        described = _train(method, keys, base, source, settings, compute, work, kept, progress)
-        finish(work / "finished", folder, record | described | compute.record())
-        shutil.rmtree(work, ignore_errors=True)
-    return enter(zoo, name)
+        watcher.expect(1)
+        with watcher.step(f"adapter {name}"):
+            progress = Progress(f"adapter {name}", watcher)
+            described = _train(method, keys, model, source, settings, compute, work, kept, progress, team)
+            if team.leads:
+                finish(work / "finished", folder, record | described | compute.record())
+    if team.leads:
+        shutil.rmtree(work, ignore_errors=True)  # also of a run that was killed at its very end
+        enter(zoo, name)
+    team.wait()
+    return next(entry for entry in Zoo.open(out).manifest.adapters if entry.name == name)
 
 
 def _train(
     method: TrainedAdapter,
     keys: Sequence[str],
-    base: str,
+    folder: Path,
     source: str,
     settings: AdapterSettings,
     compute: Compute,
     work: Path,
     decompositions: Path,
     progress: Progress,
+    team: Team,
 ) -> dict[str, Any]:
     """Train into `work/finished`; what became of it. What the base's weights alone tell is in `decompositions`."""
-    folder = str(local_model(Path(base), base))
     tokenizer = load_tokenizer(folder)
     tasks = [training_rows(key, source, limit=settings.rows) for key in keys]
     batches = Batches(tasks, tokenizer, settings.cutoff, settings.batch_size, settings.seed)
@@ -111,10 +119,12 @@ def _train(
     with isolated_randomness():
         known = cached(decompositions, compute.device)
         model = AdapterTraining(load_base(folder, compute), method, len(keys), settings.seed, known)
-        keep(decompositions, derived_of(model.updates), known)
+        if team.leads:
+            keep(decompositions, derived_of(model.updates), known)
         collate = PadRight(pad_token(tokenizer))
-        trained = train(model, batches, collate, settings, work, progress, compute.dtype)
-    save_tensors(work / "finished", model.updates)
+        trained = train(model, batches, collate, settings, work, progress, compute.dtype, team)
+    if team.leads:
+        save_tensors(work / "finished", model.updates)
     return {
         "steps": settings.steps,
         "rows": batches.rows,

@@ -36,6 +36,7 @@ from lorafuse_bench.training.loop import Progress, Report, Trainable, isolated_r
 from lorafuse_bench.training.loss import completion_loss
 from lorafuse_bench.training.records import RECORD, Recipe, Wanted, check_length, check_positions
 from lorafuse_bench.training.settings import ALL_LINEAR, ExpertSettings
+from lorafuse_bench.training.team import ONE, Team, alone
 from lorafuse_bench.training.trackers import Trackers
 from lorafuse_bench.workers import single_threaded
 from lorafuse_bench.zoo.describe import describe_base, peft_base
@@ -59,12 +60,16 @@ def train_experts(
 ) -> Zoo:
     """Train experts into the zoo at `out` and describe them in its manifest; a task's key asks for its own expert.
 
-    base: a model folder or hub id. source: `hub`, `mini` or a data directory. workers: experts trained at
-    a time, each in a process of its own when more than one. device and dtype: see `lorafuse_bench.device`.
-    report_to: trackers to follow the runs in. Raises LorafuseError when `out` holds experts of other settings
-    or another length, or has another base.
+    Processes of `accelerate launch` train each together. base: a model folder or hub id. source: `hub`, `mini` or a
+    data directory. workers: experts trained at a time, each in a process of its own when more than one. device and
+    dtype: see `lorafuse_bench.device`. report_to: trackers to follow the runs in. Raises LorafuseError when `out` holds
+    experts of other settings or another length, or has another base.
     """
     writable(out)
+    team = Team.of_launch()
+    report, device = team.report(report), team.device(device)
+    if workers > 1:
+        alone("training several experts at a time")
     trackers.check(report_to)
     check_length(out, settings.cutoff)
     # A base that is not there is said before any rows are fetched.
@@ -77,21 +82,26 @@ def train_experts(
             shutil.rmtree(recipe.work(one), ignore_errors=True)  # of a run that was killed at its very end
         else:
             waiting.append(one)
+    team.wait()
     _check_rows(recipe, waiting)
     compute = Compute.of(device, dtype, recipe.model)
     watcher.expect(len(waiting))
     if workers == 1:
         for one in waiting:
             with watcher.step(f"expert {one.name}"):
-                train_expert(recipe, one, compute, watcher, report_to)
-                recipe.enter(name)
+                train_expert(recipe, one, compute, watcher, report_to, team)
+                if team.leads:
+                    recipe.enter(name)
     else:
         start = time.perf_counter()
         for one in _in_processes(recipe, waiting, compute, workers, report_to, watcher):
             recipe.enter(name)
             watcher.finish(f"expert {one.name}", time.perf_counter() - start)
             start = time.perf_counter()
-    return recipe.enter(name)
+    if team.leads:
+        recipe.enter(name)
+    team.wait()
+    return Zoo.open(out)
 
 
 def _check_rows(recipe: Recipe, waiting: Sequence[Wanted]) -> None:
@@ -103,7 +113,12 @@ def _check_rows(recipe: Recipe, waiting: Sequence[Wanted]) -> None:
 
 
 def train_expert(
-    recipe: Recipe, wanted: Wanted, compute: Compute, report: Report = print, report_to: Sequence[str] = ()
+    recipe: Recipe,
+    wanted: Wanted,
+    compute: Compute,
+    report: Report = print,
+    report_to: Sequence[str] = (),
+    team: Team = ONE,
 ) -> None:
     """Train one expert into its folder, resuming an interrupted run."""
     settings, key = recipe.settings, wanted.name
@@ -114,6 +129,7 @@ def train_expert(
     seed, tokenizer = seed_of(key, settings.seed), load_tokenizer(recipe.model)
     batches = Batches(list(rows.values()), tokenizer, settings.cutoff, settings.batch_size, seed)
     schedule = replace(settings.for_rows(batches.rows), seed=seed)
+    followed = Trackers(report_to if team.leads else (), key, recipe.out / "logs", asdict(settings))
     with isolated_randomness():
         model = new_expert(load_model(recipe.model, compute.dtype), key, settings)
         initial = initial_sha256(model)
@@ -124,10 +140,9 @@ def train_expert(
             PadRight(pad_token(tokenizer)),
             schedule,
             recipe.work(wanted),
-            Progress(
-                f"expert {key}", report, Trackers(report_to, key, recipe.out / "logs", asdict(settings))
-            ),
+            Progress(f"expert {key}", report, followed),
             compute.dtype,
+            team,
         )
     record = recipe.identity(wanted) | {
         "rows": batches.rows,
@@ -141,7 +156,8 @@ def train_expert(
         **compute.record(),
     }
     model.peft_config["default"].base_model_name_or_path = peft_base(recipe.base)
-    _finish(model, record, recipe.work(wanted), recipe.folder(wanted), DTYPES[settings.saved_as])
+    if team.leads:
+        _finish(model, record, recipe.work(wanted), recipe.folder(wanted), DTYPES[settings.saved_as])
 
 
 class ExpertTraining(Trainable):

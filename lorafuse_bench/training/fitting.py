@@ -24,6 +24,7 @@ from lorafuse_bench.training.fit_run import FILE, FitRun, FitSettings
 from lorafuse_bench.training.kept_fits import IDENTITY, identity, is_there
 from lorafuse_bench.training.loop import Report
 from lorafuse_bench.training.records import work_folder
+from lorafuse_bench.training.team import alone
 from lorafuse_bench.zoo.entries import FittedOn
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ArtefactEntry, Manifest, Zoo
@@ -55,6 +56,7 @@ def fit(
     `seen_dev`.
     """
     writable(zoo.root)
+    alone("a fit")
     asked = suite_of(suite)
     tasks = tuple(asked.tasks)
     names = experts_for(zoo, tasks, experts)

@@ -24,6 +24,7 @@ from lorafuse_bench.training import checkpoints
 from lorafuse_bench.training.estimate import Estimate, of_training
 from lorafuse_bench.training.examples import IGNORED, Example
 from lorafuse_bench.training.settings import Schedule
+from lorafuse_bench.training.team import Team, alone
 from lorafuse_bench.training.trackers import Trackers
 
 Report = Callable[[str], None]
@@ -155,13 +156,17 @@ def train(
     work: Path,
     progress: Progress,
     dtype: torch.dtype = torch.float32,
+    team: Team | None = None,
 ) -> Trained:
     """Train `model` to the end, from the newest checkpoint in `work` where there is one.
 
     Only parameters that require gradients are trained and saved, in the type they have; dtype is what the
-    model computes in. Runs inside `isolated_randomness`.
+    model computes in. Runs inside `isolated_randomness`. The processes of a team train together, to the weights of one;
+    without a team, LorafuseError where several processes were launched.
     """
-    run = _Run(model, schedule, dtype)
+    if team is None:
+        alone("this training")
+    run = _Run(model, schedule, dtype, team or Team())
     start = run.load(checkpoints.newest(work))
     every = max(1, schedule.steps // schedule.checkpoints)
     model.train()
@@ -172,7 +177,7 @@ def train(
         progress.step(step + 1, schedule.steps, loss, tokens, schedule.rate(step))
         if (step + 1) % every == 0 or step + 1 == schedule.steps:
             progress.check(step + 1, run.trained.values())
-        if (step + 1) % every == 0 and step + 1 < schedule.steps:
+        if (step + 1) % every == 0 and step + 1 < schedule.steps and run.team.leads:
             checkpoints.save(work, step + 1, run.state(step + 1))
     model.eval()
     return Trained(float(run.loss) / schedule.steps, run.tokens)
@@ -181,8 +186,8 @@ def train(
 class _Run:
     """What changes from step to step: parameters, optimiser, generators, the sum of losses."""
 
-    def __init__(self, model: Trainable, schedule: Schedule, dtype: torch.dtype) -> None:
-        self.model, self.schedule, self.dtype = model, schedule, dtype
+    def __init__(self, model: Trainable, schedule: Schedule, dtype: torch.dtype, team: Team) -> None:
+        self.model, self.schedule, self.dtype, self.team = model, schedule, dtype, team
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.device = next(iter(self.trained.values())).device
         self.optimizer = torch.optim.AdamW(
@@ -201,12 +206,16 @@ class _Run:
         size = -(-len(examples) // self.schedule.accumulation)
         loss = torch.zeros((), device=self.device)
         for first in range(0, len(examples), size):
-            batch = collate(examples[first : first + size])
+            own = self.team.share(examples[first : first + size])
+            if not own:
+                continue
+            batch = collate(list(own))
             portion = {name: tensor.to(self.device) for name, tensor in batch.items()}
             with mixed_precision(self.device, self.dtype):
                 share = self.model(**portion, num_items_in_batch=targets)["loss"]
             self.scaler.scale(share).backward()
             loss += share.detach()
+        self.team.add_up(self.trained.values(), loss)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(step)
         self.scaler.unscale_(self.optimizer)
@@ -220,15 +229,15 @@ class _Run:
         return loss, tokens
 
     def estimate(self, batches: Source, start: int) -> Estimate:
-        """What the steps from `start` on take, by the lengths of a few batches and a pass of the largest of them."""
+        """What the steps from `start` on take in this process, by a few batches' lengths and a pass of the largest."""
         few = [batches[i] for i in range(start, min(start + SEEN, self.schedule.steps))]
         sizes = [len(batch) * max(map(_length, batch)) for batch in few]
         steps = self.schedule.steps - start
-        passes, tokens = steps * self.schedule.accumulation, sum(sizes) * steps // len(few)
+        passes, tokens = steps * self.schedule.accumulation, sum(sizes) * steps // len(few) // self.team.count
         most = few[sizes.index(max(sizes))]
         targets = sum(label != IGNORED for example in most for label in example["labels"][1:])
         work = Work(
-            -(-len(most) // self.schedule.accumulation),
+            -(-len(most) // (self.schedule.accumulation * self.team.count)),
             max(map(_length, most)),
             -(-targets // len(most)),
             train=True,

@@ -36,6 +36,7 @@ from lorafuse_bench.training.examples import prompt_of, tokenize
 from lorafuse_bench.training.fit_rows import learned_from
 from lorafuse_bench.training.records import with_length
 from lorafuse_bench.training.settings import Limited
+from lorafuse_bench.training.team import alone
 from lorafuse_bench.zoo.entries import ExpertEntry, check_name
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import ArtefactEntry, Manifest, Zoo, local_model, weights_sha256
@@ -112,6 +113,7 @@ def learn_routers(
     fused: FusedModel, prompts: Sequence[Sequence[int]], labels: Sequence[int], settings: RouterSettings
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Routers of `prompts` to the experts `labels`, and what is known of their accuracy; see `train_router`."""
+    alone("training routers")
     if len(prompts) < 2:
         raise LorafuseError(
             "a router of one prompt cannot be tried on another. Give it 2 rows or more (--rows)."
