@@ -26,10 +26,17 @@ class Team:
 
     @classmethod
     def of_launch(cls) -> Team:
-        """The processes that accelerate's launcher, or torchrun, started with this one."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        """The processes that a launcher started with this one; LorafuseError where accelerate does not join them."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count == 1:
             return cls()
-        state = PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true")
+        told = os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+        state = PartialState(cpu=told or not torch.accelerator.is_available())
+        if state.num_processes != count:
+            raise LorafuseError(
+                f"{count} processes were launched, and accelerate joins {state.num_processes}. Start one, or set"
+                " ACCELERATE_USE_CPU=true for processes on a CPU."
+            )
         return cls(state.process_index, state.num_processes)
 
     @property
