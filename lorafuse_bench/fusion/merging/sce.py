@@ -59,10 +59,10 @@ class Sce(Merge):
         elected = weighted_sum(products(stack), [1.0] * len(energies)).sign() * selected
         above, below = torch.zeros_like(elected), torch.zeros_like(elected)
         for delta, energy in zip(products(stack), energies, strict=True):
-            agrees = (delta.sign() * elected > 0).to(delta.dtype) * (energy / (total or 1))
-            above += agrees * delta
-            below += agrees
-        return torch.where(below > 0, self.scale * above / below, 0)
+            agreeing = (delta * elected).clamp_(min=0)  # |δ_i| where it has the elected sign
+            above.add_(agreeing, alpha=energy / (total or 1))
+            below.add_(agreeing.sign_(), alpha=energy / (total or 1))
+        return torch.where(below > 0, self.scale * elected * above / below, 0)
 
     def _selected(self, stack: ModuleStack) -> Tensor:
         """1 at the entries of largest variance, 0 elsewhere."""
