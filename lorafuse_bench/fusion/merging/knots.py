@@ -40,7 +40,7 @@ class Knots(Weighted):
     whatever its singular value; trimming does not: `trim=sv` ranks the entries of `Σ V_iᵀ`, as the
     authors' released code does, `trim=v` those of `V_iᵀ`.
     Source: Stoica et al. 2025, section 4. The wide matrix is never built: eigenvectors of its square, of
-    `min(out, Σ r_i)` rows, in fp64. Cost: one LoRA of rank k.
+    `min(out, Σ r_i)` rows, in fp64; coordinates in the experts' type. Cost: one LoRA of rank k.
     """
 
     merge: Literal["ties", "linear"] = option("ties", "how the experts' coordinates are merged")
@@ -72,7 +72,7 @@ class Knots(Weighted):
         for module, stack in pool.modules.items():
             u, s, parts = shared_basis(stack)
             if self.trim == "v":
-                u, parts = u * s, (part / s[:, None] for part in parts)
+                u, parts = u * s, (part / s[:, None].to(part.dtype) for part in parts)
             if self.merge == "ties":
                 parts = (keep_largest(part, self.density) for part in parts)
                 merged = disjoint_mean(parts, weights)
@@ -83,38 +83,36 @@ class Knots(Weighted):
 
 
 def shared_basis(stack: ModuleStack) -> tuple[Tensor, Tensor, Iterator[Tensor]]:
-    """`U (out, k)`, `S (k,)` and one `S V_iᵀ (k, in)` per expert: the SVD of `[B_1 A_1, ..., B_N A_N]`, in fp64.
+    """`U (out, k)`, `S (k,)` and one `S V_iᵀ (k, in)` per expert: the SVD of `[B_1 A_1, ..., B_N A_N]`.
 
-    The wide matrix times its transpose is `Σ B_i (A_i A_iᵀ) B_iᵀ`; its eigenvectors are U, and `S V_iᵀ = Uᵀ B_i A_i`
-    exactly, one at a time. Where N·r < out the B's are first reduced to the R of their QR. Updates that are all zero
-    have one direction.
+    With `A_iᵀ = Q_i R_i` the wide matrix is the core `[B_1 R_1ᵀ, ...] (out, Σr)` times orthonormal rows: U are the
+    eigenvectors of the core's square, in fp64, and `S V_iᵀ = Uᵀ B_i R_iᵀ Q_iᵀ` exactly, one at a time and in the
+    experts' own type: between orthonormal ends no digits cancel. Where Σr < out the core is first reduced to the R of
+    its QR. Updates that are all zero have one direction.
     """
-    a, b = stack.A.double(), stack.B.double()
-    stacked = b.transpose(0, 1).flatten(1)
+    q_a, r_a = torch.linalg.qr(stack.A.double().transpose(1, 2))
+    core = (stack.B.double() @ r_a.transpose(1, 2)).transpose(0, 1).flatten(1)
     q = None
-    if stacked.shape[1] < len(stacked):
-        q, stacked = torch.linalg.qr(stacked)
-    u, s = _left_directions(stacked, a)
+    if core.shape[1] < len(core):
+        q, core = torch.linalg.qr(core)
+    u, s = _left_directions(core)
     rounding = max(_ROUNDING * float(s[0]), torch.finfo(s.dtype).tiny)
     k = max(1, int((s > rounding).sum()))
     u = u[:, :k]
-    left = (u.T @ stacked).unflatten(1, a.shape[:2]).transpose(0, 1)
-    parts = (F.hardshrink(b_i @ a_i, rounding) for a_i, b_i in zip(a, left, strict=True))
+    left = (u.T @ core).unflatten(1, r_a.shape[:2]).transpose(0, 1).to(stack.A.dtype)
+    parts = (F.hardshrink(b_i @ q_i.T, rounding) for b_i, q_i in zip(left, q_a.to(left.dtype), strict=True))
     return u if q is None else q @ u, s[:k].clamp(min=rounding), parts
 
 
-def _left_directions(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """`U (n, m)` and `S (m,)` of `[b_1 a_1, ..., b_N a_N]`, for `b (n, N·r)` and `a (N, r, in)`.
+def _left_directions(core: Tensor) -> tuple[Tensor, Tensor]:
+    """`U (n, m)` and `S (m,)` of `core (n, Σr)`.
 
-    Squares lose half the digits: where a direction that is more than rounding is small, by the SVD of
-    `[b_1 R_1ᵀ, ...]` with `a_iᵀ = Q_i R_i`, which takes several times longer.
+    Squares lose half the digits: where a direction that is more than rounding is small, by an SVD, which takes several
+    times longer.
     """
-    blocks = b.unflatten(1, a.shape[:2]).transpose(0, 1)
-    weighed = (blocks @ (a @ a.transpose(1, 2))).transpose(0, 1).flatten(1)
-    squares, u = torch.linalg.eigh(weighed @ b.T)
+    squares, u = torch.linalg.eigh(core @ core.T)
     s = squares.clamp(min=0).sqrt().flip(0)
     if not ((s > _ROUNDING / 2 * s[0]) & (s < _SQUARABLE * s[0])).any():
         return u.flip(1), s
-    core = blocks @ torch.linalg.qr(a.transpose(1, 2)).R.transpose(1, 2)
-    u, s, _ = torch.linalg.svd(core.transpose(0, 1).flatten(1), full_matrices=False)
+    u, s, _ = torch.linalg.svd(core, full_matrices=False)
     return u, s
