@@ -45,6 +45,36 @@ def merge(
 
 @app.command()
 @answers
+def many(
+    out: Out = None,
+    methods: Annotated[
+        str, typer.Option(help="Methods to time, separated by commas.")
+    ] = "svd,ties,knots,arrow,spectr",
+    shapes: Annotated[
+        str, typer.Option(help="Linear maps to fuse for, out x in, separated by commas.")
+    ] = "576x576,192x576",
+    experts: Annotated[int, typer.Option(min=2, help="Experts to fuse.")] = 128,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of each expert.")] = 8,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="The Python of another checkout's environment, to compare with."),
+    ] = None,
+    rounds: Rounds = 3,
+) -> Answer:
+    """Processor seconds of fusing many experts and of loading them, here and by another checkout in turns."""
+    from lorafuse_bench.bench import many as bench
+
+    chosen = [_shape(text) for text in shapes.split(",")]
+    result = _measured(bench.run, _words(methods), chosen, experts, rank, rounds, against)
+    lines = [
+        f"{name}: {1e3 * sides['ours']['seconds']:.1f} ms of processor time a map"
+        for name, sides in result["cpu_seconds_a_map"].items()
+    ]
+    return _report(result, out, *lines)
+
+
+@app.command()
+@answers
 def forward(
     out: Out = None,
     plot: Plot = None,

@@ -22,8 +22,6 @@ from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 Space = Literal["products", "factors"]
 _SAMPLE_STEP = 67
 """No width of a layer is a multiple of it, so a sample meets all columns."""
-_SAMPLE_MARGIN = 12
-"""How many entries of the sample, on either side, the one that is sought may lie off."""
 _MOST_VOTES = 255
 """What a count of one byte holds."""
 
@@ -50,19 +48,18 @@ def keep_largest(tensor: Tensor, density: float) -> Tensor:
 def _smallest_kept(size: Tensor, kept: int) -> tuple[Tensor, int]:
     """The `kept`-th largest entry of `size`, exactly, and how many more than `kept` are no smaller.
 
-    A sorted sample, put right by two counts of all entries, tells between which two values it lies, so that few
+    A sorted sample, put right by a count of all entries, tells between which two values it lies, so that few
     entries need be ordered; all are where the sample misleads. NumPy's partition is several times faster than torch's
     kthvalue and topk.
     """
     values = size.flatten().cpu().numpy()
     position = len(values) - kept
     sample = np.sort(values[::_SAMPLE_STEP])
-    last = len(sample) - 1
-    at = position * len(sample) // len(values)
-    for _ in range(2):
-        off = position - int(np.count_nonzero(values < sample[at]))
-        at = min(max(at + off // _SAMPLE_STEP, 0), last)
-    low, high = sample[max(at - _SAMPLE_MARGIN, 0)], sample[min(at + _SAMPLE_MARGIN, last)]
+    at, last = position * len(sample) // len(values), len(sample) - 1
+    off = position - int(np.count_nonzero(values < sample[at]))
+    at = min(max(at + off // _SAMPLE_STEP, 0), last)
+    margin = math.ceil(2 * len(sample) ** 0.25)  # about three standard deviations of what is off still
+    low, high = sample[max(at - margin, 0)], sample[min(at + margin, last)]
     smaller = values < low
     rank = position - int(np.count_nonzero(smaller))
     between = values[np.flatnonzero((values <= high) > smaller)]
