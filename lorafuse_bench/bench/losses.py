@@ -65,7 +65,7 @@ class Both:
         for i, folder in enumerate(folders[1:], 1):
             theirs.load_adapter(str(folder), adapter_name=f"e{i}", is_trainable=True)
         theirs.set_adapter("e0")
-        return cls(fused, theirs)
+        return cls(fused, theirs.eval())  # else an adapter's dropout is on
 
 
 def run(
@@ -78,7 +78,10 @@ def run(
     device: str = AUTO,
     dtype: str = AUTO,
 ) -> dict[str, Any]:
-    """Seconds for the first `size` experts and tasks of a suite, on `rows` dev rows of each task, in turns."""
+    """Seconds for the first `size` experts and tasks of a suite, on `rows` dev rows of each task, in turns.
+
+    `largest_difference`: of the two matrices, in nats per token.
+    """
     opened = Zoo.open(zoo)
     tasks = tuple(suite_of(suite).tasks)[:size]
     names = experts_for(opened, tasks)
@@ -87,7 +90,9 @@ def run(
     both = Both.of_zoo(opened, names, compute)
     tokenizer, length = load_tokenizer(str(folder)), length_of(opened, both.fused.model)
     examples = [tokenize(each.dev, tokenizer, length) for each in fit_rows(tasks, data, None, rows)]
-    times = compare(both, examples, rounds, pad_token(tokenizer))
+    pad = pad_token(tokenizer)
+    difference = float((ours(both, examples) - loop(both, examples, pad)).abs().max())
+    times = compare(both, examples, rounds, pad)
     return {
         "schema": "lorafuse.bench.losses/1",
         "machine": machine(),
@@ -98,6 +103,7 @@ def run(
         "tasks": len(tasks),
         "rows": rows,
         "rounds": rounds,
+        "largest_difference": difference,
         "losses": times.against("peft"),
         "targets": [loop_over_ours(times)],
     }

@@ -33,9 +33,12 @@ def test_the_loss_matrix_is_what_pefts_loop_finds(opening: int) -> None:
 
 def test_the_command_reads_a_zoos_experts_and_rows(tmp_path: Path) -> None:
     zoo, out = tiny_zoo(tmp_path / "zoo", experts=3), tmp_path / "losses.json"
+    for config in zoo.root.rglob("adapter_config.json"):  # experts that were trained with dropout
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_dropout": 0.5}))
     few = ["--suite", "sst2/mnli", "--data", "mini", "--rows", "2", "--rounds", "1"]
     done = CliRunner().invoke(app, ["bench", "losses", "--zoo", str(zoo.root), *few, "--out", str(out)])
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
     assert (found["experts"], found["tasks"], found["rows"]) == (2, 2, 2)
+    assert found["largest_difference"] < 1e-4
     assert found["targets"][0]["value"] == pytest.approx(1 / found["losses"]["ours"]["ratio"])
