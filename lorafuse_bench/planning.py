@@ -47,7 +47,7 @@ _TOY = "map"
 class Work:
     """One pass: rows, tokens of each, and at how many of them logits are made, which is where answers are scored.
 
-    `cache`: whether keys and values are kept, which training never does.
+    `cache`: whether keys and values are kept, which training never does; `recompute`: gradient checkpointing.
     """
 
     batch_size: int = 1
@@ -55,6 +55,7 @@ class Work:
     answer: int = 32
     train: bool = False
     cache: bool = True
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,8 @@ def memory_of(
         updates = _updates(method, base, pool, tasks, work)
         kept = alive.bytes - weights - held
         install(model, base.modules, updates)
+        if work.recompute:
+            base.recompute()
         trained = [p for update in updates.values() for p in update.parameters() if p.requires_grad]
         return Memory(weights, held, kept, moments(trained), *_passes(model, work, alive))
 

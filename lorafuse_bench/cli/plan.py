@@ -27,6 +27,10 @@ def command(
     train: Annotated[
         bool, typer.Option("--train", help="Train the adapter instead of evaluating it.")
     ] = False,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option("--gradient-checkpointing", help="With --train: as `train adapter` with this option."),
+    ] = False,
     tasks: Annotated[int, typer.Option(min=1, help="Tasks that an adapter is trained on.")] = 1,
 ) -> Answer:
     """Memory by part, computed from shapes: no weight is read or fetched."""
@@ -48,7 +52,7 @@ def command(
         folder,
         registry.parse(method),
         Experts(experts, rank, maps),
-        Work(batch_size, max_length, min(answer, max_length), train),
+        Work(batch_size, max_length, min(answer, max_length), train, recompute=gradient_checkpointing),
         stored_dtype(folder) if dtype == AUTO else dtype_of(dtype, torch.device("cpu"), torch.float32),
         tasks,
     ).record()

@@ -302,6 +302,13 @@ def adapter(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of --epochs.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     accumulation: Accumulation = 1,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing",
+            help="Less memory for one more pass forward; the gradients are the same.",
+        ),
+    ] = False,
     cutoff: Cutoff = 512,
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows per task at most.")] = None,
     seed: Seed = 0,
@@ -347,6 +354,7 @@ def adapter(
         steps=steps or AdapterSettings.steps,
         batch_size=batch_size,
         accumulation=accumulation,
+        gradient_checkpointing=gradient_checkpointing,
         cutoff=cutoff,
         rows=rows,
         seed=seed,

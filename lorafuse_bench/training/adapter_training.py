@@ -119,6 +119,8 @@ def _train(
     with isolated_randomness():
         known = cached(decompositions, compute.device)
         model = AdapterTraining(load_base(folder, compute), method, len(keys), settings.seed, known)
+        if settings.gradient_checkpointing:
+            model.base.recompute()
         if team.leads:
             keep(decompositions, derived_of(model.updates), known)
         collate = PadRight(pad_token(tokenizer))
@@ -149,11 +151,10 @@ class AdapterTraining(Trainable):
         super().__init__()
         self.model = model.requires_grad_(False)
         self.selection = Selection()
-        base = Base(model)
-        self.blocks = base.blocks
-        self.updates: Mapping[str, TrainedUpdate] = method.attach(base, tasks, self.selection, derived)
+        self.base = Base(model)
+        self.updates: Mapping[str, TrainedUpdate] = method.attach(self.base, tasks, self.selection, derived)
         initialise(self.updates, seed)
-        install(model, base.modules, self.updates)
+        install(model, self.base.modules, self.updates)
 
     def network(self) -> PreTrainedModel:
         return self.model
@@ -171,7 +172,7 @@ class AdapterTraining(Trainable):
         Summed over the portions this is the loss of the batch, however it is divided. Auxiliary losses are
         averaged over the routers, so that their weight does not depend on the depth.
         """
-        self.selection.set(task[:, None].repeat(1, self.blocks))
+        self.selection.set(task[:, None].repeat(1, self.base.blocks))
         language, own = completion_loss(
             self.model, labels, input_ids=input_ids, attention_mask=attention_mask
         )

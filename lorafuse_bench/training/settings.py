@@ -135,3 +135,5 @@ class AdapterSettings(Schedule):
     """Passes over the rows; None to train for `steps`."""
     rows: int | None = None
     """Rows per task at most; all when None."""
+    gradient_checkpointing: bool = False
+    """Activations inside the blocks are computed again for the backward pass instead of kept."""
