@@ -32,59 +32,107 @@ _AGREE = 0.02
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What both sides are asked, and how many workers of which engines are compared with one."""
+
+    methods: str
+    suite: str = "mtl7"
+    limit: int | None = None
+    zoo: str = EMBEDDED
+    data: str | None = None
+    batch_size: int = 32
+    workers: int = 2
+    engines: Sequence[str] = ("local",)
+    rounds: int = 1
+
+    @property
+    def cut(self) -> list[str]:
+        """Options of both commands for the number of rows."""
+        return [] if self.limit is None else ["--limit", str(self.limit)]
+
+    def ours(self, methods: str, suite: str, cut: Sequence[str], out: Path) -> list[str]:
+        """The command `lorafuse run`."""
+        words = ["lorafuse", "run", "--methods", methods, "--suites", suite, "--zoo", self.zoo, *cut]
+        words += ["--data", self.data] if self.data else []
+        words += ["--batch-size", str(self.batch_size), "--dtype", "float32", "--device", "cpu"]
+        return [*words, "--out", str(out)]
+
+    def stock(self, model_args: str, out: Path) -> list[str]:
+        """The command `lm_eval --model hf`, on the same rows."""
+        rows = json.dumps({"zoo": self.zoo} | ({"data": self.data} if self.data else {}))
+        words = ["lm_eval", "--model", "hf", "--model_args", f"{model_args},dtype=float32"]
+        words += [
+            "--metadata",
+            rows,
+            "--tasks",
+            self.suite,
+            "--batch_size",
+            str(self.batch_size),
+            "--device",
+            "cpu",
+            *self.cut,
+        ]
+        return [*words, "--output_path", str(out), "--log_samples"]
+
+
+@dataclass(frozen=True)
 class Took:
-    """Wall and processor seconds of a command, and those until it said that its first cell begins."""
+    """Wall and processor seconds of commands."""
 
     seconds: float
     cpu_seconds: float
-    first_seconds: float | None = None
 
 
-def run(
-    methods: str, suite: str, limit: int | None, workers: int, engine: str, rounds: int
-) -> dict[str, Any]:
-    """Times on `mini` of base and merges; LorafuseError where a command fails.
+def run(asked: Asked) -> dict[str, Any]:
+    """Times of base and merges; LorafuseError where a command fails.
 
     Writing the merges as PEFT adapters, which only the loop needs, is not counted.
     """
-    zoo, asked, chosen = Zoo.open(EMBEDDED), suite_of(suite), registry.parse_all(methods)
-    cut = [] if limit is None else ["--limit", str(limit)]
-    ours = ["lorafuse", "run", "--methods", methods, "--suites", suite, "--device", "cpu", *cut]
-    more = ["--workers", str(workers), "--engine", engine]
-    found: list[dict[str, Took]] = []
-    with tempfile.TemporaryDirectory() as folder, current().step(f"grid of {len(chosen)} methods on {suite}"):
-        root = Path(folder)
+    zoo, suite, chosen = Zoo.open(asked.zoo), suite_of(asked.suite), registry.parse_all(asked.methods)
+    with tempfile.TemporaryDirectory() as folder:
         models = {
-            method.label(): _model(method, zoo, asked, root / f"peft{i}") for i, method in enumerate(chosen)
+            method.label(): _model(method, zoo, suite, Path(folder) / f"peft{i}")
+            for i, method in enumerate(chosen)
         }
-        for turn in range(rounds):
-            place = root / f"round{turn}"
-            one = _timed([*ours, "--out", str(place / "one")])
-            shared = _timed([*ours, "--out", str(place / "shared"), *more])
-            loop = [
-                _timed(_stock(given, asked, place / "stock" / label, cut)) for label, given in models.items()
-            ]
-            stock = Took(sum(each.seconds for each in loop), sum(each.cpu_seconds for each in loop))
-            found.append({"one": one, "shared": shared, "stock": stock})
-        differing = _differing(root / "round0", asked, list(models))
-    return _report(found, {"methods": len(chosen), "differing": differing}, f"{workers} {engine} workers")
+        places = [Path(folder) / f"round{turn}" for turn in range(asked.rounds)]
+        found = [_round(asked, suite, models, place) for place in places]
+        differing = _differing(places[0], suite, list(models))
+    return _report(found, differing, asked)
 
 
-def _report(found: Sequence[Mapping[str, Took]], said: dict[str, Any], workers: str) -> dict[str, Any]:
-    speed = statistics.median(each["stock"].seconds / each["one"].seconds for each in found)
-    cpu = statistics.median(each["stock"].cpu_seconds / each["one"].cpu_seconds for each in found)
-    shared = statistics.median(each["one"].seconds / each["shared"].seconds for each in found)
-    first = statistics.median(each["one"].first_seconds or 0.0 for each in found)
+def _round(asked: Asked, suite: Suite, models: Mapping[str, str], place: Path) -> dict[str, Took]:
+    """Every alternative once: a run of one item, one of all, the same by workers, and the loop."""
+    grid = [asked.methods, asked.suite, asked.cut]
+    took = {"first": _timed(asked.ours("base", next(iter(suite.tasks)), ["--limit", "1"], place / "first"))}
+    took["one"] = _timed(asked.ours(*grid, place / "one"))
+    for engine in asked.engines:
+        shared = [*asked.ours(*grid, place / engine), "--workers", str(asked.workers), "--engine", engine]
+        took[engine] = _timed(shared)
+    loop = [_timed(asked.stock(given, place / "stock" / label)) for label, given in models.items()]
+    stock = Took(sum(each.seconds for each in loop), sum(each.cpu_seconds for each in loop))
+    return took | {"stock": stock}
+
+
+def _report(found: Sequence[Mapping[str, Took]], differing: float, asked: Asked) -> dict[str, Any]:
+    def ratio(slow: str, fast: str, unit: str = "seconds") -> float:
+        return statistics.median(getattr(took[slow], unit) / getattr(took[fast], unit) for took in found)
+
+    shared = [
+        target(f"one worker over {asked.workers} {engine} workers", ratio("one", engine), at_least=1.7)
+        for engine in asked.engines
+    ]
+    first = statistics.median(took["first"].seconds for took in found)
     return {
-        **said,
+        "asked": asdict(asked),
+        "differing": differing,
         "machine": machine(),
         "rounds": [{name: asdict(took) for name, took in each.items()} for each in found],
         "targets": [
-            target("stock hf loop over lorafuse run", speed, at_least=5),
-            target("the same in processor seconds", cpu, at_least=5),
-            target("seconds to the first cell", first, at_most=6),
-            target(f"one worker over {workers}", shared, at_least=1.7),
-            target("share of answers that differ", said["differing"], at_most=_AGREE),
+            target("stock hf loop over lorafuse run", ratio("stock", "one"), at_least=5),
+            target("the same in processor seconds", ratio("stock", "one", "cpu_seconds"), at_least=5),
+            target("seconds of a run of one item", first, at_most=6),
+            *shared,
+            target("share of answers that differ", differing, at_most=_AGREE),
         ],
     }
 
@@ -102,29 +150,18 @@ def _model(method: FusionMethod, zoo: Zoo, suite: Suite, out: Path) -> str:
     return f"{base},peft={out}"
 
 
-def _stock(given: str, suite: Suite, out: Path, cut: Sequence[str]) -> list[str]:
-    rows = json.dumps({"zoo": EMBEDDED})
-    words = ["lm_eval", "--model", "hf", "--model_args", f"{given},dtype=float32", "--metadata", rows]
-    words += ["--tasks", suite.name, "--batch_size", "32", "--device", "cpu", *cut]
-    return [*words, "--output_path", str(out), "--log_samples"]
-
-
 def _timed(words: Sequence[str]) -> Took:
     """Run a command of this environment; LorafuseError with its last line where it fails."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    first, last = None, ""
     command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            last = line.strip() or last
-            if first is None and line.startswith("[1/"):
-                first = time.perf_counter() - start
-    if process.returncode:
+    with current().step(" ".join(words[:4])):
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        last = (done.stderr.strip() or "no word said").splitlines()[-1]
         raise LorafuseError(f"bench grid: {' '.join(words[:4])} ... failed: {last}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Took(time.perf_counter() - start, cpu, first)
+    return Took(time.perf_counter() - start, cpu)
 
 
 def _differing(place: Path, suite: Suite, labels: Sequence[str]) -> float:

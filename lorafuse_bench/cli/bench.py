@@ -208,17 +208,29 @@ def grid(
     out: Out = None,
     methods: Annotated[
         str, typer.Option(help="Base and merges that PEFT's format holds, separated by commas.")
-    ] = "base,concat,svd,weight_sum",
+    ] = "base,concat,weight_sum,merge_uniform,svd,knots,tsv,core_space,iso_c,iso_cts",
     suite: Annotated[str, typer.Option(help="The suite that every method is asked.")] = "mtl7",
+    zoo: Annotated[str, typer.Option(help="A zoo directory, or the name of an installed zoo.")] = "mini",
+    data: Annotated[
+        str | None, typer.Option(help="hub, mini, or a data directory; by default the zoo's.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Items of each task.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
     workers: Annotated[int, typer.Option(min=2, help="Workers that are compared with one.")] = 2,
-    engine: Annotated[str, typer.Option(help="Where those are: local or ray.")] = "local",
+    engines: Annotated[
+        str | None,
+        typer.Option(help="Where those are: local, ray or local,ray; by default all that are installed."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; ratios are medians.")] = 1,
 ) -> Answer:
-    """One run of many methods on mini, alone and by workers, against a shell loop of stock lm_eval --model hf."""
+    """One run of many methods, alone and by workers, against a shell loop of stock lm_eval --model hf."""
+    from importlib.util import find_spec
+
     from lorafuse_bench.bench import grid as bench
 
-    return _report(_measured(bench.run, methods, suite, limit, workers, engine, rounds), out)
+    there = _words(engines) if engines else ["local", *(["ray"] if find_spec("ray") else [])]
+    asked = bench.Asked(methods, suite, limit, zoo, data, batch_size, workers, there, rounds)
+    return _report(_measured(bench.run, asked), out)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from lorafuse_bench.bench.grid import Took
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.results.samples import Sample, write_samples
 
-SECONDS = {"lorafuse": Took(10.0, 8.0, 3.0), "lm_eval": Took(30.0, 28.0)}
+SECONDS = {"lorafuse": Took(10.0, 8.0), "lm_eval": Took(30.0, 28.0)}
 OURS = [" good\n", "\n bad", " good"]
 STOCK = [" good", "", " good"]
 """Stock lm-eval ends an answer that opens with an empty line before its first word."""
@@ -28,7 +28,9 @@ def acted(words: Sequence[str], stock: dict[str, list[str]]) -> Took:
         for label in stock:
             path = write(out, label, {"sst2": [1.0] * len(OURS)}, suite="sst2")
             write_samples(path, [sample(i, text) for i, text in enumerate(OURS)])
-        return Took(5.0, 8.0, 3.0) if "--workers" in words else SECONDS["lorafuse"]
+        if out.name == "first":
+            return Took(3.0, 2.5)
+        return Took(5.0, 8.0) if "--workers" in words else SECONDS["lorafuse"]
     out.mkdir(parents=True)
     rows = [
         {"doc_id": i, "arguments": {"gen_args_0": {"arg_1": {"until": ["\n"]}}}, "filtered_resps": [text]}
@@ -46,7 +48,7 @@ def sample(number: int, text: str) -> Sample:
 
 def report(monkeypatch: pytest.MonkeyPatch, stock: dict[str, list[str]]) -> dict[str, object]:
     monkeypatch.setattr(grid, "_timed", lambda words: acted(words, stock))
-    return grid.run("base,concat", "sst2", 4, 2, "local", 1)
+    return grid.run(grid.Asked("base,concat", "sst2", 4, engines=("local", "ray")))
 
 
 def test_ratios_are_of_all_commands_of_a_side(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,11 +57,22 @@ def test_ratios_are_of_all_commands_of_a_side(monkeypatch: pytest.MonkeyPatch) -
     assert values == {
         "stock hf loop over lorafuse run": (6.0, True),
         "the same in processor seconds": (7.0, True),
-        "seconds to the first cell": (3.0, True),
+        "seconds of a run of one item": (3.0, True),
         "one worker over 2 local workers": (2.0, True),
+        "one worker over 2 ray workers": (2.0, True),
         "share of answers that differ": (0.0, True),
     }
-    assert found["methods"] == 2 and found["differing"] == 0
+    assert found["asked"]["methods"] == "base,concat" and found["differing"] == 0  # type: ignore[index]
+
+
+def test_both_sides_are_asked_the_same(tmp_path: Path) -> None:
+    asked = grid.Asked("base", "sst2", 4, zoo="z", data="d", batch_size=8)
+    ours, stock = asked.ours("base", "sst2", asked.cut, tmp_path), asked.stock("pretrained=b", tmp_path)
+    for option, value in {"--limit": "4", "--device": "cpu"}.items():
+        assert ours[ours.index(option) + 1] == stock[stock.index(option) + 1] == value
+    assert ours[ours.index("--batch-size") + 1] == stock[stock.index("--batch_size") + 1] == "8"
+    assert json.loads(stock[stock.index("--metadata") + 1]) == {"zoo": "z", "data": "d"}
+    assert (ours[ours.index("--zoo") + 1], ours[ours.index("--data") + 1]) == ("z", "d")
 
 
 def test_sides_whose_answers_differ_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
