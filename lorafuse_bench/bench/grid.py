@@ -102,12 +102,14 @@ def run(asked: Asked) -> dict[str, Any]:
 
 def _round(asked: Asked, suite: Suite, models: Mapping[str, str], place: Path) -> dict[str, Took]:
     """Every alternative once: a run of one item, one of all, the same by workers, and the loop."""
-    grid = [asked.methods, asked.suite, asked.cut]
-    took = {"first": _timed(asked.ours("base", next(iter(suite.tasks)), ["--limit", "1"], place / "first"))}
-    took["one"] = _timed(asked.ours(*grid, place / "one"))
+    first = asked.ours("base", next(iter(suite.tasks)), ["--limit", "1"], place / "first")
+    whole = {
+        name: asked.ours(asked.methods, asked.suite, asked.cut, place / name)
+        for name in ("one", *asked.engines)
+    }
+    took = {"first": _timed(first), "one": _timed(whole["one"])}
     for engine in asked.engines:
-        shared = [*asked.ours(*grid, place / engine), "--workers", str(asked.workers), "--engine", engine]
-        took[engine] = _timed(shared)
+        took[engine] = _timed([*whole[engine], "--workers", str(asked.workers), "--engine", engine])
     loop = [_timed(asked.stock(given, place / "stock" / label)) for label, given in models.items()]
     stock = Took(sum(each.seconds for each in loop), sum(each.cpu_seconds for each in loop))
     return took | {"stock": stock}
