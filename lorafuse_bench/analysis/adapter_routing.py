@@ -38,6 +38,7 @@ class RouterAnalysis(PromptAnalysis[R]):
     method: str = option("moore", "a trained adapter whose router is read")
     suites: str | None = option("csr_mtl", "suites separated by commas, or tasks by name: piqa/boolq")
     samples: Count = option(100, "evaluated prompts per task")
+    batch_size: Count = option(16, "prompts read at a time")
     module: str | None = option(
         None, "the module whose router is read; by default the first one that has one"
     )
@@ -48,7 +49,7 @@ class RouterAnalysis(PromptAnalysis[R]):
         fused = self.fused(())
         fused.use(adapter_methods(self.method)[0])
         place = self.module or routed_modules(fused)[0]
-        found = routing_weights(fused, self.prompts(fused, self.samples), place)
+        found = routing_weights(fused, self.prompts(fused, self.samples), place, self.batch_size)
         facts = {"method": self.method, "module": place, "samples": self.samples}
         return found, {**self.facts(compute_of(fused)), **facts}
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from lorafuse_bench.analysis.base import Analysis, Part, option
+from lorafuse_bench.analysis.base import Analysis, Count, Part, option
 from lorafuse_bench.analysis.prompts import evaluation_prompts, with_experts
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.fused import FusedModel
@@ -73,6 +73,7 @@ class PromptAnalysis(ModelAnalysis[R]):
         None, "suites separated by commas, or tasks by name: piqa/boolq; by default the experts' tasks"
     )
     data: str | None = option(None, "hub, mini, or a data directory; by default the zoo's")
+    cutoff: Count | None = option(None, "longest prompt in tokens; by default the zoo's own length")
 
     def tasks(self) -> list[str]:
         """The tasks of all suites, each once."""
@@ -85,7 +86,9 @@ class PromptAnalysis(ModelAnalysis[R]):
 
     def prompts(self, fused: FusedModel, samples: int) -> dict[str, list[list[int]]]:
         """Task key to token ids of its first `samples` prompts, as evaluation asks them."""
-        return evaluation_prompts(fused, self.tasks(), resolve_source(self.data, self.zoo), samples)
+        return evaluation_prompts(
+            fused, self.tasks(), resolve_source(self.data, self.zoo), samples, self.cutoff
+        )
 
 
 def compute_of(fused: FusedModel) -> Compute:

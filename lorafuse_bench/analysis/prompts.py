@@ -25,11 +25,11 @@ from lorafuse_bench.zoo.manifest import Zoo
 
 
 def evaluation_prompts(
-    fused: FusedModel, keys: Iterable[str], source: str, samples: int
+    fused: FusedModel, keys: Iterable[str], source: str, samples: int, cutoff: int | None = None
 ) -> dict[str, list[list[int]]]:
-    """Task key to token ids of `samples` evaluated prompts, cut where they exceed the zoo's length."""
+    """Task key to token ids of `samples` evaluated prompts, cut where they exceed the cutoff, or the zoo's length."""
     tokenizer: Any = load_tokenizer(str(fused.zoo.base_folder()))
-    longest = length_of(fused.zoo, fused.model)
+    longest = cutoff or length_of(fused.zoo, fused.model)
     return {
         key: [
             truncate(tokenizer(text)["input_ids"], longest)

@@ -113,11 +113,11 @@ def test_the_commands_write_numbers_and_pictures(zoo: Zoo, handmade_data: Path, 
         "--out",
         str(tmp_path),
     ]
-    routed = ["--method", MOORE, "--samples", "2"]
+    routed = ["--method", MOORE, "--samples", "2", "--batch-size", "1"]
     for name, arguments in (
         ("routing-weights", routed),
         ("correlation", [*routed, "--module", MODULE]),
-        ("latency", ["--rounds", "2", "--batch-size", "3"]),
+        ("latency", ["--rounds", "2", "--batch-size", "3", "--cutoff", "20"]),
     ):
         done = CliRunner().invoke(app, ["analyze", name, *common, *arguments])
         assert done.exit_code == 0, done.output
@@ -136,6 +136,7 @@ def test_the_commands_write_numbers_and_pictures(zoo: Zoo, handmade_data: Path, 
     assert torch.equal(distances, distances.T) and distances.diagonal().tolist() == [0, 0, 0]
     assert distances.max() == 1
     check_latency(latency)
+    assert latency["tokens"] <= 20
 
 
 @pytest.mark.parametrize("name", ["routing-weights", "correlation", "latency"])
