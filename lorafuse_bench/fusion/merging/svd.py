@@ -57,7 +57,9 @@ class SvdMerge(Merge):
         factors = {}
         for module, stack in pool.modules.items():
             rank = self.rank or max(stack.ranks)
-            a, b = truncated_svd(stack.A.flatten(0, 1), stack.B.transpose(0, 1).flatten(1), rank)
+            # In this order a pool's factors lie in memory: they are not copied.
+            rows, columns = stack.A.transpose(0, 1).flatten(0, 1), stack.B.permute(2, 0, 1).flatten(0, 1)
+            a, b = truncated_svd(rows, columns.T, rank)
             factors[module] = (a, b / len(pool))
         return Merged(factors)
 
@@ -77,7 +79,7 @@ def truncated_svd(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     wide = len(core) < core.shape[1]
     if wide:
         core = core.T
-    right = _leading(core.T @ core, rank)
+    right = _leading(core, rank)
     left = core @ right
     if wide:
         sigma = left.norm(dim=0)
@@ -85,11 +87,13 @@ def truncated_svd(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return q_a(right).T.to(a.dtype), q_b(left).to(b.dtype)
 
 
-def _leading(gram: Tensor, count: int) -> Tensor:
-    """The eigenvectors `(n, count)` of the largest eigenvalues of `gram (n, n)`, from the largest; no others."""
+def _leading(core: Tensor, count: int) -> Tensor:
+    """The eigenvectors `(n, count)` of the largest eigenvalues of `coreᵀ core (n, n)`, from the largest; no others."""
+    values = core.cpu().numpy()
+    gram = values.T @ values  # NumPy makes half of a symmetric product, in half of torch's time
     n = len(gram)
-    _, vectors = eigh(gram.cpu().numpy(), subset_by_index=(max(n - count, 0), n - 1), check_finite=False)
-    return torch.from_numpy(vectors[:, ::-1].copy()).to(gram.device)
+    _, vectors = eigh(gram, subset_by_index=(max(n - count, 0), n - 1), check_finite=False)
+    return torch.from_numpy(vectors[:, ::-1].copy()).to(core.device)
 
 
 def _reduced(x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
