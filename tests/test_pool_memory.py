@@ -32,7 +32,14 @@ def written(zoo: Zoo) -> int:
 
 
 @pytest.mark.parametrize(
-    ("spec", "dtype"), [("oracle", torch.float32), ("spectr", torch.float32), ("arrow", torch.bfloat16)]
+    ("spec", "dtype"),
+    [
+        ("oracle", torch.float32),
+        ("spectr", torch.float32),
+        ("arrow", torch.float32),
+        ("arrow", torch.bfloat16),
+        ("merge_uniform", torch.float32),
+    ],
 )
 def test_experts_are_loaded_and_evaluated_in_little_more_than_their_bytes(
     zoo: Zoo, spec: str, dtype: torch.dtype

@@ -60,7 +60,6 @@ def run(
         "experts": experts,
         "rank": rank,
         "rounds": rounds,
-        "against": None if against is None else str(against),
         "cpu_seconds_a_map": {name: timings.against(_OURS) for name, timings in timed.items()},
         "targets": [
             target(f"{name}: against / ours", timings.ratio(_THEIRS, _OURS), at_least=GOALS.get(name, 1))
