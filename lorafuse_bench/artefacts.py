@@ -19,7 +19,7 @@ from lorafuse_bench.zoo.manifest import ArtefactEntry, Zoo
 
 
 def entry_of(zoo: Zoo, method: FusionMethod, pool: ExpertPool) -> ArtefactEntry:
-    """The zoo's fit of `method` with these options on the experts of `pool`.
+    """The zoo's newest fit of `method` with these options on the experts of `pool`.
 
     LorafuseError, with the command that fits, where there is none, where experts or base changed since, and
     where fits on several suites serve and the method names none.
@@ -47,7 +47,7 @@ def entry_of(zoo: Zoo, method: FusionMethod, pool: ExpertPool) -> ArtefactEntry:
         raise LorafuseError(
             f"zoo '{zoo.name}' has fits of '{method.label()}' on {named}. Choose one with fitted_on=SUITE."
         )
-    return fresh[0]
+    return fresh[-1]
 
 
 def of(zoo: Zoo, method: FusionMethod, pool: ExpertPool, device: torch.device | None = None) -> Learned:

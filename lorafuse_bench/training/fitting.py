@@ -132,12 +132,12 @@ def _store(
 
 
 def enter(zoo: Zoo, entry: ArtefactEntry) -> Zoo:
-    """The zoo as saved with `entry` in place of one of the same name."""
+    """The zoo as saved with `entry` at the end, the newest, in place of one of the same name."""
 
     def entered(there: Manifest | None) -> Manifest:
         manifest = there or zoo.manifest
-        artefacts = {old.name: old for old in manifest.artefacts} | {entry.name: entry}
-        return manifest.model_copy(update={"artefacts": tuple(artefacts.values())})
+        others = tuple(old for old in manifest.artefacts if old.name != entry.name)
+        return manifest.model_copy(update={"artefacts": (*others, entry)})
 
     return Zoo.update(zoo.root, entered)
 

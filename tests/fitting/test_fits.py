@@ -54,6 +54,15 @@ def model_of(zoo: Zoo) -> FusedModel:
     return FusedModel(load_model(zoo.base_folder()), zoo, ExpertPool.from_zoo(zoo))
 
 
+def test_the_newest_of_fits_alike_serves(zoo: Zoo) -> None:
+    """Fits of another version may have other names, and be of rows that have changed since."""
+    entry = fitted(zoo, "merge_sgd")
+    pool = ExpertPool.from_zoo(zoo)
+    for newest in (entry.model_copy(update={"name": "merge_sgd/other"}), entry):
+        there = fitting.enter(zoo, newest)
+        assert artefacts.entry_of(there, MergeSgd(), pool).name == newest.name
+
+
 def test_a_fit_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     straight = tiny_zoo(tmp_path / "straight", experts=2)
     entry = fitted(straight, "merge_sgd")
