@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -125,3 +127,16 @@ def test_workers_take_the_gpus_in_turn(
 
 def test_no_engine_imports_ray_before_it_is_asked_for() -> None:
     assert "ray" not in vars(engine_of_ray)
+
+
+def test_a_head_that_stops_answering_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would end the process after a minute, with a line of its own."""
+    monkeypatch.setattr(engine_of_ray, "ASKED", 0.02)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        watch = engine_of_ray.Watch(f"127.0.0.1:{head.getsockname()[1]}")
+        time.sleep(0.3)
+        assert not watch.lost
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(30)
+    watch.stop()
+    assert watch.lost

@@ -67,7 +67,9 @@ def test_what_a_lost_cluster_did_is_kept(zoo: Zoo, tmp_path: Path, cluster: tupl
             said.append(line)
             if line.startswith("[1/"):
                 end(folder, b"gcs_server", b"raylet")
-    assert run.returncode not in (None, 0), said
+    assert run.returncode == 2, said
+    assert said[-1].startswith("lorafuse: the Ray cluster is lost: its head at "), said
+    assert f":{port} does not answer. Run the same command again" in said[-1]
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.json")}
     assert done, said
     paths = runner.run(plan(zoo, tmp_path / "out", METHODS))

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
+from threading import Event, Thread, main_thread
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.runner.grid import Grid
 from lorafuse_bench.runner.sharing import Engine
 from lorafuse_bench.runner.worker import Answer, Order, Remote
+from lorafuse_bench.uncaught import EXIT_BAD_INPUT, say
+
+ASKED = 2.0
+"""Seconds between two questions to a cluster's head."""
+MISSED = 5
+"""Questions without an answer after which it is lost. Ray itself ends the process without a word of ours after 60 s."""
 
 
 def installed() -> Any:
@@ -42,16 +52,54 @@ def engine(grid: Grid, workers: int, address: str | None) -> Iterator[Engine]:
             f"--ray-address {address}: no Ray cluster answers there ({_line(error)}). Start one with"
             " `ray start --head`, with the same RAY_AUTH_MODE here and there, or leave the option out."
         ) from error
+    watch = Watch(ray.get_runtime_context().gcs_address)
     try:
         gpu = grid.plan.device != "cpu" and "GPU" in ray.cluster_resources()
         yield Ray(ray, Order.of(grid), gpu)
-    except ray.exceptions.RaySystemError as error:
-        raise LorafuseError(
-            f"the Ray cluster is lost ({_line(error)}). Run the same command again to go on, there or with"
-            " --engine local."
-        ) from error
+    except (KeyboardInterrupt, ray.exceptions.RaySystemError) as error:
+        if isinstance(error, KeyboardInterrupt) and not watch.lost:
+            raise
+        raise LorafuseError(watch.said) from error
     finally:
-        ray.shutdown()
+        watch.stop()
+        if watch.lost:
+            atexit.unregister(ray.shutdown)  # it would wait for the head
+        else:
+            ray.shutdown()
+
+
+class Watch:
+    """Asks a cluster's head whether it is there; where it is not, `lost` is true and the main thread interrupted.
+
+    Where that thread is inside Ray, which waits for the head, the process is ended here: Ray would do so later.
+    """
+
+    def __init__(self, head: str) -> None:
+        host, _, port = head.rpartition(":")
+        self._place, self._done, self.lost = (host, int(port)), Event(), False
+        self.said = (
+            f"the Ray cluster is lost: its head at {head} does not answer. Run the same command again to go on,"
+            " there or with --engine local."
+        )
+        Thread(target=self._ask, daemon=True).start()
+
+    def stop(self) -> None:
+        self._done.set()
+
+    def _ask(self) -> None:
+        missed = 0
+        while missed < MISSED and not self._done.wait(ASKED):
+            try:
+                socket.create_connection(self._place, ASKED).close()
+                missed = 0
+            except OSError:
+                missed += 1
+        if missed == MISSED:
+            self.lost = True
+            signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+            if not self._done.wait(ASKED):
+                say(self.said)
+                os._exit(EXIT_BAD_INPUT)
 
 
 class Ray:
