@@ -116,7 +116,7 @@ class LorafuseLM(HFLM):
                 **model_options,
             )
         self._join()
-        if self.model.device.type == "meta":
+        if self.model.device.type == "meta" and hasattr(self.model, "hf_device_map"):
             raise LorafuseError(
                 f"the first layers of the base in {folder} are on disk, by the memory that its device map was given."
                 " Give it more: max_memory_per_gpu or max_cpu_memory."

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 
 import torch
+from accelerate import PartialState
 
 
 def launch(work: Callable[[int], object], processes: int = 2) -> list[int]:
@@ -33,6 +34,7 @@ def _started(work: Callable[[int], object], rank: int, processes: int, port: int
             "MASTER_PORT": str(port),
         }
         os.environ["ACCELERATE_USE_CPU"] = "true"
+        PartialState._reset_state()  # what this process was before it was one of several
         work(rank)
         code = 0
     except BaseException:

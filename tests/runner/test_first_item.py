@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jinja2
+import lm_eval.utils
 import pytest
 
 from lorafuse_bench.tasks.loading import load_tasks
@@ -35,6 +36,7 @@ def test_nothing_is_imported_early(zoo: Zoo) -> None:
 
 
 def test_a_prompts_template_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm_eval.utils.env.from_string.cache_clear()  # of other tests
     compiled: list[str] = []
     original = jinja2.Environment.compile
     monkeypatch.setattr(
