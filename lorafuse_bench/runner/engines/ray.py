@@ -23,6 +23,8 @@ ASKED = 2.0
 """Seconds between two questions to a cluster's head."""
 MISSED = 5
 """Questions without an answer after which it is lost. Ray itself ends the process without a word of ours after 60 s."""
+LEAVING = 5.0
+"""Seconds that the main thread has to leave what it waits for."""
 
 
 def installed() -> Any:
@@ -97,7 +99,7 @@ class Watch:
         if missed == MISSED:
             self.lost = True
             signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
-            if not self._done.wait(ASKED):
+            if not self._done.wait(LEAVING):
                 say(self.said)
                 os._exit(EXIT_BAD_INPUT)
 
