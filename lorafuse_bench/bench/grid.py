@@ -61,17 +61,8 @@ class Asked:
         """The command `lm_eval --model hf`, on the same rows."""
         rows = json.dumps({"zoo": self.zoo} | ({"data": self.data} if self.data else {}))
         words = ["lm_eval", "--model", "hf", "--model_args", f"{model_args},dtype=float32"]
-        words += [
-            "--metadata",
-            rows,
-            "--tasks",
-            self.suite,
-            "--batch_size",
-            str(self.batch_size),
-            "--device",
-            "cpu",
-            *self.cut,
-        ]
+        words += ["--metadata", rows, "--tasks", self.suite, "--batch_size", str(self.batch_size)]
+        words += ["--device", "cpu", *self.cut]
         return [*words, "--output_path", str(out), "--log_samples"]
 
 

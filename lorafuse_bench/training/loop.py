@@ -24,7 +24,7 @@ from lorafuse_bench.training import checkpoints
 from lorafuse_bench.training.estimate import Estimate, of_training
 from lorafuse_bench.training.examples import IGNORED, Example
 from lorafuse_bench.training.settings import Schedule
-from lorafuse_bench.training.team import Team, alone
+from lorafuse_bench.training.team import ONE, Team, alone
 from lorafuse_bench.training.trackers import Trackers
 
 Report = Callable[[str], None]
@@ -166,7 +166,7 @@ def train(
     """
     if team is None:
         alone("this training")
-    run = _Run(model, schedule, dtype, team or Team())
+    run = _Run(model, schedule, dtype, team or ONE)
     start = run.load(checkpoints.newest(work))
     every = max(1, schedule.steps // schedule.checkpoints)
     model.train()

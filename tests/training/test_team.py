@@ -14,7 +14,6 @@ import torch
 from adapters import method_of
 from launched import launch
 from safetensors.torch import load_file
-from tiny import byte_tokenizer, tiny_model
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.training.adapter_records import CONFIG
@@ -32,14 +31,6 @@ pytestmark = [
 ADAPTER = AdapterSettings(
     learning_rate=1e-2, epochs=None, steps=4, batch_size=4, cutoff=96, checkpoints=2, rows=3
 )
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("base")
-    tiny_model(layers=2).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return str(folder)
 
 
 def adapter(

@@ -37,14 +37,6 @@ SETTINGS = ExpertSettings(
 )
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("base")
-    tiny_model(layers=2).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
 def silent(_: str) -> None:
     """A report nobody reads."""
 
