@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lorafuse_bench.analysis.base import Count, option
-from lorafuse_bench.analysis.of_zoo import OfZoo, PromptAnalysis, compute_of
+from lorafuse_bench.analysis.of_zoo import InPortions, OfZoo, PromptAnalysis, compute_of
 from lorafuse_bench.analysis.prompts import read_in_batches
 from lorafuse_bench.analysis.study import adapter_methods
 from lorafuse_bench.errors import LorafuseError, unknown
@@ -32,7 +32,7 @@ R = TypeVar("R", bound=OfRouter)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RouterAnalysis(PromptAnalysis[R]):
+class RouterAnalysis(InPortions, PromptAnalysis[R]):
     """An analysis of the weights that a trained adapter's router gives its experts."""
 
     method: str = option("moore", "a trained adapter whose router is read")
@@ -46,10 +46,11 @@ class RouterAnalysis(PromptAnalysis[R]):
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Task to `(samples, experts)`, and the fields of `OfRouter`."""
         self.tasks()  # an unknown suite is told before anything is loaded
+        rows = self.portion
         fused = self.fused(())
         fused.use(adapter_methods(self.method)[0])
         place = self.module or routed_modules(fused)[0]
-        found = routing_weights(fused, self.prompts(fused, self.samples), place, self.batch_size)
+        found = routing_weights(fused, self.prompts(fused, self.samples), place, rows)
         facts = {"method": self.method, "module": place, "samples": self.samples}
         return found, {**self.facts(compute_of(fused)), **facts}
 

@@ -61,6 +61,7 @@ class Conflict(Analysis[ConflictResult]):
     rows: Count | None = option(None, "training rows per task at most")
     train_batch_size: Count = option(8, "rows per training step")
     accumulation: Count = option(1, "portions a training batch is computed in, to save memory")
+    gradient_checkpointing: bool = option(False, "train in less memory, for one more pass forward")
     cutoff: Count = option(512, "longest row in tokens, in evaluation too")
     batch_size: Count = option(32, "rows per batch of evaluation")
     device: str = option(AUTO, "auto, cpu, cuda, cuda:1, ...: auto is a GPU where there is one")
@@ -100,6 +101,7 @@ class Conflict(Analysis[ConflictResult]):
                 rows=self.rows,
                 batch_size=self.train_batch_size,
                 accumulation=self.accumulation,
+                gradient_checkpointing=self.gradient_checkpointing,
                 cutoff=self.cutoff,
             ),
             oblivion=self.oblivion,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
 from matplotlib.figure import Figure
 from pydantic import Field
-from torch import nn
+from torch import Tensor
 
 from lorafuse_bench.analysis.base import Count, Say, option
-from lorafuse_bench.analysis.of_zoo import OfZoo, PromptAnalysis, compute_of
+from lorafuse_bench.analysis.of_zoo import InPortions, OfZoo, PromptAnalysis, compute_of
 from lorafuse_bench.analysis.prompts import padded
 from lorafuse_bench.analysis.registry import register
 from lorafuse_bench.analysis.study import adapter_methods
@@ -34,6 +34,7 @@ class LatencyResult(OfZoo):
     machine: dict[str, Any] = Field(description="processor, threads and versions")
     rows: int = Field(description="rows in the batch")
     tokens: int = Field(description="tokens a row, with padding")
+    portions: int = Field(description="portions the batch was computed in, one after the other")
     rounds: int = Field(description="rounds of turns")
     methods: dict[str, dict[str, float]] = Field(
         description="method to its median `seconds`, their `ratio` to the base's with its spread, the"
@@ -43,10 +44,11 @@ class LatencyResult(OfZoo):
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Latency(PromptAnalysis[LatencyResult]):
+class Latency(InPortions, PromptAnalysis[LatencyResult]):
     """Seconds per batch of every trained adapter against the base, in turns.
 
     All take turns in one process on the same weights and the same batch; ratios are formed within each round.
+    A batch in portions takes the sum of their seconds.
     """
 
     methods: str = option(
@@ -61,6 +63,7 @@ class Latency(PromptAnalysis[LatencyResult]):
 
     def run(self, say: Say) -> LatencyResult:
         self.tasks()  # an unknown suite is told before anything is loaded
+        size = self.portion
         trained = [m for m in all_methods(Zoo.open(self.zoo)) if isinstance(m, TrainedAdapter)]
         if not trained:
             raise LorafuseError(
@@ -71,14 +74,16 @@ class Latency(PromptAnalysis[LatencyResult]):
         turns = zip(*([(key, row) for row in rows] for key, rows in prompts.items()), strict=False)
         rows = list(islice(chain.from_iterable(turns), self.batch_size))
         batch = padded(fused, [row for _, row in rows], [key for key, _ in rows])
+        portions = batch.split(size)
         methods = trained if self.methods == "all" else adapter_methods(self.methods)
         return LatencyResult(
             **self.facts(compute_of(fused)),
             machine=machine(),
             rows=batch.input_ids.shape[0],
             tokens=batch.input_ids.shape[1],
+            portions=len(portions),
             rounds=self.rounds,
-            methods=_timed(fused, methods, batch, self.rounds),
+            methods=_timed(fused, methods, portions, self.rounds),
         )
 
     def figure(self, result: LatencyResult) -> Figure:
@@ -94,12 +99,24 @@ class Latency(PromptAnalysis[LatencyResult]):
 
 
 def _timed(
-    fused: FusedModel, methods: Sequence[FusionMethod], batch: Prompts, rounds: int
+    fused: FusedModel, methods: Sequence[FusionMethod], portions: Sequence[Prompts], rounds: int
 ) -> dict[str, dict[str, float]]:
-    models: dict[str, nn.Module] = {"base": fused.model}
+    reads = {"base": _reader(fused, portions, [None] * len(portions))}
     for method in methods:
         other = FusedModel(twin(fused.model), fused.zoo, fused.pool)
         other.use(method)
-        other.selection.set(other.select(batch))
-        models[method.label()] = other.model
-    return compare(models, batch.input_ids, rounds)
+        reads[method.label()] = _reader(other, portions, [other.select(portion) for portion in portions])
+    return compare(reads, rounds)
+
+
+def _reader(
+    fused: FusedModel, portions: Sequence[Prompts], selected: Sequence[Tensor | None]
+) -> Callable[[], None]:
+    """What has the model read the portions, each under what was selected for its rows."""
+
+    def read() -> None:
+        for portion, index in zip(portions, selected, strict=True):
+            fused.selection.set(index)
+            fused.model(input_ids=portion.input_ids, use_cache=False)
+
+    return read

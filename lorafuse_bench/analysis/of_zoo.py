@@ -11,6 +11,7 @@ from lorafuse_bench.analysis.base import Analysis, Count, Part, option
 from lorafuse_bench.analysis.prompts import evaluation_prompts, with_experts
 from lorafuse_bench.device import AUTO, Compute
 from lorafuse_bench.fused import FusedModel
+from lorafuse_bench.limits import portion
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
@@ -52,6 +53,19 @@ class OfExperts:
     def names(self) -> tuple[str, ...] | None:
         """The experts chosen; None for all."""
         return None if self.experts is None else tuple(name.strip() for name in self.experts.split(","))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InPortions:
+    """An analysis whose model reads `batch_size` rows at a time, at once or in equal portions."""
+
+    batch_size: Count
+    accumulation: Count = option(1, "portions a batch is computed in, to save memory")
+
+    @property
+    def portion(self) -> int:
+        """Rows of a portion; LorafuseError where a batch does not divide."""
+        return portion(self.batch_size, self.accumulation)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -31,7 +31,7 @@ def run(shape: Shape | None = None, batch: int = 8, tokens: int = 64, rounds: in
     methods = [cls() for cls in registry.methods().values() if issubclass(cls, TrainedAdapter)]
     models = {"base": base} | {method.name: adapted(base, method, batch) for method in methods}
     ids = torch.randint(shape.vocabulary, (batch, tokens), generator=torch.Generator().manual_seed(0))
-    found = compare(models, ids, rounds)
+    found = compare({name: reading(model, ids) for name, model in models.items()}, rounds)
     over = found["moore"]["over_operations"]
     return {
         "schema": "lorafuse.bench.adapters/1",
@@ -65,26 +65,28 @@ def twin(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, shared)
 
 
+def reading(model: nn.Module, ids: Tensor) -> Callable[[], object]:
+    """What has a model read one batch."""
+    return lambda: model(input_ids=ids, use_cache=False)
+
+
 @torch.no_grad()
-def compare(models: Mapping[str, nn.Module], ids: Tensor, rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds per batch, in turns, beside the operations of the linear maps, both over those of `base`.
+def compare(reads: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of reading one batch, in turns, beside the operations of the linear maps, both over those of `base`.
 
     torch's counter knows no attention on a CPU: there it is left out on both sides of `operations_ratio`.
     """
-    calls = {
-        name: lambda model=model: model(input_ids=ids, use_cache=False) for name, model in models.items()
-    }
-    table = paired(calls, rounds).against("base")
-    operations = {name: _operations(model, ids) for name, model in models.items()}
+    table = paired(reads, rounds).against("base")
+    operations = {name: _operations(read) for name, read in reads.items()}
     for name, row in table.items():
         row["operations_ratio"] = operations[name] / operations["base"]
         row["over_operations"] = row["ratio"] / row["operations_ratio"]
     return table
 
 
-def _operations(model: nn.Module, ids: Tensor) -> int:
+def _operations(read: Callable[[], object]) -> int:
     # As in training, where products are not written in place: those the counter does not know.
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-        model(input_ids=ids, use_cache=False)
+        read()
     total: int = counter.get_total_flops()
     return total

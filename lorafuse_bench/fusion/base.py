@@ -62,6 +62,12 @@ class Prompts:
         positions = self.input_ids.new_ones(1, self.input_ids.shape[1]).cumsum(1) - 1
         return positions < self.lengths[:, None]
 
+    def split(self, rows: int) -> list[Prompts]:
+        """The batch in portions of `rows`, the last one of what is left, all padded as the whole is."""
+        starts = range(0, len(self.tasks), rows)
+        parts = zip(starts, self.input_ids.split(rows), self.lengths.split(rows), strict=True)
+        return [Prompts(ids, lengths, self.tasks[i : i + rows]) for i, ids, lengths in parts]
+
 
 @dataclass(frozen=True)
 class Learned:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.limits import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, SHARE, Limit
+from lorafuse_bench.limits import COUNT, LENGTH, NOT_NEGATIVE, PART, POSITIVE, SEED, SHARE, Limit, portion
 
 ALL_LINEAR = "all-linear"
 """As PEFT's: every linear map but the output embedding."""
@@ -66,11 +66,7 @@ class Schedule(Limited):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size % self.accumulation:
-            raise LorafuseError(
-                f"a batch of {self.batch_size} rows does not divide into {self.accumulation} portions."
-                " Change the batch size or the accumulation."
-            )
+        portion(self.batch_size, self.accumulation)
 
     def rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""

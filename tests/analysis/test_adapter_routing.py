@@ -13,6 +13,8 @@ from tiny import add_adapter, tiny_zoo
 from torch import Tensor
 from typer.testing import CliRunner
 
+from lorafuse_bench.analysis import of_zoo
+from lorafuse_bench.analysis import registry as analyses
 from lorafuse_bench.analysis.adapter_routing import routed_modules, routing_weights
 from lorafuse_bench.analysis.correlation import correlation
 from lorafuse_bench.analysis.prompts import with_experts
@@ -155,6 +157,46 @@ def test_device_and_type_are_the_users(zoo: Zoo, handmade_data: Path, tmp_path: 
     ):
         refused = CliRunner().invoke(app, ["analyze", name, *given, *small, *wrong])
         assert refused.exit_code == 2 and message in refused.stderr, refused.output
+
+
+@pytest.mark.parametrize("name", ["routing-weights", "correlation", "latency"])
+def test_a_batch_is_read_in_portions(
+    zoo: Zoo, handmade_data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """To the same numbers, save the seconds; one that does not divide is refused before the base is loaded."""
+    rows: set[int] = set()
+
+    def watched(*args: Any) -> FusedModel:
+        model = with_experts(*args)
+        model.model.get_input_embeddings().register_forward_pre_hook(lambda _, args: rows.add(len(args[0])))
+        return model
+
+    monkeypatch.setattr(of_zoo, "with_experts", watched)
+    given: dict[str, Any] = {"zoo": str(zoo.root), "data": str(handmade_data), "suites": "sst2/mnli"}
+    own = {"rounds": 1, "methods": LORAMOE} if name == "latency" else {"samples": 2, "method": LORAMOE}
+    given |= own | {"batch_size": 2}
+    results = []
+    for accumulation in (1, 2):
+        results.append(analyses.create(name, given | {"accumulation": accumulation}).run(print).model_dump())
+        assert rows == {2 // accumulation}
+        rows.clear()
+    whole, portions = results
+    if name == "latency":
+        assert (whole["portions"], portions["portions"], portions["tokens"]) == (1, 2, whole["tokens"])
+        whole, portions = ({m: r["operations_ratio"] for m, r in each["methods"].items()} for each in results)
+    assert portions == approximately(whole)
+    with pytest.raises(LorafuseError, match="2 rows does not divide into 3 portions"):
+        analyses.create(name, given | {"accumulation": 3}).run(print)
+    assert not rows
+
+
+def approximately(found: Any) -> Any:
+    """Numbers within, at any depth, to rounding."""
+    if isinstance(found, dict):
+        return {key: approximately(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [approximately(value) for value in found]
+    return pytest.approx(found, rel=1e-4, abs=1e-5) if isinstance(found, float) else found
 
 
 def check_latency(result: dict[str, Any]) -> None:

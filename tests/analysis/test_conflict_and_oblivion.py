@@ -216,7 +216,14 @@ def call(*arguments: str) -> Any:
 
 def test_a_study_trains_in_the_portions_and_at_the_length_asked_for(tmp_path: Path) -> None:
     asked = Conflict(
-        folder=tmp_path, data="mini", methods="lora", train_batch_size=6, accumulation=3, cutoff=64
+        folder=tmp_path,
+        data="mini",
+        methods="lora",
+        train_batch_size=6,
+        accumulation=3,
+        cutoff=64,
+        gradient_checkpointing=True,
     )
     settings = asked._study("mini").settings
     assert (settings.batch_size, settings.accumulation, settings.cutoff) == (6, 3, 64)
+    assert settings.gradient_checkpointing

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from lorafuse_bench.bench.adapters import TASKS, adapted, compare, twin
+from lorafuse_bench.bench.adapters import TASKS, adapted, compare, reading, twin
 from lorafuse_bench.bench.models import Shape, random_model
 from lorafuse_bench.cli import app
 from lorafuse_bench.fusion.adapters.lora import Lora
@@ -27,7 +27,8 @@ def test_operations_are_those_of_the_formulas() -> None:
     linears = [m for m in base.model.layers.modules() if isinstance(m, nn.Linear)]
     methods = {"lora": Lora(rank=4), "moore": Moore(d_t=8, d_s=2, reflections=2)}
     models = {"base": base} | {name: adapted(base, method, rows) for name, method in methods.items()}
-    found = compare(models, torch.zeros(rows, tokens, dtype=torch.long), rounds=1)
+    ids = torch.zeros(rows, tokens, dtype=torch.long)
+    found = compare({name: reading(model, ids) for name, model in models.items()}, rounds=1)
     counted = base.get_input_embeddings().weight.numel() + sum(m.weight.numel() for m in linears)
     added = {
         "lora": sum(4 * (m.in_features + m.out_features) for m in linears),
