@@ -19,6 +19,7 @@ from lorafuse_bench.fusion.merging.elementwise import (
     keep_largest,
     weighted_sum,
 )
+from lorafuse_bench.fusion.merging.spectra import eigen_of_square
 from lorafuse_bench.fusion.papers import KNOTS
 from lorafuse_bench.fusion.registry import register
 
@@ -110,9 +111,9 @@ def _left_directions(core: Tensor) -> tuple[Tensor, Tensor]:
     Squares lose half the digits: where a direction that is more than rounding is small, by an SVD, which takes several
     times longer.
     """
-    squares, u = torch.linalg.eigh(core @ core.T)
-    s = squares.clamp(min=0).sqrt().flip(0)
+    squares, u = eigen_of_square(core)
+    s = squares.clamp(min=0).sqrt()
     if not ((s > _ROUNDING / 2 * s[0]) & (s < _SQUARABLE * s[0])).any():
-        return u.flip(1), s
+        return u, s
     u, s, _ = torch.linalg.svd(core, full_matrices=False)
     return u, s

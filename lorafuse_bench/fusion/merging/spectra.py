@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 
 from lorafuse_bench.experts import ModuleStack
@@ -26,6 +27,20 @@ def product_svd(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     u, s, vt = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
     k = rank_of(s)
     return q_b @ u[:, :k], s[:k], vt[:k] @ q_a.T
+
+
+def eigen_of_square(x: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """The `count` largest eigenvalues `(k,)` of `x xᵀ` and their vectors `(n, k)`, for `x (n, m)`; all n by default.
+
+    NumPy makes half of a symmetric product, in half of torch's time; LAPACK overwrites it, read as its transpose.
+    """
+    values = x.cpu().numpy()
+    square = values @ values.T
+    n = len(square)
+    wanted = None if count is None else (max(n - count, 0), n - 1)
+    found = eigh(square.T, subset_by_index=wanted, overwrite_a=True, check_finite=False)
+    squares, vectors = (torch.from_numpy(each).to(x.device).flip(-1) for each in found)
+    return squares, vectors
 
 
 def rank_of(s: Tensor) -> int:

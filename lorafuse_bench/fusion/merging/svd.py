@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.linalg import eigh
 from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import Law, Merge, Merged, option
+from lorafuse_bench.fusion.merging.spectra import eigen_of_square
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
+
+_PART = 128
+"""Columns of factors that are converted to fp64 at a time."""
 
 
 @register
@@ -73,13 +76,13 @@ def truncated_svd(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     tell. The QR of stacked, nearly parallel factors would lose digits in fp32 too. The Q's are not formed but
     applied to the r columns wanted.
     """
-    q_b, r_b = _reduced(b.double())
-    q_a, r_a = _reduced(a.double().T)
-    core = r_b @ r_a.T
+    q_b, r_b = _reduced(b)
+    q_a, r_a = _reduced(a.T)
+    core = _product(r_b, r_a.T)
     wide = len(core) < core.shape[1]
     if wide:
         core = core.T
-    right = _leading(core, rank)
+    _, right = eigen_of_square(core.T, rank)
     left = core @ right
     if wide:
         sigma = left.norm(dim=0)
@@ -87,21 +90,20 @@ def truncated_svd(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return q_a(right).T.to(a.dtype), q_b(left).to(b.dtype)
 
 
-def _leading(core: Tensor, count: int) -> Tensor:
-    """The eigenvectors `(n, count)` of the largest eigenvalues of `coreᵀ core (n, n)`, from the largest; no others."""
-    values = core.cpu().numpy()
-    gram = values.T @ values  # NumPy makes half of a symmetric product, in half of torch's time
-    n = len(gram)
-    _, vectors = eigh(gram, subset_by_index=(max(n - count, 0), n - 1), check_finite=False)
-    return torch.from_numpy(vectors[:, ::-1].copy()).to(core.device)
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """`left (n, R) @ right (R, m)` in fp64. A part is converted at a time, so that it stays in the cache."""
+    product = torch.zeros(len(left), right.shape[1], dtype=torch.float64, device=left.device)
+    for columns, rows in zip(left.split(_PART, dim=1), right.split(_PART), strict=True):
+        product.addmm_(columns.double(), rows.double())
+    return product
 
 
 def _reduced(x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """`y -> Q y` and R of `x (m, n)`: the reduced QR where m > n, with `R (n, n)`; else the identity and x."""
+    """`y -> Q y` and R of `x (m, n)`: the reduced QR in fp64 where m > n, with `R (n, n)`; else the identity and x."""
     rows, columns = x.shape
     if rows <= columns:
         return lambda y: y, x
-    reflectors, tau = torch.geqrf(x)
+    reflectors, tau = torch.geqrf(x.double())
 
     def apply(y: Tensor) -> Tensor:
         return torch.ormqr(reflectors, tau, F.pad(y, (0, 0, 0, rows - columns)))
