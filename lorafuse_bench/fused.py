@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -168,8 +169,7 @@ class FusedModel:
                     f"adapter '{entry.name}': {path} is missing or not the file the manifest describes."
                     f" Train it again with `lorafuse train adapter --out {self.zoo.root}`."
                 )
-            tensors = {key: value.to(self.model.device) for key, value in load_file(path).items()}
-            self._adapters[entry.name] = AdapterArtefact(entry.name, tensors, entry.tasks)
+            self._adapters[entry.name] = AdapterArtefact(entry.name, entry.tasks, partial(load_file, path))
         return self._adapters[entry.name]
 
 

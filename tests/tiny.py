@@ -58,10 +58,15 @@ def write_adapter(
 
 
 def tiny_zoo(
-    root: Path, architecture: str = "qwen2", experts: int = 3, mixed: bool = False, seed: int = 0
+    root: Path,
+    architecture: str = "qwen2",
+    experts: int = 3,
+    mixed: bool = False,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> Zoo:
-    """A zoo of random experts on a random base; `mixed` gives unequal ranks, alphas, rsLoRA and targets."""
-    model = tiny_model(architecture, seed=seed)
+    """A zoo of random experts on a random base in `dtype`; `mixed` gives unequal ranks, alphas, rsLoRA and targets."""
+    model = tiny_model(architecture, seed=seed).to(dtype)  # type: ignore[arg-type]
     model.save_pretrained(root / "base")
     byte_tokenizer().save_pretrained(root / "base")
     base = weights_sha256(root / "base")

@@ -88,11 +88,14 @@ class Learned:
 
 @dataclass(frozen=True)
 class AdapterArtefact:
-    """A trained adapter: `tensors["<module>.<parameter>"]`, and its tasks in the order of their ids."""
+    """A trained adapter: its tasks in the order of their ids, and what reads its `{"<module>.<parameter>": tensor}`.
+
+    They are read on the CPU when they are used and kept nowhere, as updates hold copies of their own.
+    """
 
     name: str
-    tensors: Mapping[str, Tensor]
     tasks: tuple[str, ...]
+    read: Callable[[], Mapping[str, Tensor]]
 
 
 class BlockVisitor(Protocol):

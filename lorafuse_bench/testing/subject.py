@@ -71,7 +71,7 @@ class ToyModel(FusedModel):
             generator = torch.Generator().manual_seed(0)
             for tensor in tensors.values():
                 tensor += torch.randn(tensor.shape, generator=generator) * 0.3 * tensor.shape[-1] ** -0.5
-        return AdapterArtefact("toy", tensors, TASKS)
+        return AdapterArtefact("toy", TASKS, lambda: tensors)
 
 
 class ToyFitting:

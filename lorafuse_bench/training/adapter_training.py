@@ -117,7 +117,7 @@ def _train(
     if settings.epochs is not None:
         settings = replace(settings, steps=math.ceil(settings.epochs * batches.per_epoch))
     with isolated_randomness():
-        known = cached(decompositions, compute.device)
+        known = cached(decompositions)
         model = AdapterTraining(load_base(folder, compute), method, len(keys), settings.seed, known)
         if settings.gradient_checkpointing:
             model.base.recompute()

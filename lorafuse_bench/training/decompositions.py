@@ -32,10 +32,10 @@ def cache_file(base_sha256: str, method: str, dtype: torch.dtype) -> Path:
     return cache_root() / "decompositions" / name
 
 
-def cached(file: Path, device: torch.device) -> dict[str, Tensor]:
+def cached(file: Path) -> dict[str, Tensor]:
     """By `<module>.<name>`; nothing where the file is not there or damaged, and all is computed again."""
     try:
-        return load_file(file, device=str(device))
+        return load_file(file)
     except (OSError, SafetensorError):
         return {}
 

@@ -14,11 +14,9 @@ from lorafuse_bench.training import decompositions
 from lorafuse_bench.training.adapter_training import AdapterTraining
 from lorafuse_bench.training.decompositions import cache_file, cached, keep
 
-CPU = torch.device("cpu")
-
 
 def training(file: Path, spec: str, seed: int) -> AdapterTraining:
-    known = cached(file, CPU)
+    known = cached(file)
     made = AdapterTraining(tiny_model(layers=2), method_of(spec), 2, seed, known)
     keep(file, derived_of(made.updates), known)
     return made
@@ -50,4 +48,4 @@ def test_a_damaged_cache_is_made_again_and_what_is_quick_is_not_kept(
     file.parent.mkdir()
     file.write_bytes(b"damaged")
     kept = derived_of(training(file, "moore:d_t=4", 0).updates)
-    assert cached(file, CPU).keys() == kept.keys()
+    assert cached(file).keys() == kept.keys()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -70,15 +70,14 @@ class FullFinetune(TrainedAdapter):
     def update(self, base: nn.Module, place: Place) -> TrainedUpdate:
         return FullUpdate(base, {})
 
-    def attach(
+    def attached(
         self,
         base: Base,
         tasks: int,
         selection: Selection,
         saved: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, TrainedUpdate]:
+    ) -> Iterator[tuple[str, TrainedUpdate]]:
         made: dict[int, nn.Parameter] = {}
-        owners = {
-            name: m for name, m in base.modules.items() if next(m.parameters(recurse=False), None) is not None
-        }
-        return {name: FullUpdate(module, made) for name, module in owners.items()}
+        for name, module in base.modules.items():
+            if next(module.parameters(recurse=False), None) is not None:
+                yield name, FullUpdate(module, made)

@@ -111,7 +111,7 @@ class MooreUpdate(TrainedUpdate):
         if hasattr(self, "R"):
             unit, core = self._reflections()
             wide = self.Vh.to(unit.dtype)
-            self.Vh.copy_(wide - wide @ unit.T @ core @ unit)
+            self.Vh = (wide - wide @ unit.T @ core @ unit).to(self.Vh.dtype)
         if hasattr(self, "T"):
             self.by_task = (self.T @ self.P.T).to(self.sigma.dtype)
         self.folded = True
@@ -120,7 +120,8 @@ class MooreUpdate(TrainedUpdate):
 def decomposed(weight: Tensor, saved: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """`U (out, D)`, `σ (D,)` and `Vᵀ (D, in)` of `weight (out, in)`: the saved ones if of its dtype, else its SVD."""
     if "U" in saved and saved["U"].dtype == weight.dtype:
-        return saved["U"], saved["sigma"], saved["Vh"].clone()  # a copy, since `fold` writes into it
+        U, sigma, Vh = (saved[name].to(weight.device) for name in ("U", "sigma", "Vh"))
+        return U, sigma, Vh
     # In fp64, whatever the type of W: what is trained is tied to vectors that rounding turns where singular values are
     # close, and must mean the same on a base loaded in another type. fp32 would also be 2e-6 of W away from it, and
     # saves half of the time, which a base takes once.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lorafuse_bench.base_model import Base
 from lorafuse_bench.errors import LorafuseError, unknown
-from lorafuse_bench.fusion.base import AdapterArtefact, Family, FusionMethod, Need, Prompts, Runtime, option
+from lorafuse_bench.fusion.base import Family, FusionMethod, Need, Prompts, Runtime, option
 from lorafuse_bench.layers import BASE, Selection, Update, linear_shape
 from lorafuse_bench.placement import computes_on
 
@@ -21,7 +21,8 @@ from lorafuse_bench.placement import computes_on
 class Place:
     """Where an update is: its block, how many tasks it is trained on, and what knows the rows' tasks.
 
-    `derived`: what such an update once derived from the base's weight here; empty where it must do so itself.
+    `derived`: what such an update once derived from the base's weight here, there while it is made; empty where it must
+    do so itself.
     """
 
     block: int
@@ -106,18 +107,34 @@ class TrainedAdapter(FusionMethod):
         saved: Mapping[str, Tensor] | None = None,
     ) -> dict[str, TrainedUpdate]:
         """A new update for every adapted module, by name; `saved` may hold what it would derive from the base."""
+        return dict(self.attached(base, tasks, selection, saved))
+
+    def attached(
+        self,
+        base: Base,
+        tasks: int,
+        selection: Selection,
+        saved: Mapping[str, Tensor] | None = None,
+    ) -> Iterator[tuple[str, TrainedUpdate]]:
+        """`attach` one after the other."""
         derived = by_module(saved or {})
-        return {
-            name: self.update(module, Place(base.block_of(name), tasks, selection, derived.get(name, {})))
-            for name, module in self.adapted(base).items()
-        }
+        for name, module in self.adapted(base).items():
+            own = derived.pop(name, {})
+            update = self.update(module, Place(base.block_of(name), tasks, selection, own))
+            own.clear()  # updates keep their place, and with it all that was read for them would stay in memory
+            yield name, update
 
     def updates(self, runtime: Runtime) -> Mapping[str, Update]:
+        """One after the other in the type that the base computes in, so that fp32 is there of one alone."""
         artefact = runtime.adapter(self)
-        updates = self.attach(runtime.base, len(artefact.tasks), runtime.selection, artefact.tensors)
-        load(updates, artefact)
-        for update in updates.values():
+        tensors = dict(artefact.read())
+        updates = {}
+        for name, update in self.attached(runtime.base, len(artefact.tasks), runtime.selection, tensors):
+            load(update, name, tensors, artefact.name)
             update.requires_grad_(False).eval().fold()
+            updates[name] = update.to(*runtime.base.place_of(name))
+        if tensors:
+            raise _unfit(artefact.name, min(tensors))
         return updates
 
     def select(self, runtime: Runtime, prompts: Prompts) -> Tensor | None:
@@ -186,17 +203,22 @@ def by_module(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def load(updates: Mapping[str, TrainedUpdate], artefact: AdapterArtefact) -> None:
-    """Copy an adapter's parameters into the updates; LorafuseError when its tensors are not just theirs."""
-    wanted = tensors_of(updates)
-    for key in wanted.keys() | artefact.tensors.keys() - derived_of(updates).keys():
-        have = artefact.tensors.get(key)
-        if have is None or key not in wanted or have.shape != wanted[key].shape:
-            raise LorafuseError(
-                f"adapter '{artefact.name}': {key} does not fit the base or the method's options."
-                " Train it again with `lorafuse train adapter`."
-            )
-        wanted[key].copy_(have)
+def load(update: TrainedUpdate, name: str, tensors: dict[str, Tensor], adapter: str) -> None:
+    """Take an update's tensors out of those of an adapter; LorafuseError where one is absent or of another shape."""
+    for key, wanted in tensors_of({name: update}).items():
+        have = tensors.pop(key, None)
+        if have is None or have.shape != wanted.shape:
+            raise _unfit(adapter, key)
+        wanted.copy_(have)
+    for key in derived_of({name: update}):
+        tensors.pop(key, None)
+
+
+def _unfit(adapter: str, key: str) -> LorafuseError:
+    return LorafuseError(
+        f"adapter '{adapter}': {key} does not fit the base or the method's options."
+        " Train it again with `lorafuse train adapter`."
+    )
 
 
 def shape_of(base: nn.Module) -> tuple[int, int]:
