@@ -56,11 +56,20 @@ class Team:
         return rows[self.index :: self.count]
 
     def add_up(self, trained: Iterable[Tensor], loss: Tensor) -> None:
-        """Make gradients, and the loss, those of the whole batch in every process."""
+        """Make gradients, and the loss, those of the whole batch in every process.
+
+        What no row of the batch reached has none, as in one process: an optimiser leaves it where it is, and would move
+        what has one of zeros on by its moments.
+        """
         if self.count == 1:
             return
+        parameters = list(trained)
+        reached = torch.tensor([p.grad is not None for p in parameters], device=loss.device).int()
         torch.distributed.all_reduce(loss)
-        for parameter in trained:
+        torch.distributed.all_reduce(reached)
+        for parameter, processes in zip(parameters, reached.tolist(), strict=True):
+            if not processes:
+                continue
             if parameter.grad is None:  # no row of this process reached it
                 parameter.grad = torch.zeros_like(parameter)
             torch.distributed.all_reduce(parameter.grad)

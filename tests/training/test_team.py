@@ -13,14 +13,17 @@ import pytest
 import torch
 from adapters import method_of
 from launched import launch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.training.adapter_records import CONFIG
 from lorafuse_bench.training.adapter_training import train_adapter
+from lorafuse_bench.training.examples import Example
 from lorafuse_bench.training.expert_training import train_experts
-from lorafuse_bench.training.settings import AdapterSettings, ExpertSettings
-from lorafuse_bench.training.team import alone
+from lorafuse_bench.training.loop import Progress, Trainable, isolated_randomness, train
+from lorafuse_bench.training.settings import AdapterSettings, ExpertSettings, Schedule
+from lorafuse_bench.training.team import Team, alone
 from lorafuse_bench.zoo.manifest import Zoo
 
 pytestmark = [
@@ -89,6 +92,42 @@ def test_an_expert_too(base: str, handmade_data: Path, tmp_path: Path) -> None:
     file = "experts/sst2/adapter_model.safetensors"
     close(tmp_path / "one" / file, tmp_path / "two" / file)
     assert Zoo.open(tmp_path / "two").manifest.experts[0].name == "sst2"
+
+
+class Forked(Trainable):
+    """Two numbers, each moved by rows of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = nn.ParameterList([nn.Parameter(torch.ones(())) for _ in range(2)])
+
+    def network(self) -> None:
+        """None: there is no model."""
+
+    def forward(self, labels: Tensor, num_items_in_batch: int) -> dict[str, Tensor]:
+        parts = [self.numbers[which] ** 2 for which in labels[:, 1].tolist()]
+        return {"loss": torch.stack(parts).sum() / num_items_in_batch}
+
+
+def test_what_no_row_reaches_stays_where_it_is(tmp_path: Path) -> None:
+    """Rows of a step reach both numbers, then the first alone, and in the end each in a process of its own."""
+    reached = [[0, 1], [0, 0], [1, 0], [0, 0]]
+    batches = [[{"input_ids": [which] * 2, "labels": [which] * 2} for which in rows] for rows in reached]
+
+    def collate(rows: list[Example]) -> dict[str, Tensor]:
+        return {"labels": torch.tensor([row["labels"] for row in rows])}
+
+    def work(name: str) -> None:
+        team, model, schedule = Team.of_launch(), Forked(), Schedule(learning_rate=0.1, steps=4, batch_size=2)
+        with isolated_randomness():
+            train(model, batches, collate, schedule, tmp_path, Progress(name, lambda _: None), team=team)
+        if team.leads:
+            save_file(model.state_dict(), tmp_path / name)
+
+    work("one")
+    assert launch(lambda _: work("two")) == [0, 0]
+    one, two = load_file(tmp_path / "one"), load_file(tmp_path / "two")
+    assert one == {key: pytest.approx(value.item(), abs=1e-6) for key, value in two.items()}
 
 
 def test_what_one_process_does_is_refused_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
