@@ -255,6 +255,8 @@ def _deeper(value: Any, levels: int) -> bool:
     """Whether lists and objects are nested in more than so many levels."""
     layer = [value]
     for _ in range(levels):
+        if not layer:
+            break
         layer = [
             inner
             for outer in layer

@@ -137,7 +137,7 @@ def test_damaged_and_missing_files_are_refused(adapter: Path, tmp_path: Path) ->
         load(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_not_finite_factors_are_refused(adapter: Path, value: float) -> None:
     edit_tensors(adapter, lora_A__weight=torch.full((4, 32), value))
     with pytest.raises(LorafuseError, match="NaN or infinity"):
