@@ -1,4 +1,4 @@
-"""Workers in processes and on Ray: the scores of one process, and what is left of a worker that was killed."""
+"""Workers in processes: the scores of one, although one is killed; what engines refuse, and Ray's lost head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,36 +26,17 @@ from lorafuse_bench.zoo.manifest import Zoo
 METHODS = "base,ties,concat,svd"
 
 
-def descendants(of: int) -> Iterator[int]:
-    """Processes that were started below one, the nearest first."""
-    for entry in Path(f"/proc/{of}/task").glob("*/children"):
-        for child in map(int, entry.read_text().split()):
-            yield child
-            yield from descendants(child)
-
-
 def one_of_processes() -> int:
     children = multiprocessing.active_children()
     return next(child.pid for child in children if child.name.startswith("SpawnProcess") and child.pid)
 
 
-def one_of_ray() -> int:
-    return next(each for each in descendants(os.getpid()) if "ray::Remote" in command(each))
-
-
-def command(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except FileNotFoundError:
-        return ""
-
-
-def killer(victim: Callable[[], int], said: list[str]) -> Callable[[str], None]:
+def killer(said: list[str]) -> Callable[[str], None]:
     """Listens, and kills a worker at the first line."""
 
     def listen(text: str) -> None:
         if not said:
-            os.kill(victim(), signal.SIGKILL)
+            os.kill(one_of_processes(), signal.SIGKILL)
         said.append(text)
 
     return listen
@@ -67,17 +48,10 @@ def items(paths: list[Path]) -> list[object]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells who is whose child")
-@pytest.mark.parametrize(("engine", "victim"), [("local", one_of_processes), ("ray", one_of_ray)])
-def test_workers_make_the_scores_of_one_process_although_one_is_killed(
-    zoo: Zoo, tmp_path: Path, engine: str, victim: Callable[[], int]
-) -> None:
-    if engine == "ray":
-        pytest.importorskip("ray", reason="Ray is not installed: pip install 'lorafuse-bench[ray]'")
+def test_workers_make_the_scores_of_one_process_although_one_is_killed(zoo: Zoo, tmp_path: Path) -> None:
     one = runner.run(plan(zoo, tmp_path / "one", METHODS))
     said: list[str] = []
-    watcher = Watcher(killer(victim, said))
-    two = runner.run(plan(zoo, tmp_path / "two", METHODS), watcher, workers=2, engine=engine)
+    two = runner.run(plan(zoo, tmp_path / "two", METHODS), Watcher(killer(said)), workers=2)
     assert items(one) == items(two)
     assert any("its worker was lost, another continues" in line for line in said)
 
