@@ -87,7 +87,8 @@ def train_adapter(
         kept = cache_file(zoo.manifest.base.sha256, method.name, compute.dtype)
         watcher.expect(1)
         with watcher.step(f"adapter {name}"):
-            progress = Progress(f"adapter {name}", watcher)
+            shapes = (method, len(keys), zoo.manifest.base.sha256, replace(settings, seed=0), compute)
+            progress = Progress(f"adapter {name}", watcher, alike=shapes)
             described = _train(method, keys, model, source, settings, compute, work, kept, progress, team)
             if team.leads:
                 finish(work / "finished", folder, record | described | compute.record())

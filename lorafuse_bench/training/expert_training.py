@@ -140,7 +140,7 @@ def train_expert(
             PadRight(pad_token(tokenizer)),
             schedule,
             recipe.work(wanted),
-            Progress(f"expert {key}", report, followed),
+            Progress(f"expert {key}", report, followed, alike=(recipe.described.sha256, settings, compute)),
             compute.dtype,
             team,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,15 @@ class Progress:
     """Says about ten times per run, and at least once in half a minute, how far `what` is and what it takes."""
 
     def __init__(
-        self, what: str, report: Report, trackers: Trackers | None = None, first: bool = True
+        self,
+        what: str,
+        report: Report,
+        trackers: Trackers | None = None,
+        first: bool = True,
+        alike: Hashable = None,
     ) -> None:
-        """first: whether it is the first of runs that are alike, which says what they take."""
-        self.first = first
+        """first: whether it says what it takes; alike: the same for runs on networks of the same shapes."""
+        self.first, self.alike = first, alike
         self.what, self.watcher, self.trackers = what, watching(report), trackers
         self.start = self.last = time.monotonic()
         self.first_step: int | None = None
@@ -131,6 +136,11 @@ def _length(example: Example) -> int:
     return len(example["input_ids"])
 
 
+def _rounded(count: int) -> int:
+    """The next power of two."""
+    return 1 << (count - 1).bit_length()
+
+
 @contextmanager
 def isolated_randomness() -> Iterator[None]:
     """Put torch's global generators back afterwards: dropout draws from them."""
@@ -171,7 +181,7 @@ def train(
     every = max(1, schedule.steps // schedule.checkpoints)
     model.train()
     if start < schedule.steps and progress.first:
-        progress.say(run.estimate(batches, start))
+        progress.say(run.estimate(batches, start, progress.alike))
     for step in range(start, schedule.steps):
         loss, tokens = run.step(step, batches[step], collate)
         progress.step(step + 1, schedule.steps, loss, tokens, schedule.rate(step))
@@ -228,21 +238,22 @@ class _Run:
         self.tokens += tokens
         return loss, tokens
 
-    def estimate(self, batches: Source, start: int) -> Estimate:
-        """What the steps from `start` on take in this process, by a few batches' lengths and a pass of the largest."""
+    def estimate(self, batches: Source, start: int, alike: Hashable = None) -> Estimate:
+        """What the steps from `start` on take in this process, by a few batches' lengths and a pass of the largest.
+
+        Memory is that of somewhat longer rows, since those of later batches may be; so runs that are alike share it.
+        """
         few = [batches[i] for i in range(start, min(start + SEEN, self.schedule.steps))]
         sizes = [len(batch) * max(map(_length, batch)) for batch in few]
         steps = self.schedule.steps - start
         passes, tokens = steps * self.schedule.accumulation, sum(sizes) * steps // len(few) // self.team.count
         most = few[sizes.index(max(sizes))]
         targets = sum(label != IGNORED for example in most for label in example["labels"][1:])
-        work = Work(
-            -(-len(most) // (self.schedule.accumulation * self.team.count)),
-            max(map(_length, most)),
-            -(-targets // len(most)),
-            train=True,
-        )
-        return of_training(self.model.network(), passes, tokens, work, self.trained.values())
+        longest = max(map(_length, most))
+        length = min(_rounded(longest), max(longest, self.schedule.cutoff))
+        rows = -(-len(most) // (self.schedule.accumulation * self.team.count))
+        work = Work(rows, length, min(length, _rounded(-(-targets // len(most)))), train=True)
+        return of_training(self.model.network(), passes, tokens, work, self.trained.values(), alike)
 
     def state(self, step: int) -> dict[str, Any]:
         """All of it, after `step` steps."""

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import tiny_model, tiny_zoo
+from torch import Tensor
+from transformers import PreTrainedModel
 from typer.testing import CliRunner
 
 from lorafuse_bench import cli, loading
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
+from lorafuse_bench.fusion.adapters.lora import Lora
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter
 from lorafuse_bench.memory import Alive, free_bytes
-from lorafuse_bench.planning import Work
+from lorafuse_bench.planning import Memory, Work, of_loaded
 from lorafuse_bench.training import estimate
-from lorafuse_bench.training.adapter_training import AdapterTraining
+from lorafuse_bench.training.adapter_training import AdapterTraining, train_adapter
 from lorafuse_bench.training.estimate import Estimate, of_reading, of_training
 from lorafuse_bench.training.examples import IGNORED
+from lorafuse_bench.training.expert_training import train_experts
+from lorafuse_bench.training.settings import AdapterSettings, ExpertSettings
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +119,30 @@ def test_a_base_that_does_not_fit_is_refused_before_it_is_read(
     monkeypatch.setattr(loading, "free_bytes", lambda device: size // 2 - 1)
     with pytest.raises(LorafuseError, match="takes at least .* GiB of memory, and .* GiB are free"):
         loading.load_model(zoo.root / "base", torch.bfloat16)
+
+
+def test_what_is_alike_is_counted_once(
+    tmp_path: Path, handmade_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Experts of one command whose rows are about as long, and seeds of an adapter; another rank is not."""
+    counted: list[Work] = []
+
+    def count(model: PreTrainedModel, work: Work, trained: Sequence[Tensor]) -> Memory:
+        counted.append(work)
+        return of_loaded(model, work, trained)
+
+    monkeypatch.setattr(estimate, "of_loaded", count)
+    monkeypatch.setattr(estimate, "_COUNTED", {})
+    base, data, said = str(tiny_zoo(tmp_path / "base", experts=0).base_folder()), str(handmade_data), []
+    for rank in (2, 3):
+        few = ExpertSettings(steps=1, batch_size=2, cutoff=64, rank=rank)
+        train_experts(base, ["sst2", "mnli"], tmp_path / f"{rank}", data, few, report=said.append)
+    assert len([line for line in said if "estimated from sizes" in line]) == 4
+    assert len(counted) == 2 and counted[0] == counted[1]
+    for seed in (0, 1):
+        one = AdapterSettings(steps=1, batch_size=2, rows=2, cutoff=64, epochs=None, seed=seed)
+        train_adapter(Lora(rank=2), "sst2", ["sst2"], base, tmp_path / f"seed{seed}", data, one, said.append)
+    assert len(counted) == 3
 
 
 def test_every_training_says_it_before_its_first_step(tmp_path: Path) -> None:
