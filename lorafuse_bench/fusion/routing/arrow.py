@@ -14,7 +14,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fusion.base import FusionMethod, Runtime, option
 from lorafuse_bench.fusion.papers import ARROW, SPECTR
 from lorafuse_bench.fusion.registry import register
-from lorafuse_bench.fusion.routing.gates import AtMost, first_directions, mixed, softmax_top_k
+from lorafuse_bench.fusion.routing.gates import AtMost, combined, first_directions, mixed, softmax_top_k
 from lorafuse_bench.layers import GatedUpdate, Update
 
 
@@ -66,7 +66,7 @@ class Arrow(FusionMethod):
                 # The prototypes' logits are then made of the hidden numbers: `p_i · x = t_i A_i x`.
                 updates[module] = GatedUpdate(stack.A, stack.B, _first, weigh, absent, inner=first)
             else:
-                probes = (first @ stack.A.double())[:, 0]
+                probes = combined(first, stack.A)
                 updates[module] = GatedUpdate(
                     stack.A, stack.B, _probed, weigh, absent, merge="before", probes=probes
                 )

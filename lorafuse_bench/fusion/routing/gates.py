@@ -10,6 +10,8 @@ from torch import Tensor
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ModuleStack
 
+_AT_ONCE = 32
+"""Experts that are there in fp64 at a time, which is four times what a pool in bf16 takes."""
 _DEPENDENT = 1e-3
 """A row's distance from the span of the others, as a share of its length, under which Cholesky loses digits."""
 
@@ -61,10 +63,19 @@ def lengths_of(stack: ModuleStack) -> Tensor:
     return _root(_products(stack.B.transpose(1, 2))).transpose(1, 2)
 
 
+def combined(weights: Tensor, rows: Tensor) -> Tensor:
+    """`w x (N, n)` of `weights (N, 1, r)` in fp64 and `rows (N, r, n)`."""
+    parts = zip(weights.split(_AT_ONCE), rows.split(_AT_ONCE), strict=True)
+    return torch.cat([w @ part.double() for w, part in parts])[:, 0]
+
+
 def _products(rows: Tensor) -> Tensor:
     """`x xᵀ (N, r, r)` of `rows (N, r, n)`, in fp64."""
-    wide = rows.double()
-    return wide @ wide.transpose(1, 2)
+    return torch.cat([_square(part.double()) for part in rows.split(_AT_ONCE)])
+
+
+def _square(rows: Tensor) -> Tensor:
+    return rows @ rows.transpose(1, 2)
 
 
 def _root(gram: Tensor) -> Tensor:
