@@ -14,6 +14,8 @@ from lorafuse_bench.tasks.suites import suite
 from lorafuse_bench.zoo.manifest import Zoo
 
 LATER = {"evaluate", "matplotlib", "nltk", "peft", "ray", "rouge_score", "scipy.stats", "torchvision", "vllm"}
+LATER |= {"gguf", "langdetect", "lxml.html", "sklearn", "torch.utils.tensorboard"}
+LATER |= {f"lorafuse_bench.{name}" for name in ("analysis", "bench", "testing")}
 STOPPED = f"""
 import sys
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
