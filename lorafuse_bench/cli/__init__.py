@@ -1,9 +1,9 @@
 """The `lorafuse` command.
 
-One file per subcommand, named like it, listed in SUBCOMMANDS. The file defines either a function
-`command` (`lorafuse run`) or a typer application `app` with subcommands of its own (`lorafuse zoo build`).
-It imports torch, lm-eval and the like inside the function, never at its top: every `lorafuse --help`
-imports every file here.
+One file per subcommand, named like it, listed in SUBCOMMANDS; a folder where its own subcommands are long. It defines
+either a function `command` (`lorafuse run`) or a typer application `app` with subcommands of its own (`lorafuse zoo
+build`). It imports torch, lm-eval and the like inside the function, never at its top: every `lorafuse --help` imports
+every file here.
 """
 
 from __future__ import annotations

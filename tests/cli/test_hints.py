@@ -224,11 +224,12 @@ def test_options_that_the_next_command_needs_too_are_in_it(folder: Path) -> None
 def hints_of_commands() -> set[str]:
     """`command: function of _next` for every hint that the source of a command makes."""
     found = set()
-    for path in CLI.glob("[!_]*.py"):
+    for path in CLI.rglob("[!_]*.py"):
         tree = ast.parse(path.read_text())
         whole = any(getattr(node, "name", None) == "command" for node in tree.body)
         for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
-            name = path.stem if whole else f"{path.stem} {function.name}"
+            words = path.relative_to(CLI).with_suffix("").parts
+            name = " ".join(words if whole else (*words, function.name))
             found |= {
                 f"{name}: {node.attr}"
                 for node in ast.walk(function)
@@ -240,5 +241,5 @@ def hints_of_commands() -> set[str]:
 
 def test_every_hint_is_followed_by_a_test_above() -> None:
     assert hints_of_commands() == FOLLOWED
-    makers = {path.name for path in CLI.glob("*.py") if "Next:" in path.read_text()}
+    makers = {path.name for path in CLI.rglob("*.py") if "Next:" in path.read_text()}
     assert makers == {"_next.py"}
