@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,7 +54,6 @@ class FusedModel:
         self.extra_parameters = 0
         self.base = Base(model)
         self._learned: dict[str, Learned] = {}
-        self._adapters: dict[str, AdapterArtefact] = {}
         self._in_use: dict[str, ArtefactEntry | AdapterEntry] = {}
         self.base.check(pool)
 
@@ -144,7 +144,13 @@ class FusedModel:
         """The zoo's first adapter trained with this method's options, on the suite it names if it names one."""
         entry = adapter_entry(self.zoo, method)
         self._in_use[entry.name] = entry
-        return self._load_adapter(entry)
+        again = f"Train it again with `lorafuse train adapter --out {self.zoo.root}`."
+        if entry.base_sha256 != self.zoo.manifest.base.sha256:
+            raise LorafuseError(
+                f"adapter '{entry.name}' was trained on another base than the one of zoo '{self.zoo.name}'. {again}"
+            )
+        path = self.zoo.root / entry.path / ADAPTER_WEIGHTS
+        return AdapterArtefact(entry.name, entry.tasks, partial(_read, entry.name, path, entry.sha256, again))
 
     @torch.no_grad()
     def visit_blocks(self, prompts: Prompts, visitor: BlockVisitor) -> None:
@@ -156,21 +162,14 @@ class FusedModel:
                 input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), use_cache=False
             )
 
-    def _load_adapter(self, entry: AdapterEntry) -> AdapterArtefact:
-        if entry.name not in self._adapters:
-            if entry.base_sha256 != self.zoo.manifest.base.sha256:
-                raise LorafuseError(
-                    f"adapter '{entry.name}' was trained on another base than the one of zoo"
-                    f" '{self.zoo.name}'. Train it again with `lorafuse train adapter --out {self.zoo.root}`."
-                )
-            path = self.zoo.root / entry.path / ADAPTER_WEIGHTS
-            if not path.is_file() or sha256_file(path) != entry.sha256:
-                raise LorafuseError(
-                    f"adapter '{entry.name}': {path} is missing or not the file the manifest describes."
-                    f" Train it again with `lorafuse train adapter --out {self.zoo.root}`."
-                )
-            self._adapters[entry.name] = AdapterArtefact(entry.name, entry.tasks, partial(load_file, path))
-        return self._adapters[entry.name]
+
+def _read(adapter: str, path: Path, sha256: str, again: str) -> dict[str, Tensor]:
+    """The tensors in `path`; LorafuseError where they are not those that the manifest describes."""
+    if not path.is_file() or sha256_file(path) != sha256:
+        raise LorafuseError(
+            f"adapter '{adapter}': {path} is missing or not the file the manifest describes. {again}"
+        )
+    return load_file(path)
 
 
 def adapter_entry(zoo: Zoo, method: FusionMethod) -> AdapterEntry:

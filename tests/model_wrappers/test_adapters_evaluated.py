@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from adapters import REFERENCES, SPECS, dense_model, method_of
 from agreement import check, instances
 from dense import load_base
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import add_adapter, tiny_zoo
 from transformers import PreTrainedModel
 
+from lorafuse_bench.analysis.prompts import with_experts
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fused import ADAPTER_WEIGHTS
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.layers import FusedModule
@@ -93,3 +96,18 @@ def test_an_altered_file_or_another_base_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(LorafuseError, match="not the file the manifest describes"):
         LorafuseLM("lora:rank=3", zoo=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("fault", ["absent", "of another shape", "unknown"])
+def test_tensors_that_are_not_just_the_adapter_s_are_refused(tmp_path: Path, fault: str) -> None:
+    zoo = add_adapter(tiny_zoo(tmp_path, experts=0), "lora:rank=3")
+    (entry,) = zoo.manifest.adapters
+    path = tmp_path / entry.path / ADAPTER_WEIGHTS
+    tensors = load_file(path)
+    key = "model.layers.0.mlp.down_proj." + ("C" if fault == "unknown" else "A")
+    found = tensors.pop(key, torch.zeros(1))
+    save_file(tensors if fault == "absent" else tensors | {key: found[:1]}, path)
+    described = entry.model_copy(update={"sha256": sha256_file(path)})
+    Zoo(tmp_path, zoo.manifest.model_copy(update={"adapters": (described,)})).save()
+    with pytest.raises(LorafuseError, match=f"adapter 'lora/two-rank=3': {key} does not fit the base"):
+        with_experts(Zoo.open(tmp_path)).use(registry.parse("lora:rank=3"))

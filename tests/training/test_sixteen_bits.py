@@ -21,7 +21,9 @@ from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.zoo.manifest import Zoo
 
 KEYS = ("sst2", "mnli")
-SETTINGS = AdapterSettings(learning_rate=1e-2, epochs=None, steps=2, batch_size=4, cutoff=96, rows=4)
+SETTINGS = AdapterSettings(
+    learning_rate=1e-2, epochs=None, steps=2, batch_size=4, cutoff=96, rows=4, gradient_checkpointing=True
+)
 MOORE = "moore:d_t=5+d_s=3+reflections=4"
 ONE_EACH = tuple({spec.partition(":")[0]: spec for spec in reversed(SPECS)}.values())
 """One of every method."""
