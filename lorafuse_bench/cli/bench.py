@@ -222,6 +222,9 @@ def grid(
         typer.Option(help="Where those are: local, ray or local,ray; by default all that are installed."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; ratios are medians.")] = 1,
+    loop: Annotated[
+        bool, typer.Option(help="Run the loop of stock lm_eval; without it, any method may be named.")
+    ] = True,
 ) -> Answer:
     """One run of many methods, alone and by workers, against a shell loop of stock lm_eval --model hf."""
     from importlib.util import find_spec
@@ -229,7 +232,7 @@ def grid(
     from lorafuse_bench.bench import grid as bench
 
     there = _words(engines) if engines else ["local", *(["ray"] if find_spec("ray") else [])]
-    asked = bench.Asked(methods, suite, limit, zoo, data, batch_size, workers, there, rounds)
+    asked = bench.Asked(methods, suite, limit, zoo, data, batch_size, workers, there, rounds, loop)
     return _report(_measured(bench.run, asked), out)
 
 

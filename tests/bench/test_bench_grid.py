@@ -65,6 +65,16 @@ def test_ratios_are_of_all_commands_of_a_side(monkeypatch: pytest.MonkeyPatch) -
     assert found["asked"]["methods"] == "base,concat" and found["differing"] == 0  # type: ignore[index]
 
 
+def test_without_the_loop_workers_are_compared_alone_over_any_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        grid, "_timed", lambda words: acted(words, {} if words[0] == "lorafuse" else {"no": []})
+    )
+    found = grid.run(grid.Asked("arrow", "sst2", 4, engines=("local",), loop=False))
+    values = {line["what"]: line["value"] for line in found["targets"]}
+    assert values == {"seconds of a run of one item": 3.0, "one worker over 2 local workers": 2.0}
+    assert list(found["rounds"][0]) == ["first", "one", "local"]
+
+
 def test_both_sides_are_asked_the_same(tmp_path: Path) -> None:
     asked = grid.Asked("base", "sst2", 4, zoo="z", data="d", batch_size=8)
     ours, stock = asked.ours("base", "sst2", asked.cut, tmp_path), asked.stock("pretrained=b", tmp_path)
