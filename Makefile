@@ -49,7 +49,7 @@ smol: setup
 	$(BIN)/lorafuse zoo show smol
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not vllm"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not vllm"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not vllm" --timeout 1800

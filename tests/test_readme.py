@@ -31,7 +31,6 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("readme")
 
 
-@pytest.mark.xdist_group("readme")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("commands", list(blocks()))
 def test_block_runs(commands, folder):

@@ -15,7 +15,6 @@ PAGE = (ROOT / "docs" / "reproduce.md").read_text()
 BLOCK = re.compile(r"^```bash (?P<kind>set|run)\n(?P<commands>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.xdist_group("reproduce")
 @pytest.mark.timeout(900)
 def test_the_page_remakes_zoo_boards_and_findings(tmp_path: Path) -> None:
     blocks = [(block["kind"], block["commands"]) for block in BLOCK.finditer(PAGE)]

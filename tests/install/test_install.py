@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 INSIDE = ("tasks", "model_wrappers", "leaderboards")
 MEASURED = ("leaderboards/published/", "leaderboards/analyses/")
 # One worker builds the wheel once for all tests here.
-pytestmark = [pytest.mark.xdist_group("install"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 def run(*command, cwd, check=True):

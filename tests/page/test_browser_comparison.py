@@ -3,14 +3,11 @@
 import json
 from pathlib import Path
 
-import pytest
 from browser import Browser
 from toy_cells import write
 
 from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.leaderboards.pages.page import write_page
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 
 def test_compare_two_methods(browser: Browser) -> None:

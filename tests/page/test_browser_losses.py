@@ -11,8 +11,6 @@ from lorafuse_bench.leaderboards.boards.collect import collect
 from lorafuse_bench.leaderboards.boards.evidence import evidence_of
 from lorafuse_bench.leaderboards.pages.page import write_page
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from browser import Browser
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 
 def test_the_oblivion_board_opens_on_before_and_after(browser: Browser, page: Path) -> None:
     browser.open(page, "#board=1")

@@ -6,8 +6,6 @@ import pytest
 from browser import Browser
 from evil import EVIL
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 
 def test_the_address_restores_the_view(browser: Browser, page: Path) -> None:
     browser.press("Raw")

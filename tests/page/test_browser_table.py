@@ -5,7 +5,6 @@ import io
 import json
 from pathlib import Path
 
-import pytest
 from browser import Browser
 from selenium.webdriver.common.keys import Keys
 from toy_cells import write
@@ -14,8 +13,6 @@ from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.leaderboards.boards.collect import collect
 from lorafuse_bench.leaderboards.boards.evidence import evidence_of
 from lorafuse_bench.leaderboards.pages.page import write_page
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 BEST_FIRST = ["oracle", "moa", "concat:rank=8", "svd", "=HYPERLINK(1)", "base"]
 

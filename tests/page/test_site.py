@@ -126,7 +126,6 @@ def test_a_folder_without_boards_is_one_line(tmp_path: Path) -> None:
     assert "no leaderboard.json below it" in told.output
 
 
-@pytest.mark.xdist_group("browser")
 class TestInABrowser:
     """Each test ends with a look at what went wrong or out: `browser` is the fixture of the page's tests."""
 

@@ -26,7 +26,6 @@ pytestmark = [
     ),
     pytest.mark.skipif(sys.platform != "linux", reason="/proc tells whose child a process is"),
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("ray"),
 ]
 METHODS = "base,ties,concat,svd,knots,weight_sum"
 BIN = Path(sys.executable).parent

@@ -186,9 +186,8 @@ def test_a_killed_process_is_continued_by_the_same_command(
 
     whole = subprocess.run(command("whole"), check=True, capture_output=True, text=True)
     process = subprocess.Popen(command("cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
     while not list((tmp_path / "cut").glob(".training/*/checkpoint-100.pt")):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
         time.sleep(0.02)
     process.kill()
     assert process.wait() == -signal.SIGKILL
