@@ -254,6 +254,25 @@ def test_keep_largest_counts_exactly_and_leaves_its_input_alone() -> None:
     before = tied.clone()
     assert keep_largest(tied, 0.5).tolist() == [[1, -1, 0], [2, 0, 0]]
     assert torch.equal(tied, before)
+    assert keep_largest(tied, 0.5, out=tied) is tied
+    assert tied.tolist() == [[1, -1, 0], [2, 0, 0]]
+
+
+@pytest.mark.parametrize("spec", ["ties:space=factors", "magnitude_prune:space=factors", "ties", "knots"])
+def test_trimming_in_place_leaves_the_experts_alone(spec: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    pool = ExpertPool(
+        [
+            expert(torch.randn(2, 6, generator=g), torch.randn(5, 2, generator=g), 1.0, f"e{i}")
+            for i in range(3)
+        ]
+    )
+    before = pool.modules[MODULE].A.clone(), pool.modules[MODULE].B.clone()
+    method = registry.parse(spec)
+    assert isinstance(method, Merge)
+    method.fuse(pool)
+    assert torch.equal(pool.modules[MODULE].A, before[0])
+    assert torch.equal(pool.modules[MODULE].B, before[1])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 68), (300, 101)])

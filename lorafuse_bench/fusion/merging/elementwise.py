@@ -26,10 +26,11 @@ _MOST_VOTES = 255
 """What a count of one byte holds."""
 
 
-def keep_largest(tensor: Tensor, density: float) -> Tensor:
+def keep_largest(tensor: Tensor, density: float, out: Tensor | None = None) -> Tensor:
     """`tensor` with its `⌈density · n⌉` entries of largest magnitude kept and the others 0.
 
-    The count is exact at any density, 0 and 1 included; equal magnitudes are kept in index order.
+    The count is exact at any density, 0 and 1 included; equal magnitudes are kept in index order. `out` may be
+    overwritten, `tensor` itself too: memory in use is written several times faster than new memory.
     """
     kept = kept_entries(tensor.numel(), density)
     if kept == tensor.numel():
@@ -39,7 +40,8 @@ def keep_largest(tensor: Tensor, density: float) -> Tensor:
     size = tensor.abs()
     least, surplus = _smallest_kept(size.flatten().cpu().numpy(), kept)
     below = float(np.nextafter(least, 0))
-    trimmed: Tensor = torch.hardshrink(tensor, below, out=size)  # many times faster than a mask
+    # Many times faster than a mask.
+    trimmed: Tensor = torch.hardshrink(tensor, below, out=size if out is None else out)
     if surplus:
         trimmed[tuple((trimmed.abs() == float(least)).nonzero()[-surplus:].T)] = 0
     return trimmed
@@ -61,7 +63,9 @@ def _smallest_kept(values: np.ndarray, kept: int) -> tuple[np.floating, int]:
     low, high = sample[max(at - margin, 0)], sample[min(at + margin, last)]
     smaller = values < low
     rank = position - int(np.count_nonzero(smaller))
-    between = values[np.flatnonzero((values <= high) > smaller)]
+    inside = values <= high
+    inside ^= smaller
+    between = values[np.flatnonzero(inside)]
     if not 0 <= rank < len(between):
         rank, between = position, values
     ordered = np.partition(between, rank)
@@ -117,16 +121,15 @@ def disjoint_mean(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor
     for (weight, _), run in groupby(numbered, lambda each: (each[1][1], each[0] // _MOST_VOTES)):
         votes: list[Tensor] = []
         for _, (tensor, _) in run:
-            # The last holds each tensor's magnitudes in turn, which is faster than new memory for each.
-            sums = sums or [torch.zeros_like(tensor) for _ in range(5)]
+            sums = sums or [torch.zeros_like(tensor) for _ in range(4)]
             votes = votes or [torch.zeros_like(tensor, dtype=torch.uint8) for _ in range(2)]
             for count, vote in zip(votes, _signs(tensor), strict=True):
                 count.add_(vote.view(torch.uint8))  # adding truth values takes twice as long
             sums[0].add_(tensor, alpha=weight)
-            sums[1].add_(torch.abs(tensor, out=sums[4]), alpha=abs(weight))
-        for shares, count in zip(sums[2:4], votes if weight > 0 else votes[::-1], strict=True):
+            sums[1].add_(tensor.abs(), alpha=abs(weight))
+        for shares, count in zip(sums[2:], votes if weight > 0 else votes[::-1], strict=True):
             shares.add_(count, alpha=abs(weight))
-    total, size, up, down, _ = sums
+    total, size, up, down = sums
     numerator = (total + total.sign() * size) / 2
     elected = total.abs() > torch.finfo(total.dtype).eps * size
     return torch.where(elected, numerator / torch.where(total > 0, up, down), 0)
@@ -141,8 +144,9 @@ def _signs(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def products(stack: ModuleStack) -> Iterator[Tensor]:
-    """The dense updates `s_i B_i A_i (out, in)`, one at a time; zeros from absent experts."""
-    return (b @ a for a, b in zip(stack.A, stack.B, strict=True))
+    """The dense updates `s_i B_i A_i (out, in)`, each in the memory of the one before; zeros from absent experts."""
+    update = stack.A.new_empty(stack.shape)
+    return (torch.mm(b, a, out=update) for a, b in zip(stack.A, stack.B, strict=True))
 
 
 class Weighted(Merge):
@@ -222,7 +226,7 @@ class Elementwise(Weighted):
 
     @abstractmethod
     def thin(self, tensor: Tensor, expert: str, key: str) -> Tensor:
-        """An expert's `tensor` with fewer entries; `key` says which of its tensors it is."""
+        """An expert's `tensor`, which may be overwritten, with fewer entries; `key` says which of its tensors it is."""
 
     @abstractmethod
     def join(self, tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
@@ -245,7 +249,7 @@ class Elementwise(Weighted):
         self, names: Sequence[str], module: str, stack: ModuleStack, weights: Sequence[float]
     ) -> tuple[Tensor, Tensor]:
         """A and B merged separately. Padding is left out of the thinning, since its zeros are not entries to keep."""
-        experts = list(zip(names, stack.A, stack.B, stack.ranks, strict=True))
+        experts = list(zip(names, stack.A.clone(), stack.B.clone(), stack.ranks, strict=True))
         pad = stack.A.shape[1]
         a = (F.pad(self.thin(a[:r], name, f"{module}.A"), (0, 0, 0, pad - r)) for name, a, _, r in experts)
         b = (F.pad(self.thin(b[:, :r], name, f"{module}.B"), (0, pad - r)) for name, _, b, r in experts)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool, ModuleStack
@@ -75,7 +74,7 @@ class Knots(Weighted):
             if self.trim == "v":
                 u, parts = u * s, (part / s[:, None].to(part.dtype) for part in parts)
             if self.merge == "ties":
-                parts = (keep_largest(part, self.density) for part in parts)
+                parts = (keep_largest(part, self.density, out=part) for part in parts)
                 merged = disjoint_mean(parts, weights)
             else:
                 merged = weighted_sum(parts, weights)
@@ -101,7 +100,8 @@ def shared_basis(stack: ModuleStack) -> tuple[Tensor, Tensor, Iterator[Tensor]]:
     k = max(1, int((s > rounding).sum()))
     u = u[:, :k]
     left = (u.T @ core).unflatten(1, r_a.shape[:2]).transpose(0, 1).to(stack.A.dtype)
-    parts = (F.hardshrink(b_i @ q_i.T, rounding) for b_i, q_i in zip(left, q_a.to(left.dtype), strict=True))
+    wholes = (b_i @ q_i.T for b_i, q_i in zip(left, q_a.to(left.dtype), strict=True))
+    parts = (torch.hardshrink(whole, rounding, out=whole) for whole in wholes)
     return u if q is None else q @ u, s[:k].clamp(min=rounding), parts
 
 

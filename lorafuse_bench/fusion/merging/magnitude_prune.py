@@ -34,7 +34,7 @@ class MagnitudePrune(Elementwise):
         return 1 / experts
 
     def thin(self, tensor: Tensor, expert: str, key: str) -> Tensor:
-        return keep_largest(tensor, self.density)
+        return keep_largest(tensor, self.density, out=tensor)
 
     def join(self, tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
         return weighted_sum(tensors, weights)

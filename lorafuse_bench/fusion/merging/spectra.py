@@ -37,8 +37,8 @@ def eigen_of_square(x: Tensor, count: int | None = None) -> tuple[Tensor, Tensor
     values = x.cpu().numpy()
     square = values @ values.T
     n = len(square)
-    wanted = None if count is None else (max(n - count, 0), n - 1)
-    found = eigh(square.T, subset_by_index=wanted, overwrite_a=True, check_finite=False)
+    wanted = {"driver": "evd"} if count is None else {"subset_by_index": (max(n - count, 0), n - 1)}
+    found = eigh(square.T, overwrite_a=True, check_finite=False, **wanted)
     squares, vectors = (torch.from_numpy(each).to(x.device).flip(-1) for each in found)
     return squares, vectors
 

@@ -37,7 +37,7 @@ class Ties(Elementwise):
     rank_matters = "zeros that fill a factor up count among the entries to keep"
 
     def thin(self, tensor: Tensor, expert: str, key: str) -> Tensor:
-        return keep_largest(tensor, self.density)
+        return keep_largest(tensor, self.density, out=tensor)
 
     def join(self, tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
         return disjoint_mean(tensors, weights)
