@@ -118,15 +118,16 @@ class MooreUpdate(TrainedUpdate):
 
 
 def decomposed(weight: Tensor, saved: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """`U (out, D)`, `σ (D,)` and `Vᵀ (D, in)` of `weight (out, in)`: the saved ones if of its dtype, else its SVD."""
-    if "U" in saved and saved["U"].dtype == weight.dtype:
-        U, sigma, Vh = (saved[name].to(weight.device) for name in ("U", "sigma", "Vh"))
-        return U, sigma, Vh
+    """`U (out, D)`, `σ (D,)` and `Vᵀ (D, in)` of `weight (out, in)`: the saved ones if no narrower, else its SVD."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    if "U" in saved and torch.promote_types(saved["U"].dtype, weight.dtype) == saved["U"].dtype:
+        # What was trained is tied to these vectors. Those of a W that is rounded further are turned.
+        U, Vh = (saved[name].to(weight.device, weight.dtype) for name in ("U", "Vh"))
+        return U, saved["sigma"].to(weight.device, wide), Vh
     # In fp64, whatever the type of W: what is trained is tied to vectors that rounding turns where singular values are
     # close, and must mean the same on a base loaded in another type. fp32 would also be 2e-6 of W away from it, and
     # saves half of the time, which a base takes once.
     U, sigma, Vh = torch.linalg.svd(weight.double(), full_matrices=False)
-    wide = torch.promote_types(weight.dtype, torch.float32)
     return U.to(weight.dtype).contiguous(), sigma.to(wide), Vh.to(weight.dtype).contiguous()
 
 
