@@ -8,6 +8,7 @@ every file here.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -133,4 +134,5 @@ def main() -> None:
     """Entry point of the `lorafuse` script."""
     # Importing makes objects that stay: Python's default, to look for garbage at every 700, takes a sixth of it.
     gc.set_threshold(10_000)
+    atexit.register(gc.freeze)  # Python would look for garbage once more at its end, for a second
     app(prog_name="lorafuse")

@@ -37,6 +37,16 @@ def test_nothing_is_imported_early(zoo: Zoo) -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_the_process_ends_without_a_last_look_for_garbage() -> None:
+    """Which takes a second where torch, transformers and lm-eval are imported. What is registered first runs last."""
+    code = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0));"
+        "from lorafuse_bench.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "True", done.stderr
+
+
 def test_a_prompts_template_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     lm_eval.utils.env.from_string.cache_clear()  # of other tests
     compiled: list[str] = []
