@@ -35,6 +35,7 @@ class Gap(Part):
         description="its standard error over rows, paired; None for one row a task"
     )
     se_tasks: float | None = Field(description="its standard error over tasks, sd/sqrt(T); None for one task")
+    tasks: dict[str, float] = Field(description="task to its gap")
 
 
 class CalibrationResult(OfZoo):
@@ -114,6 +115,7 @@ def gap(
         gap=found.value,
         se_items=found.se,
         se_tasks=stdev(values) / len(values) ** 0.5 if len(values) > 1 else None,
+        tasks=dict(zip(rows, values, strict=True)),
     )
 
 

@@ -89,6 +89,8 @@ def test_a_gap_is_the_difference_of_two_runs_of_the_method(fused: FusedModel) ->
         by_k[k] = [nats_and_tokens(fused, own) for own in rows.values()]
         assert found.losses[k] == pytest.approx(sum(map(per_token, by_k[k])) / 2)
     assert found.gap == pytest.approx(found.losses[1] - found.losses[3])
+    by_task = [per_token(few) - per_token(many) for few, many in zip(by_k[1], by_k[3], strict=True)]
+    assert found.tasks == pytest.approx(dict(zip(rows, by_task, strict=True)))
     squares = 0.0
     for few, many in zip(by_k[1], by_k[3], strict=True):
         tokens, off = few[:, 1], few[:, 0] - many[:, 0]
