@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "lorafuse_bench"
 
 TABLE: tuple[tuple[str, ...], ...] = (
-    ("errors", "locks", "limits", "memory", "truncation", "remote_code", "workers", "prefix", "placement"),
-    ("files", "definition", "progress", "peft_tensors"),
+    ("errors", "locks", "memory", "truncation", "remote_code", "workers", "prefix", "placement"),
+    ("files", "limits", "definition", "progress", "peft_tensors"),
     (
         "uncaught",
         "registry",

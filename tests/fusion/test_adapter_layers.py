@@ -335,8 +335,6 @@ def test_a_saved_decomposition_takes_the_place_of_the_svd(
     with monkeypatch.context() as patch:
         patch.setattr(torch.linalg, "svd", None)
         again = method.update(base, Place(0, TASKS, Selection(), saved))
-        with pytest.raises(TypeError):  # of another dtype: it would be coarser, or no longer fit
-            method.update(linear().float(), Place(0, TASKS, Selection(), saved))
     for update in (first, again):
         update.reset(torch.Generator().manual_seed(0))
         disturb([update])

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,8 @@ from toy_grid import SUITE, plan
 
 from lorafuse_bench import runner
 from lorafuse_bench.leaderboards.results import cell_files
+from lorafuse_bench.runner.grid import Grid
+from lorafuse_bench.runner.kept import locked
 from lorafuse_bench.zoo.manifest import Zoo
 
 pytestmark = [
@@ -74,18 +76,22 @@ def worker_of(process: Process) -> int:
 
 
 def run(
-    start: Start, zoo: Zoo, out: Path, *words: str, after_one: Callable[[Process], None]
+    start: Start, zoo: Zoo, out: Path, *words: str, heard: Callable[[Process, str], None]
 ) -> tuple[int, list[str]]:
-    """The exit code of the command and the lines it said; `after_one` is called after the first cell."""
+    """The exit code of the command and the lines it said, each of which `heard` is given."""
     asked = ["lorafuse", "run", "--zoo", zoo.root, "--suites", SUITE, "--methods", METHODS, "--out", out]
     asked += ["--limit", "1", "--batch-size", "8", "--device", "cpu", "--engine", "ray", *words]
     process, said = start(*asked), []
     assert process.stderr is not None
     for line in process.stderr:
         said.append(line)
-        if line.startswith("[1/"):
-            after_one(process)
+        heard(process, line)
     return process.wait(), said
+
+
+def last_cell(zoo: Zoo, out: Path) -> AbstractContextManager[bool]:
+    """Reserves the last cell as another run would, so that the command does not end before the context does."""
+    return locked(Grid.of(plan(zoo, out, METHODS), lambda text: None).cells[-1].path)
 
 
 def times(out: Path) -> dict[Path, int]:
@@ -100,10 +106,15 @@ def items(paths: list[Path]) -> list[object]:
 def test_two_workers_make_the_scores_of_one_process_although_one_is_killed(
     zoo: Zoo, tmp_path: Path, start: Start
 ) -> None:
-    def kill(process: Process) -> None:
-        os.kill(worker_of(process), signal.SIGKILL)
+    def heard(process: Process, line: str) -> None:
+        if line.startswith("[1/"):
+            os.kill(worker_of(process), signal.SIGKILL)
+        if "its worker was lost, another continues" in line:
+            reserved.close()
 
-    code, said = run(start, zoo, tmp_path / "two", "--workers", "2", after_one=kill)
+    with ExitStack() as reserved:
+        assert reserved.enter_context(last_cell(zoo, tmp_path / "two"))
+        code, said = run(start, zoo, tmp_path / "two", "--workers", "2", heard=heard)
     assert code == 0, said
     assert any("its worker was lost, another continues" in line for line in said), said
     done = times(tmp_path / "two")
@@ -120,7 +131,14 @@ def test_what_a_lost_cluster_did_is_kept(zoo: Zoo, tmp_path: Path, start: Start)
     cluster = start("ray", "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false")
     assert cluster.wait() == 0
     words = ["--ray-address", f"127.0.0.1:{port}", "--workers", "1"]
-    code, said = run(start, zoo, tmp_path / "out", *words, after_one=lambda process: end(cluster))
+
+    def heard(process: Process, line: str) -> None:
+        if line.startswith("[1/"):
+            end(cluster)
+
+    with last_cell(zoo, tmp_path / "out") as mine:
+        assert mine
+        code, said = run(start, zoo, tmp_path / "out", *words, heard=heard)
     assert code == 2, said
     assert said[-1].startswith("lorafuse: the Ray cluster is lost: its head at "), said
     assert f":{port} does not answer. Run the same command again" in said[-1]
