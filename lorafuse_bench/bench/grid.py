@@ -29,6 +29,8 @@ from lorafuse_bench.zoo.pools import experts_for
 
 _AGREE = 0.02
 """No more answers of both sides should differ: a merge that is added up elsewhere may turn one or two."""
+_LONGEST = 1_000_000
+"""Tokens, in effect the base's own length: stock lm-eval does not know the zoo's, and would read longer prompts."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Asked:
         words = ["lorafuse", "run", "--methods", methods, "--suites", suite, "--zoo", self.zoo, *cut]
         words += ["--data", self.data] if self.data else []
         words += ["--batch-size", str(self.batch_size), "--dtype", "float32", "--device", "cpu"]
-        return [*words, "--out", str(out)]
+        return [*words, "--max-length", str(_LONGEST), "--out", str(out)]
 
     def stock(self, model_args: str, out: Path) -> list[str]:
         """The command `lm_eval --model hf`, on the same rows."""

@@ -83,6 +83,7 @@ def test_both_sides_are_asked_the_same(tmp_path: Path) -> None:
     assert ours[ours.index("--batch-size") + 1] == stock[stock.index("--batch_size") + 1] == "8"
     assert json.loads(stock[stock.index("--metadata") + 1]) == {"zoo": "z", "data": "d"}
     assert (ours[ours.index("--zoo") + 1], ours[ours.index("--data") + 1]) == ("z", "d")
+    assert int(ours[ours.index("--max-length") + 1]) >= 1_000_000  # the zoo's own would cut prompts
 
 
 def test_sides_whose_answers_differ_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
