@@ -22,14 +22,14 @@ __all__ = ["Fused", "LorafuseError", "Zoo", "board", "evaluate", "fuse", "method
 
 
 def methods() -> Table:
-    """Every fusion method: its family, what it needs, what it is and costs, and where it comes from.
+    """Every fusion method: its family, what it needs by default, what it is and costs, and where it comes from.
 
     `methods().records` holds the same as a list of dictionaries.
     """
     records: list[dict[str, Any]] = []
     rows = []
     for name, cls in registry.methods().items():
-        needs = sorted(cls.needs)
+        needs = sorted(cls().needed)
         about = {"about": cls.summary(), "cost": cls.cost(), "paper": cls.paper}
         records.append({"method": name, "family": cls.family, "needs": needs, **about})
         told = "{about}\nCost: {cost}.\n{paper}".format(**about)
@@ -139,7 +139,7 @@ def evaluate(
         if name not in known:
             raise unknown("option", name, known, "of evaluate")
     plan = runner.Plan(
-        methods=None if methods is None else [registry.parse(spec) for spec in _names(methods)],
+        methods=None if methods is None else registry.parse_all(",".join(_names(methods))),
         suites=_names(suites),
         out=Path(out),
         zoo=_opened(zoo).root,

@@ -148,19 +148,24 @@ class Registry(Generic[T]):
         if isinstance(value, str) and value.lower() in ("none", "null"):
             value = None
         try:
-            return TypeAdapter(hint).validate_python(value)
+            found = TypeAdapter(hint).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise LorafuseError(
                 f"{self.kind} '{name}': option {key}={value!r}: {reason}. Correct it."
             ) from error
+        if isinstance(value, bool) and found is not value:  # a bare word would be taken for the number 1
+            raise LorafuseError(f"{self.kind} '{name}': option {key} needs a value. Write {key}=VALUE.")
+        return found
 
 
 def split_options(text: str) -> dict[str, Any]:
-    """The options of `option=value+option=value`; a bare option means true."""
+    """The options of `option=value+option=value`; a bare option means true. LorafuseError for one said twice."""
     options: dict[str, Any] = {}
     for part in text.split("+") if text else ():
         key, has_value, value = part.partition("=")
+        if key in options:
+            raise LorafuseError(f"option '{key}' is there twice in '{text}'. Say it once.")
         options[key] = value if has_value else True
     return options
 

@@ -82,7 +82,8 @@ def _usage(error: Exception) -> str | None:
         return None
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "lorafuse"
-    return f"{' '.join(error.format_message().split()).rstrip('.')}. See `{command} --help`."
+    said = " ".join(error.format_message().split()).rstrip(".")
+    return f"{said}{'' if said.endswith('?') else '.'} See `{command} --help`."
 
 
 app = typer.Typer(

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @answers
 def command(
-    name: Annotated[str | None, typer.Argument(help="A method, to see its formula and options.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A method, with options if you like, to see its formula and what it takes."),
+    ] = None,
 ) -> Answer:
     """List the fusion methods, or describe one."""
     from lorafuse_bench.api import methods
@@ -25,18 +28,19 @@ def command(
     return Answer(table.records, [table])
 
 
-def _described(name: str) -> Answer:
+def _described(spec: str) -> Answer:
     import dataclasses
     import inspect
 
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.tables import Table
 
-    cls = registry.METHODS.named(name)
+    method = registry.METHODS.parse(spec)
+    cls, name = type(method), method.label()
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     options = [{"option": f.name, "default": _default(f), "meaning": f.metadata["help"]} for f in fields]
     shown = [{**line, "default": str(line["default"]).lower()} for line in options]
-    needs, about, broken = sorted(cls.needs), inspect.getdoc(cls), cls().laws_broken
+    needs, about, broken = sorted(method.needed), inspect.getdoc(cls), method.laws_broken
     head = {"method": name, "family": cls.family, "needs": needs, "paper": cls.paper, "about": about}
     what = f"{cls.family}, needs {', '.join(needs)}" if needs else cls.family
     return Answer(

@@ -34,10 +34,15 @@ def parse(spec: str) -> FusionMethod:
 
 def parse_all(specs: str) -> list[FusionMethod]:
     """The methods of specs separated by commas; LorafuseError has a line for each that is wrong."""
-    found, errors = [], []
-    for spec in specs.split(","):
+    found, errors, before = [], [], ""
+    for spec in map(str.strip, specs.split(",")):
+        if before and "=" in spec.partition(":")[0]:  # an option, not a name
+            before += ("+" if ":" in before else ":") + spec
+            errors.append(f"'{spec}' is no method. Options are joined by +: {before}")
+            continue
+        before = spec
         try:
-            found.append(parse(spec.strip()))
+            found.append(parse(spec))
         except LorafuseError as error:
             errors.append(str(error))
     if errors:

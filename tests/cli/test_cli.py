@@ -86,6 +86,7 @@ def test_unknown_subcommand_is_exit_code_2():
     result = CliRunner().invoke(cli.app, ["nonsense"])
     assert result.exit_code == 2
     assert "nonsense" in result.stderr
+    assert "Did you mean 'run'? See `lorafuse --help`." in CliRunner().invoke(cli.app, ["rnu"]).stderr
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_every_method_says_what_it_is() -> None:
 def test_the_list_says_family_needs_cost_and_paper() -> None:
     listed = " ".join(CliRunner().invoke(cli.app, ["methods"], env={"COLUMNS": "200"}).output.split())
     for name, cls in registry.methods().items():
-        assert f"{name} {cls.family} {', '.join(sorted(cls.needs)) or '-'} {cls.summary()}" in listed
+        assert f"{name} {cls.family} {', '.join(sorted(cls().needed)) or '-'} {cls.summary()}" in listed
         assert f"Cost: {cls.cost()}. {cls.paper}" in listed
     assert registry.methods()["arrow"].cost().startswith("two matmuls")
 
@@ -38,6 +38,8 @@ def test_a_method_shows_its_formula_and_options_with_defaults() -> None:
     for option in ("k 4 experts mixed", "temperature 1.0 divides", "merge after combine"):
         assert option in " ".join(shown.split())
     assert "(reference, needs task_id)" in CliRunner().invoke(cli.app, ["methods", "oracle"]).output
+    for spec, needs in (("ensemble", "ensembling"), ("ensemble:weights=lp", "ensembling, needs fit")):
+        assert f"{spec} ({needs})\n" in CliRunner().invoke(cli.app, ["methods", spec]).output
     mistaken = CliRunner().invoke(cli.app, ["methods", "arow"])
     assert mistaken.exit_code == 2
     assert "Did you mean 'arrow'?" in mistaken.stderr
@@ -72,6 +74,8 @@ def test_labels_are_canonical(spec: str, label: str) -> None:
         ("moa:polling=mean", r"unknown option 'polling' of method 'moa'\. Did you mean 'pooling'\?"),
         ("moa:decision=first", r"option decision='first': Input should be 'last', 'vote' or 'per_block'"),
         ("svd:rank=x", r"option rank='x'"),
+        ("svd:rank", r"method 'svd': option rank needs a value\. Write rank=VALUE\."),
+        ("svd:rank=4+rank=8", r"option 'rank' is there twice in 'rank=4\+rank=8'\. Say it once\."),
     ],
 )
 def test_mistakes_are_named(spec: str, message: str) -> None:
@@ -109,3 +113,13 @@ def test_every_wrong_spec_of_a_list_is_named() -> None:
     first, second = str(caught.value).splitlines()
     assert "'mao'" in first
     assert "'rnak'" in second
+
+
+def test_options_joined_by_commas_are_said_to_be_joined_by_plus() -> None:
+    with pytest.raises(LorafuseError) as caught:
+        registry.parse_all("base,ties,density=0.2,scale=2,svd:rank=4,scale=3")
+    assert str(caught.value).splitlines() == [
+        "'density=0.2' is no method. Options are joined by +: ties:density=0.2",
+        "'scale=2' is no method. Options are joined by +: ties:density=0.2+scale=2",
+        "'scale=3' is no method. Options are joined by +: svd:rank=4+scale=3",
+    ]
