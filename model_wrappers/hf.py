@@ -32,6 +32,7 @@ from lorafuse_bench.model_wrappers.options import config_options, hf_options, sp
 from lorafuse_bench.model_wrappers.stopping import Ending
 from lorafuse_bench.remote_code import trust, trusted
 from lorafuse_bench.scoring import Scored, Scorer, batches, shares_prefixes
+from lorafuse_bench.tasks.answers import refuse_strays
 from lorafuse_bench.tasks.data import resolve_source
 from lorafuse_bench.tasks.docs import END
 from lorafuse_bench.tasks.metrics.nll import Likelihood
@@ -167,6 +168,7 @@ class LorafuseLM(HFLM):
             self.chat_template(asked["apply_chat_template"])
         for task in tasks.values():
             refuse_nulls(task)
+            refuse_strays(task)
         self.tasks, self.asked = tasks, asked
         keys, method = list(dict.fromkeys(map(task_key, tasks))), self.fused.method
         assert method is not None

@@ -11,13 +11,13 @@ from typing import Any
 
 import lm_eval.api.task
 import lm_eval.utils
-from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from lorafuse_bench import plugin
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks.answers import refuse_strays, scored_by_lm_eval
 from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.members import INSIDE
 from lorafuse_bench.tasks.nulls import refuse_nulls
@@ -52,6 +52,7 @@ def load_tasks(suite: Suite, source: str) -> dict[str, Any]:
     for key, definition in suite.tasks.items():
         _check(key, definition.metric, definition.direction, found[definition.task])
         refuse_nulls(found[definition.task])
+        refuse_strays(found[definition.task])
     return found
 
 
@@ -107,10 +108,7 @@ def _check(key: str, metric: str, direction: str, task: Any) -> None:
         raise LorafuseError(
             f"task '{key}' reports no '{metric}', but {', '.join(up)}. Name another metric for it."
         )
-    theirs = (
-        type(task).process_results is ConfigurableTask.process_results and not task.config.process_results
-    )
-    if theirs and task._metric_fn_list.get(metric) is None:
+    if scored_by_lm_eval(task) and task._metric_fn_list.get(metric) is None:
         raise LorafuseError(
             f"task '{key}': lm-eval knows no metric '{metric}'. Correct the name in its metric_list."
         )

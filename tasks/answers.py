@@ -1,0 +1,46 @@
+"""A row's answer among its choices: where it is none of them lm-eval scores the row wrong, or takes the last choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lm_eval.api.task import ConfigurableTask
+
+from lorafuse_bench.errors import LorafuseError
+
+
+def scored_by_lm_eval(task: Any) -> bool:
+    """Whether a task leaves scoring to lm-eval, and has no function of its own."""
+    return type(task).process_results is ConfigurableTask.process_results and not task.config.process_results
+
+
+def refuse_strays(task: Any) -> None:
+    """Make a task that lm-eval scores by its choices raise LorafuseError before it asks a row that has no right one."""
+    asks = "construct_requests"
+    if asks in vars(task) or not scored_by_lm_eval(task) or task.config.doc_to_choice is None:
+        return
+    construct = task.construct_requests
+
+    def checked(doc: Mapping[str, Any], ctx: Any, **options: Any) -> Any:
+        _check(task, doc)
+        return construct(doc, ctx, **options)
+
+    setattr(task, asks, checked)
+
+
+def _check(task: Any, doc: Mapping[str, Any]) -> None:
+    choices = task.doc_to_choice(doc)
+    answer = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    compared = task.OUTPUT_TYPE == "multiple_choice"
+    for each in answer if isinstance(answer, list) and compared else [answer]:
+        if not (_place(each, choices) or (compared and each in choices)):
+            raise LorafuseError(
+                f"task '{task.config.task}': the answer of a row is {each!r}, none of its {len(choices)} choices:"
+                f" {', '.join(map(repr, choices))[:80]}. Let doc_to_target give a choice's place, counted from 0"
+                f"{', or its words' if compared else ''}; evaluate a split whose labels are public."
+            )
+
+
+def _place(answer: Any, choices: Sequence[str]) -> bool:
+    return isinstance(answer, int | float) and answer in range(len(choices))
