@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -150,17 +150,28 @@ def regular_files(folder: Path, pattern: str) -> list[Path]:
     return [regular(path, "Remove it.") for path in sorted(folder.glob(pattern))]
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
+def strict_json(text: str) -> Any:
+    """What JSON of our own formats holds.
+
+    ValueError where it is none, and where a name stands twice in an object, a number is NaN or infinite, or a text
+    holds half a character: readers disagree on these.
+    """
+    value = json.loads(text, object_pairs_hook=_named_once)
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    return value
+
+
+def read_json(path: Path, remedy: str, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
     """The JSON object in a file; LorafuseError ending in `remedy` for anything else.
 
-    Refused: what `read_bytes` refuses, other encodings than UTF-8, more than 256 MiB, nesting beyond 64 levels,
-    and a list or a plain value.
+    Refused: what `read_bytes` and `parse` refuse, other encodings than UTF-8, more than 256 MiB, nesting beyond 64
+    levels, and a list or a plain value.
     """
     content = read_bytes(path, remedy)
     if len(content) > _JSON_BYTES:
         raise LorafuseError(f"{path} is not JSON of ours: {len(content)} bytes are too many. {remedy}")
     try:
-        value = json.loads(content.decode())
+        value = parse(content.decode())
     except RecursionError:
         raise LorafuseError(f"{path} is not JSON of ours: it is nested too deeply. {remedy}") from None
     except ValueError as error:  # of JSON or of UTF-8
@@ -249,6 +260,14 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    found = dict(pairs)
+    if len(found) < len(names):
+        raise ValueError(f"{max(names, key=names.count)!r} stands twice in one object")
+    return found
 
 
 def _deeper(value: Any, levels: int) -> bool:

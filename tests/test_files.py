@@ -131,6 +131,25 @@ def test_json_that_is_not_ours_is_one_line(tmp_path: Path, content: bytes, messa
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": {"b": 1, "b": 2}}', "'b' stands twice"),
+        ('{"a": NaN}', "not JSON compliant"),
+        ('{"a": [-1e999]}', "not JSON compliant"),
+        ('{"a": "\\ud800"}', "surrogates not allowed"),
+    ],
+)
+def test_what_readers_of_json_disagree_on_is_refused_in_our_own_formats(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    assert files.read_json(path, "")  # a model's configuration is transformers' to judge
+    with pytest.raises(LorafuseError, match=message):
+        files.read_json(path, "Save it again.", files.strict_json)
+
+
 def test_nesting_that_files_have_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('{"a":' * 60 + "[1]" + "}" * 60)

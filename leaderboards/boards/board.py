@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import write_text
+from lorafuse_bench.files import strict_json, write_text
 from lorafuse_bench.leaderboards.results.made_of import Cost, Strict
 from lorafuse_bench.leaderboards.results.reading import parsed, read_bytes
 from lorafuse_bench.leaderboards.results.schema import Dataset, invalid
@@ -254,7 +254,7 @@ def read_leaderboard(path: str | Path) -> Leaderboard:
     """Read leaderboard.json; LorafuseError naming the file and the field when it is not right."""
     advice = "Give the file that `lorafuse leaderboard build --out` wrote."
     read = read_bytes(Path(path), advice=advice)
-    head = parsed(Path(path), read, "Build it again.")
+    head = parsed(Path(path), read, "Build it again.", strict_json)
     if not isinstance(head, dict) or head.get("schema") != LEADERBOARD_SCHEMA:
         raise LorafuseError(f"{path}: schema: not {LEADERBOARD_SCHEMA}. {advice}")
     try:

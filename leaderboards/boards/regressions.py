@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 from scipy.stats import binom, norm
 
-from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import write_json
+from lorafuse_bench.errors import LorafuseError, first_problem
+from lorafuse_bench.files import strict_json, write_json
 from lorafuse_bench.leaderboards.boards import alike
 from lorafuse_bench.leaderboards.boards.collect import Cell, fill_statistics, read, result_files
 from lorafuse_bench.leaderboards.boards.paired import TIE, result_of
@@ -61,7 +61,7 @@ def compare_with_baseline(
 
     LorafuseError where the two were not measured alike, or the baseline does not know a task or its number of items.
     """
-    said = Baseline.model_validate(read_json(Path(baseline), "Write it again with --update-baseline."))
+    said = _read_baseline(Path(baseline))
     known: dict[str, tuple[str, ...]] = {}
     before = read(result_of(Path(baseline).parent / said.results, label), known)
     after = read(result_of(results, label), known)
@@ -75,6 +75,14 @@ def compare_with_baseline(
                 f" {after.result.tasks[key].n}. Measure on the same items, or write the baseline again."
             )
     return judged([gains_of(after, before, key) for key in keys], keys, said.margin, said.alpha)
+
+
+def _read_baseline(path: Path) -> Baseline:
+    advice = "Write it again with --update-baseline."
+    try:
+        return Baseline.model_validate(read_json(path, advice, strict_json))
+    except ValidationError as error:
+        raise LorafuseError(f"{path}: {first_problem(error)}. {advice}") from error
 
 
 def write_baseline(results: str | Path, baseline: str | Path, margin: float) -> Path:

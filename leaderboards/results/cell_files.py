@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import write_bytes, write_json
+from lorafuse_bench.files import strict_json, write_bytes, write_json
 from lorafuse_bench.leaderboards.results import document_hashes, formats, run_ids
 from lorafuse_bench.leaderboards.results.item_checks import check_items
 from lorafuse_bench.leaderboards.results.layout import cell_path, items_path
@@ -43,7 +43,7 @@ def write_cell(out: str | Path, result: Result, items: Items, hashes_apart: bool
 def read_result(path: str | Path) -> Result:
     """Read a result file; LorafuseError naming the file and the field when it is not right."""
     content = read_bytes(Path(path))
-    head = parsed(Path(path), content, "Run the cell again.")
+    head = parsed(Path(path), content, "Run the cell again.", strict_json)
     if not isinstance(head, dict) or head.get("schema") not in READABLE:
         said = head.get("schema") if isinstance(head, dict) else type(head).__name__
         raise LorafuseError(

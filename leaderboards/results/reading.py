@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,17 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
         raise LorafuseError(f"{path}: not UTF-8 text (byte {error.start}). Write it again.") from error
 
 
-def read_json(path: Path, again: str) -> Any:
+def read_json(path: Path, again: str, parse: Callable[[str], Any] = json.loads) -> Any:
     """A JSON file's content; `again` says what to do where it is none."""
-    return parsed(path, read_bytes(path), again)
+    return parsed(path, read_bytes(path), again, parse)
 
 
-def parsed(path: Path | str, content: bytes | str, again: str) -> Any:
-    """JSON of a file's content; LorafuseError where it is broken, nested too deep, or not UTF-8."""
+def parsed(
+    path: Path | str, content: bytes | str, again: str, parse: Callable[[str], Any] = json.loads
+) -> Any:
+    """JSON of a file's content; LorafuseError where it is nested too deep, not UTF-8, or `parse` refuses it."""
     try:
-        return json.loads(content)
+        return parse(content if isinstance(content, str) else content.decode())
     except RecursionError as error:
         raise LorafuseError(f"{path}: nested too deep to be read as JSON. {again}") from error
     except ValueError as error:

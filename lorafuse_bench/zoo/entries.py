@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from pydantic import (
 )
 
 from lorafuse_bench.errors import LorafuseError, first_problem
+from lorafuse_bench.files import read_json, strict_json
 from lorafuse_bench.limits import MAX_SEED
 
 NAME_LENGTH = 200
@@ -243,9 +245,8 @@ class Manifest(_Strict):
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest in a file; LorafuseError with the first field that is wrong."""
+    remedy = "Rebuild or correct the manifest."
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise LorafuseError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
+        return Manifest.model_validate_json(json.dumps(read_json(path, remedy, strict_json)))
     except ValidationError as error:
-        raise LorafuseError(f"{path}: {first_problem(error)}. Rebuild or correct the manifest.") from error
+        raise LorafuseError(f"{path}: {first_problem(error)}. {remedy}") from error

@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,20 @@ def published_under_latin_1(work: Work) -> None:
     (work.results / "caption.md").write_bytes("für".encode("latin-1"))
 
 
+def in_place(field: str, text: str) -> Callable[[Work], object]:
+    """Replace a field of the result by JSON that no writer of ours makes."""
+
+    def harm(work: Work) -> None:
+        work.json(cell(work), **{field: "@"})
+        cell(work).write_text(cell(work).read_text().replace('"@"', text))
+
+    return harm
+
+
+def twice(path: Path) -> None:
+    path.write_text(path.read_text().replace("{", '{"schema": "another", ', 1))
+
+
 RESULTS = (
     of_result("empty", "svd.json", b""),
     of_result("cut", "svd.json", b'{"schema": "lorafuse.result/1"'),
@@ -80,6 +94,10 @@ RESULTS = (
     field("without tasks", "svd.json", tasks={}),
     field("of a list of tasks", "tasks", tasks=[]),
     field("of a seed that is a word", "seeds", seeds={"python": "one"}),
+    Row("result of a limit NaN", VERIFY, "svd.json: cannot be read as JSON", in_place("limit", "NaN")),
+    Row("result of an option NaN", BUILD, "JSON", in_place("settings", '{"generation": {"t": NaN}}')),
+    Row("result of half a letter", VERIFY, "surrogates", in_place("suite", '"\\ud800"')),
+    Row("result of two schemas", VERIFY, "'schema' stands twice", lambda work: twice(cell(work))),
     of_items("empty", "svd.items.json.gz", b""),
     of_items("no gzip", "svd.items.json.gz", b"{}"),
     of_items("no JSON", "svd.items.json.gz", gzip.compress(b"{")),

@@ -79,6 +79,10 @@ def narrower(tensors: Tensors) -> None:
     tensors[key] = tensors[key][:, :-1].contiguous()
 
 
+def twice(path: Path) -> None:
+    path.write_text(path.read_text().replace("{", '{"schema": "another", ', 1))
+
+
 MANIFEST = "manifest.json"
 EXPERT = "experts/sst2"
 ROWS = (
@@ -89,6 +93,8 @@ ROWS = (
     bytes_of("manifest deep", "manifest.json", MANIFEST, DEEP),
     bytes_of("manifest not UTF-8", "manifest.json", MANIFEST, LATIN),
     bytes_of("manifest zeros", "manifest.json", MANIFEST, bytes(1000)),
+    Row("manifest of two names", RUN, "'schema' stands twice", lambda w: twice(w.manifest)),
+    Row("manifest NaN", RUN, "manifest.json", lambda w: w.json(w.manifest, training={"x": float("nan")})),
     Row("manifest a fifo", RUN, "manifest.json", lambda work: fifo(work, MANIFEST)),
     Row("manifest unknown field", RUN, "colour", lambda work: work.json(work.manifest, colour="red")),
     Row("manifest of a later schema", RUN, "schema", lambda w: w.json(w.manifest, schema="lorafuse.zoo/9")),
