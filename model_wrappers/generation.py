@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any, cast
 
 import torch
+from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
-from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.errors import LorafuseError, did_you_mean
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Ensembling
 from lorafuse_bench.model_wrappers.blocks import Answers, Blocks
@@ -37,6 +39,48 @@ class Asked:
     def alike(self) -> tuple[str, int, tuple[str, ...]]:
         """What requests of one batch have in common."""
         return json.dumps(self.settings, sort_keys=True, default=str), self.length, self.ending.stops
+
+
+_REMEDY = "Correct --gen-kwargs, or the task's generation_kwargs."
+_ONE_TEXT = {"num_return_sequences": 1, "return_dict_in_generate": False}
+
+
+def settings_of(given: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    """lm-eval's settings of a request with its defaults, `longest` tokens where they say no number.
+
+    LorafuseError for values of `do_sample`, `temperature` or the number of tokens that mean nothing.
+    """
+    try:
+        found: dict[str, Any] = dict(normalize_gen_kwargs(dict(given), longest))
+    except (TypeError, ValueError) as error:
+        raise LorafuseError(f"generation settings: {error}. {_REMEDY}") from error
+    if found["max_gen_toks"] < 1:
+        raise LorafuseError(
+            f"max_gen_toks={found['max_gen_toks']}: an answer has at least one token. {_REMEDY}"
+        )
+    if not isinstance(found["do_sample"], bool):
+        raise LorafuseError(f"do_sample={found['do_sample']}: say true or false. {_REMEDY}")
+    return found
+
+
+@contextmanager
+def _taken(settings: Mapping[str, Any]) -> Iterator[None]:
+    """LorafuseError for settings that transformers does not know or take, or that give more than one text."""
+    known = vars(GenerationConfig())
+    for name, value in settings.items():
+        if name not in known:
+            raise LorafuseError(f"unknown generation setting '{name}'.{did_you_mean(name, known)} {_REMEDY}")
+        if value != _ONE_TEXT.get(name, value):
+            raise LorafuseError(f"generation setting {name}={value}: an answer is one text. {_REMEDY}")
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if settings.keys() <= {"do_sample"}:  # nothing that anybody has set: a bug
+            raise
+        shown = ", ".join(f"{name}={value}" for name, value in settings.items())
+        raise LorafuseError(
+            f"generation settings {shown}: {' '.join(str(error).split())} {_REMEDY}"
+        ) from error
 
 
 class Writer:
@@ -91,14 +135,15 @@ class Writer:
         )
         try:
             method = self.fused.method
-            if isinstance(method, Ensembling):
-                settings = {**first.settings, "attention_mask": mask}
-                output = generate_in_step(
-                    self.fused, method, generate, context, self.rows, settings, self.padding
-                )
-            else:
-                self.fused.selection.set(chosen)
-                output = generate(input_ids=context, attention_mask=mask, **first.settings)
+            with _taken(first.settings):
+                if isinstance(method, Ensembling):
+                    settings = {**first.settings, "attention_mask": mask}
+                    output = generate_in_step(
+                        self.fused, method, generate, context, self.rows, settings, self.padding
+                    )
+                else:
+                    self.fused.selection.set(chosen)
+                    output = generate(input_ids=context, attention_mask=mask, **first.settings)
         finally:
             self.fused.selection.set(None)
         return [row.tolist() for row in output[:, context.shape[1] :]]

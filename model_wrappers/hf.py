@@ -11,7 +11,7 @@ import torch
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+from lm_eval.models.utils import handle_stop_sequences
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -27,7 +27,7 @@ from lorafuse_bench.identity import model_info
 from lorafuse_bench.loading import check_base, loading
 from lorafuse_bench.model_wrappers import record
 from lorafuse_bench.model_wrappers.blocks import Blocks
-from lorafuse_bench.model_wrappers.generation import Asked, Writer
+from lorafuse_bench.model_wrappers.generation import Asked, Writer, settings_of
 from lorafuse_bench.model_wrappers.options import config_options, hf_options, split_options, truth
 from lorafuse_bench.model_wrappers.stopping import Ending
 from lorafuse_bench.remote_code import trust, trusted
@@ -329,7 +329,7 @@ class LorafuseLM(HFLM):
     def _asked(self, request: Instance) -> Asked:
         """A request in tokens, with lm-eval's generation settings as the model's own."""
         context, given = request.args
-        settings: dict[str, Any] = dict(normalize_gen_kwargs(given, self.max_gen_toks))
+        settings = settings_of(given, self.max_gen_toks)
         eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         stops = tuple(handle_stop_sequences(settings.pop("until", None), eos=eos))
         key, wanted = task_key(request.task_name), settings.pop("max_gen_toks")
@@ -339,7 +339,9 @@ class LorafuseLM(HFLM):
         if not settings["do_sample"]:
             settings.pop("temperature", None)
         return Asked(
-            prompt=tuple(truncate(self.tok_encode(context), self.max_length - length)),
+            prompt=tuple(
+                truncate(self.tok_encode(context) or [self.prefix_token_id], self.max_length - length)
+            ),
             task=key,
             length=length,
             ending=Ending(self.tok_decode, stops, self._end_tokens(), self.think_end_token),
