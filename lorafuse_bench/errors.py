@@ -25,10 +25,15 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+_PLAIN = {"extra_forbidden": "there is no such key"}
+"""What pydantic says in its own words, by its name for it."""
+
+
 def first_problem(error: ValidationError) -> str:
     """`field: what is wrong with it` of the first problem that pydantic found."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
+    message = _PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {message}"
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -13,10 +13,14 @@ from lorafuse_bench.errors import LorafuseError, first_problem
 
 FACTS = "lorafuse"
 Direction = Literal["up", "down"]
+_KEYS = "Correct it; docs/extending/task.md lists the keys."
 
 
 def _fraction(value: Any) -> Any:
-    return float(Fraction(value)) if isinstance(value, str) else value
+    try:
+        return float(Fraction(value)) if isinstance(value, str) else value
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{value!r} is no number, such as 0.25 or 1/4") from error
 
 
 class Strict(BaseModel):
@@ -110,10 +114,12 @@ class Suite(Strict):
 
 
 def facts(kind: type[Any], where: str, config: Mapping[str, Any]) -> Any:
+    """What a file's `metadata: lorafuse:` says, as a `kind`; LorafuseError, opening with `where`, if it is none."""
     metadata = config.get("metadata")
-    said = metadata.get(FACTS) if isinstance(metadata, dict) else None
+    said = (metadata.get(FACTS) if isinstance(metadata, dict) else None) or {}
+    if not isinstance(said, dict):
+        raise LorafuseError(f"{where}: {said!r} is no `key: value` lines. {_KEYS}")
     try:
-        return kind.model_validate(said or {})
-    except (ValidationError, ValueError, ZeroDivisionError) as error:
-        problem = f".{first_problem(error)}" if isinstance(error, ValidationError) else f": {error}"
-        raise LorafuseError(f"{where}{problem}. Correct it; see docs/tasks.md.") from error
+        return kind.model_validate(said)
+    except ValidationError as error:
+        raise LorafuseError(f"{where}.{first_problem(error)}. {_KEYS}") from error

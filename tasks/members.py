@@ -31,6 +31,8 @@ class Member:
     @classmethod
     def of(cls, file: catalogue.File, changes: Mapping[str, Any] | None = None) -> Member:
         config = {**catalogue.read(file.path), **(changes or {})}
+        if not isinstance(config["task"], str):
+            raise LorafuseError(f"{file.path}: the name {config['task']!r} is no text. Put it in quotes.")
         said = facts(TaskFacts, f"task '{file.name}': metadata.{FACTS}", config)
         return cls(file.name, config, said, {file.name: file.path})
 
@@ -43,9 +45,15 @@ class Member:
 def suite_facts(path: Path, config: Mapping[str, Any]) -> SuiteFacts:
     """What a group's file says of it as a suite; LorafuseError where it is no group."""
     name = config.get("group")
+    if name is None and isinstance(config.get("task"), str):
+        raise LorafuseError(
+            f"{path}: the file of a task, not of a suite. Name the task:"
+            f" --include-path {path.parent} --suites {config['task']}"
+        )
     if not isinstance(name, str) or not isinstance(config.get("task"), list) or not config["task"]:
         raise LorafuseError(
-            f"{path}: no suite: it needs `group:`, its name, and `task:`, the list of its tasks. See docs/tasks.md."
+            f"{path}: no suite: it needs `group:`, its name, and `task:`, the list of its tasks."
+            " See docs/extending/suite.md."
         )
     found: SuiteFacts = facts(SuiteFacts, f"{path}: metadata.{FACTS}", config)
     return found

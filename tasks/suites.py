@@ -1,8 +1,8 @@
 """A suite: which tasks belong together, and which metric speaks for each.
 
 A suite is a group of lm-eval's, one YAML file, so `lm_eval --tasks` runs it too. What boards ask beyond that stands
-under `metadata: lorafuse:` of the group (`SuiteFacts`) and of each task (`TaskFacts`); docs/tasks.md has the form.
-Where nobody names a task's main metric it is chosen by a rule, and the suite says by which.
+under `metadata: lorafuse:` of the group (`SuiteFacts`) and of each task (`TaskFacts`); docs/extending/task.md has the
+form. Where nobody names a task's main metric it is chosen by a rule, and the suite says by which.
 """
 
 from __future__ import annotations

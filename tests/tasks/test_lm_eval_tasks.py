@@ -252,6 +252,23 @@ def test_a_suite_files_own_folder_is_searched(folder: Path) -> None:
     assert task("roll").metric == "bits_per_byte"
 
 
+def test_a_tasks_file_in_the_place_of_a_suites_says_how_to_name_the_task(folder: Path) -> None:
+    path = folder / "tasks" / "roll.yaml"
+    with pytest.raises(LorafuseError) as error:
+        suite(str(path))
+    assert str(error.value).endswith(f"Name the task: --include-path {path.parent} --suites roll")
+    catalogue.include([path.parent])
+    assert suite("roll").tasks["roll"].metric == "bits_per_byte"
+
+
+def test_a_name_that_yaml_takes_for_a_number_is_to_be_quoted(included: Path) -> None:
+    path = included / "tasks" / "number.yaml"
+    path.write_text(ROLL.replace("task: roll", "task: 2026"))
+    catalogue._scan.cache_clear()
+    with pytest.raises(LorafuseError, match=f"{path}: the name 2026 is no text. Put it in quotes."):
+        suite("2026")
+
+
 def test_lm_evals_own_task_reads_the_mini_worlds_rows() -> None:
     loaded = load_tasks(suite("arc_easy"), "mini")["arc_easy"]
     assert loaded.dataset.provenance["test"] == "generated, world 0"
@@ -323,7 +340,22 @@ BAD_SUITES = [
     ),
     ("task: choose", "no suite: it needs `group:`, its name, and `task:`, the list"),
     ("task: [[choose]]", "names no task"),
-    ("task: [choose]\nmetadata: {lorafuse: {kinds: loss}}", r"metadata\.lorafuse\.kinds: Extra inputs"),
+    (
+        "task: [choose]\nmetadata: {lorafuse: {kinds: loss}}",
+        r"metadata\.lorafuse\.kinds: there is no such key",
+    ),
+    (
+        "task: [choose]\nmetadata: {lorafuse: [loss]}",
+        r"metadata\.lorafuse: \['loss'\] is no `key: value` lines",
+    ),
+    (
+        "task: [choose]\nmetadata: {lorafuse: {each: {chance: 1/0}}}",
+        "each.chance: '1/0' is no number, such as",
+    ),
+    (
+        "task: [choose]\nmetadata: {lorafuse: {each: {chance: half}}}",
+        "each.chance: 'half' is no number, such as",
+    ),
     ("task: [choose]\nmetadata: {lorafuse: {kind: loss}}", "is of losses, but choose is better the larger"),
     ("task: [", "not readable YAML"),
     (
