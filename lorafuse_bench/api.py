@@ -41,7 +41,7 @@ def methods() -> Table:
 def fuse(
     zoo: Zoo | str | Path = EMBEDDED,
     method: str = "concat",
-    experts: Sequence[str] | None = None,
+    experts: str | Sequence[str] | None = None,
     device: str = AUTO,
     dtype: str = AUTO,
     **model_options: Any,
@@ -50,7 +50,8 @@ def fuse(
 
     `model_options` go to transformers' from_pretrained. LorafuseError for an unknown method, expert or option.
     """
-    return Fused(_opened(zoo), method, experts, device=device, dtype=dtype, **model_options)
+    named = None if experts is None else _names(experts)
+    return Fused(_opened(zoo), method, named, device=device, dtype=dtype, **model_options)
 
 
 class Fused:
@@ -138,11 +139,13 @@ def evaluate(
     for name in options:
         if name not in known:
             raise unknown("option", name, known, "of evaluate")
+    experts = options.pop("experts", None)
     plan = runner.Plan(
         methods=None if methods is None else registry.parse_all(",".join(_names(methods))),
         suites=_names(suites),
         out=Path(out),
         zoo=_opened(zoo).root,
+        experts=None if experts is None else _names(experts),
         **options,
     )
     with Display() as display:

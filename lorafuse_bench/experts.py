@@ -289,7 +289,8 @@ class ExpertPool:
         """This pool; LorafuseError naming `who` needs experts when it is empty."""
         if not self.experts:
             raise LorafuseError(
-                f"{who} needs experts, and the zoo has none. Train some with `lorafuse train experts`."
+                f"{who} needs experts, and there are none. Name some of the zoo's, or train some with"
+                " `lorafuse train experts`."
             )
         return self
 

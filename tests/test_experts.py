@@ -155,7 +155,7 @@ def test_unpaired_and_foreign_tensors_are_refused(adapter: Path) -> None:
 
 def test_pools_refuse_emptiness_equal_names_and_other_shapes(adapter: Path, tmp_path: Path) -> None:
     """Trap 13: a name that exists already is never silently the old adapter."""
-    with pytest.raises(LorafuseError, match="method 'moa' needs experts, and the zoo has none"):
+    with pytest.raises(LorafuseError, match="method 'moa' needs experts, and there are none"):
         ExpertPool([]).required_by("method 'moa'")
     with pytest.raises(LorafuseError, match="two adapters are named 'a'"):
         ExpertPool([load(adapter), load(adapter)])

@@ -49,6 +49,15 @@ def test_an_unknown_name_is_met_with_the_one_meant() -> None:
         lf.fuse("mini", "svdd")
 
 
+def test_experts_are_named_as_on_the_command_line(tmp_path: Path) -> None:
+    zoo = tiny_zoo(tmp_path)
+    assert repr(lf.fuse(zoo, "svd", "sst2, mnli", device="cpu")).startswith("tiny with sst2, mnli, fused")
+    with pytest.raises(lf.LorafuseError, match="method 'svd' needs experts, and there are none. Name some"):
+        lf.fuse(zoo, "svd", [], device="cpu")
+    with pytest.raises(lf.LorafuseError, match="unknown expert 'sst3' .* Did you mean 'sst2'"):
+        lf.evaluate("svd", "sst2", zoo, tmp_path / "out", experts="sst3,mnli")
+
+
 def test_generate_routes_each_prompt_as_lm_evals_model_does(tmp_path: Path) -> None:
     zoo = add_router(tiny_zoo(tmp_path))
     fused = lf.fuse(zoo, "moa", device="cpu")

@@ -181,7 +181,7 @@ def command(
         return
     with Display() as display:
         paths = runner.run(plan, display, workers, engine, ray_address)
-    typer.echo(f"{len(paths)} cells in {out}")
+    typer.echo(f"{len(paths)} {'cell' if len(paths) == 1 else 'cells'} in {out}")
     typer.echo(_next.board(out, paths, limited=limit is not None))
 
 

@@ -18,6 +18,7 @@ from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.leaderboards.results import layout
 from lorafuse_bench.tasks.suites import suite as suite_of
+from lorafuse_bench.truncation import LEAST
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.pools import experts_for, pool_name, untrained
 
@@ -54,6 +55,13 @@ class Plan:
     """Consent to run the code that models write, where a suite has such tasks."""
     shard: tuple[int, int] = (1, 1)
     """(i, n): of the cells in their order, the i-th and every n-th after it."""
+
+    def __post_init__(self) -> None:
+        """LorafuseError for a number that means nothing."""
+        for name, least in (("limit", 1), ("max_length", LEAST), ("num_fewshot", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise LorafuseError(f"{name}={value!r}: a whole number of at least {least} is due.")
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,10 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
         if cell.path in misfits:
             report(f"{cell}: left out, {misfits[cell.path]}")
     first, step = plan.shard
-    return [cell for cell in cells if cell.path not in misfits][first - 1 :: step]
+    fitting = {
+        cell.path: cell for cell in cells if cell.path not in misfits
+    }  # one that is named twice is run once
+    return list(fitting.values())[first - 1 :: step]
 
 
 def shard_of(text: str) -> tuple[int, int]:

@@ -75,7 +75,7 @@ def test_a_result_names_the_adapter_and_its_size(lm: LorafuseLM) -> None:
     [
         ("lora", "no trained adapter 'lora' .*it has: lora/two-rank=3.*lorafuse train adapter --method lora"),
         ("lora:rank=3+trained_on=mtl7", "--method lora:rank=3 --suite mtl7 --out"),
-        ("oracle", "method 'oracle' needs experts, and the zoo has none"),
+        ("oracle", "method 'oracle' needs experts, and there are none"),
         ("concat", "lorafuse train experts"),
     ],
 )

@@ -30,6 +30,28 @@ def test_shards_are_the_whole_grid_once(zoo: Zoo, tmp_path: Path, shards: int) -
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+def test_a_cell_that_is_named_twice_is_run_once(zoo: Zoo, tmp_path: Path) -> None:
+    twice = plan(zoo, tmp_path, "base,svd:rank=4,base,svd:rank=4", suites=[SUITE, "sst2/qnli"])
+    assert cells(twice) == cells(plan(zoo, tmp_path, "base,svd:rank=4"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"limit": 0},
+        {"limit": 1.5},
+        {"limit": True},
+        {"max_length": 15},
+        {"batch_size": 0},
+        {"num_fewshot": -1},
+    ],
+)
+def test_a_number_that_means_nothing_is_refused(zoo: Zoo, tmp_path: Path, wrong: dict[str, int]) -> None:
+    (name,) = wrong
+    with pytest.raises(LorafuseError, match=f"{name}={wrong[name]}: a whole number of at least "):
+        plan(zoo, tmp_path, **wrong)
+
+
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/", "/2", "a/b", "-1/2", "1/2/3", ""])
 def test_a_shard_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(LorafuseError, match="is no I/N"):
