@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,13 +69,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 def skeleton(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """A base's modules and shapes without its weights, which are not read."""
     config = load_config(folder)
-    with torch.device("meta"):
-        try:
-            model = AutoModelForCausalLM.from_config(
-                config, dtype=dtype or config.dtype or torch.float32, trust_remote_code=trusted()
-            )
-        except ValueError as error:
-            raise _refusal(folder, error, config) from error
+    with torch.device("meta"), loading(folder, config):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype or config.dtype or torch.float32, trust_remote_code=trusted()
+        )
     model.tie_weights()  # transformers 5.0 leaves that to loading
     return model
 
@@ -88,13 +88,31 @@ def check_base(folder: Path) -> None:
             " hash covers. Remove the entry."
         )
     _check_code(folder, config)
+    kernel = next(_kernels(config), None)
+    if kernel is not None and not trusted():
+        raise LorafuseError(
+            f"{folder / 'config.json'} asks for {kernel[:80]}, code that transformers would fetch from the hub and run."
+            " Remove the entry; if you trust it, add --trust-remote-code, or trust_remote_code=true to --model_args."
+        )
+
+
+def _kernels(value: Any) -> Iterator[str]:
+    """Entries such as `_attn_implementation`, at any depth, that name a repository of kernels."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if "_implementation" in key and "/" in (named := json.dumps(inner)):
+                yield f"{key}={named}"
+            yield from _kernels(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _kernels(inner)
 
 
 def _check_code(folder: Path, config: dict[str, Any]) -> None:
     """LorafuseError where only code that the base brings could load it, unless the user trusts it."""
     path = folder / "tokenizer_config.json"
     tokenizer = read_json(path, "Save the tokenizer again.") if path.is_file() else {}
-    known = config.get("model_type") in transformers.CONFIG_MAPPING and hasattr(
+    known = str(config.get("model_type")) in transformers.CONFIG_MAPPING and hasattr(
         transformers, str(tokenizer.get("tokenizer_class") or "PreTrainedTokenizerFast")
     )
     if (config.get("auto_map") or tokenizer.get("auto_map")) and not known and not trusted():
@@ -104,13 +122,49 @@ def _check_code(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
+class _Report(logging.Handler):
+    """What transformers warns of while it loads."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def first(self, state: str) -> str | None:
+        """The first weight in its table of weights that is in a state, such as MISSING, whatever its colour."""
+        row = re.compile(rf"^(\S+)\s*\|\s*(?:\x1b\[[\d;]*m)*{state}\b", re.M)
+        found = (row.search(record.getMessage()) for record in self.records)
+        return next((match[1] for match in found if match), None)
+
+
 @contextmanager
-def loading(folder: str | Path) -> Iterator[None]:
-    """Whatever transformers raises for a folder that is no whole model, in one line."""
+def loading(folder: str | Path, config: PretrainedConfig | None = None) -> Iterator[None]:
+    """Whatever transformers raises for a folder that is no whole model, in one line.
+
+    Weights that are not there are refused too: transformers would draw them at random, and only warn.
+    """
+    logger, report = logging.getLogger("transformers"), _Report()
+    handlers, level = logger.handlers, logger.level
+    logger.handlers = [report]
+    logger.setLevel(logging.WARNING)
     try:
         yield
-    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise _refusal(folder, error) from error
+    except (LorafuseError, MemoryError):
+        raise
+    except Exception as error:  # a damaged configuration makes transformers stumble over anything
+        raise _refusal(folder, error, report, config) from error
+    finally:
+        logger.handlers = handlers
+        logger.setLevel(level)
+    if absent := report.first("MISSING"):
+        raise LorafuseError(
+            f"the base in {folder} lacks weights that its config.json asks for, such as {absent}. Save it again."
+        )
+    for record in report.records:
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
 
 
 def _loaded(kind: Any, folder: str | Path, **settings: Any) -> Any:
@@ -118,9 +172,13 @@ def _loaded(kind: Any, folder: str | Path, **settings: Any) -> Any:
         return kind.from_pretrained(str(folder), trust_remote_code=trusted(), **settings)
 
 
-def _refusal(folder: str | Path, error: Exception, config: PretrainedConfig | None = None) -> LorafuseError:
+def _refusal(
+    folder: str | Path, error: Exception, report: _Report, config: PretrainedConfig | None
+) -> LorafuseError:
     if config is not None and config.is_encoder_decoder:
         reason = "it is an encoder-decoder model, and only decoders are fused"
+    elif other := report.first("MISMATCH"):
+        reason = f"its weights have other shapes than its config.json says, such as {other}"
     else:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
     return LorafuseError(f"the base in {folder} cannot be loaded: {reason}. Name another base, or repair it.")

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import Ensembling
 from lorafuse_bench.prefix import Node, Row, Tokens, forest, pack, separate
@@ -327,6 +328,16 @@ def _ends(row: Row) -> list[int]:
     return ends
 
 
+def check_numbers(found: Tensor) -> Tensor:
+    """What a model gives; LorafuseError where some of it is NaN, of which any score could be made."""
+    if bool(found.isnan().any()):
+        raise LorafuseError(
+            "the model gives NaN. In float16 numbers above 65,504 overflow: use --dtype bfloat16 or float32; else the"
+            " base's weights or its config.json are damaged."
+        )
+    return found
+
+
 def _scores(
     log_probabilities: Tensor, targets: Sequence[Sequence[_Target]]
 ) -> list[tuple[_Target, float, bool]]:
@@ -334,7 +345,7 @@ def _scores(
     flat = [(i, target) for i, slot in enumerate(targets) for target in slot]
     slot = torch.tensor([i for i, _ in flat], device=log_probabilities.device)
     token = torch.tensor([target.token for _, target in flat], device=log_probabilities.device)
-    values = log_probabilities[slot, token].tolist()
+    values = check_numbers(log_probabilities[slot, token]).tolist()
     best = (log_probabilities.argmax(-1)[slot] == token).tolist()
     return [(target, value, top) for (_, target), value, top in zip(flat, values, best, strict=True)]
 

@@ -22,7 +22,7 @@ from lorafuse_bench.fusion.base import Ensembling
 from lorafuse_bench.model_wrappers.blocks import Answers, Blocks
 from lorafuse_bench.model_wrappers.stopping import Ending, StopRows
 from lorafuse_bench.prefix import Tokens
-from lorafuse_bench.scoring import batches
+from lorafuse_bench.scoring import batches, check_numbers
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ class Writer:
             eos_token_id=sorted(first.ending.end_tokens),
             pad_token_id=self.padding,
             use_cache=True,
+            logits_processor=LogitsProcessorList([FirstStep(context.shape[1])]),
         )
         try:
             method = self.fused.method
@@ -147,6 +148,16 @@ class Writer:
         finally:
             self.fused.selection.set(None)
         return [row.tolist() for row in output[:, context.shape[1] :]]
+
+
+class FirstStep(LogitsProcessor):
+    """Refuses NaN after the prompts of `length` tokens, of which generation would make some token or other."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return check_numbers(scores) if input_ids.shape[1] == self.length else scores
 
 
 class InStep(LogitsProcessor):
@@ -191,7 +202,9 @@ def generate_in_step(
         output = generate(
             input_ids=ids.repeat_interleave(width, 0),
             **{**settings, "attention_mask": mask.repeat_interleave(width, 0)},
-            logits_processor=LogitsProcessorList([InStep(ensemble, members.weights.to(context.device))]),
+            logits_processor=LogitsProcessorList(
+                [FirstStep(ids.shape[1]), InStep(ensemble, members.weights.to(context.device))]
+            ),
         )
         written += output[::width]
     return pad_sequence(written, batch_first=True, padding_value=padding)

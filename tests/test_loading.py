@@ -5,10 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tiny import byte_tokenizer, tiny_model
+from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.loading import check_base, load_config, load_model, load_tokenizer, skeleton
@@ -93,3 +98,83 @@ def test_a_base_of_pickles_says_how_to_convert(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(LorafuseError, match=r"no \*\.safetensors; pickles .* convert it: .*save_pretrained"):
         weights_sha256(tmp_path)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    tiny_model("llama").save_pretrained(tmp_path)
+    return tmp_path
+
+
+def described(base: Path, **changes: object) -> Path:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | changes))
+    return base
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_attention_heads": 0},
+        {"hidden_size": 0},
+        {"num_hidden_layers": -1},
+        {"vocab_size": "many"},
+        {"eos_token_id": "x"},
+        {"model_type": ["llama"]},
+        {"quantization_config": [1]},
+        {"hidden_act": {}},
+    ],
+)
+@pytest.mark.parametrize("load", [load_model, skeleton])
+def test_whatever_a_configuration_says_it_is_one_line(
+    base: Path, load: Callable[[Path], object], changes: dict[str, object]
+) -> None:
+    with suppress(LorafuseError):  # what does not matter to shapes or to weights may load
+        load(described(base, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"_attn_implementation": "somebody/kernel"},
+        {"attn_implementation": {"": "somebody/kernel@main:f"}},
+        {"text_config": {"_attn_implementation": "somebody/kernel"}},
+    ],
+)
+def test_kernels_of_the_hub_are_a_strangers_code(
+    base: Path, changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TRUST, raising=False)
+    with pytest.raises(LorafuseError, match=r"_implementation=.*somebody/kernel.* --trust-remote-code"):
+        check_base(described(base, **changes))
+    monkeypatch.setenv(TRUST, "1")
+    check_base(base)
+    monkeypatch.delenv(TRUST)
+    check_base(described(base, **dict.fromkeys(changes, "sdpa")))
+
+
+def without_one(weights: dict[str, Tensor]) -> None:
+    del weights["model.layers.0.mlp.up_proj.weight"]
+
+
+def narrower(weights: dict[str, Tensor]) -> None:
+    weights["model.norm.weight"] = torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (without_one, r"lacks weights .* such as model\.layers\.0\.mlp\.up_proj\.weight\."),
+        (narrower, r"other shapes than its config\.json says, such as model\.norm\.weight\."),
+    ],
+)
+def test_weights_that_do_not_fill_the_model_are_refused(
+    base: Path, change: Callable[[dict[str, Tensor]], None], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """transformers draws what is missing at random, and says so in a table."""
+    weights = load_file(base / "model.safetensors")
+    change(weights)
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LorafuseError, match=says):
+        load_model(base)
+    assert "LOAD REPORT" not in capfd.readouterr().err

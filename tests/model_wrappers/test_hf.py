@@ -276,3 +276,13 @@ def test_a_default_number_of_experts_is_at_most_so_many(zoo: Zoo, method: str) -
     assert lm.loglikelihood([request], disable_tqdm=True) == by_default
     with pytest.raises(LorafuseError, match="k=4 must be between 1 and the number of experts, 3"):
         lm.use(registry.parse(f"{name}:k=4{options}"))
+
+
+def test_a_model_that_gives_nan_has_no_score(zoo: Zoo) -> None:
+    lm = make(zoo)
+    with torch.no_grad():
+        next(iter(lm.model.parameters()))[:] = torch.nan
+    scored = Instance("loglikelihood", {}, ("It is", " good"), 0, metadata=("sst2", 0, 1))
+    for ask, request in ((lm.loglikelihood, scored), (lm.generate_until, generation("sst2", "It is"))):
+        with pytest.raises(LorafuseError, match=r"gives NaN.* --dtype bfloat16"):
+            ask([request], disable_tqdm=True)  # type: ignore[operator]
