@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from lorafuse_bench.base_model import Base
 from lorafuse_bench.device import mixed_precision
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.experts import ExpertPool, LoraExpert, ModuleStack
+from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, linear_maps
-from lorafuse_bench.fusion.base import Ensembling, FusionMethod, Merge, Merged, RowRouting
+from lorafuse_bench.fusion.base import Ensembling, FusionMethod, Merge, RowRouting
 from lorafuse_bench.fusion.fitted import Fitted
 from lorafuse_bench.fusion.routing.gates import softmax_top_k
 from lorafuse_bench.layers import (
@@ -34,13 +36,13 @@ from lorafuse_bench.layers import (
 )
 from lorafuse_bench.loading import load_config, positions_of, skeleton
 from lorafuse_bench.memory import Alive
+from lorafuse_bench.merge_sizes import rank_of_merge
 from lorafuse_bench.zoo.manifest import Zoo
 
 _MIXED = 4
 """Experts that a router of tokens mixes; that many or one, the memory is the same."""
 _SLOTS = 256
 """Distributions that the scorer turns into log-probabilities at a time."""
-_TOY = "map"
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,11 @@ def of_cell(
 ) -> Memory:
     """What evaluating a method with a zoo's experts `pool` takes; the weights of the base are not read.
 
-    tokens: the longest row, None for the zoo's own length or else the base's. LorafuseError as for `memory_of`.
+    tokens: the longest row, None for the zoo's own; the base's own at most. LorafuseError as for `memory_of`.
     """
     folder = zoo.find_base()
-    longest = tokens or zoo.manifest.max_length or positions_of(load_config(folder)) or Work.tokens
+    longest = tokens or zoo.manifest.max_length or Work.tokens
+    longest = min(longest, positions_of(load_config(folder)) or longest)
     tasks = [len(entry.tasks) for entry in zoo.manifest.adapters if entry.method == method.name]
     work = Work(batch_size, longest, min(Work.answer, longest))
     return memory_of(folder, method, method.given(pool), work, dtype, max(tasks, default=1))
@@ -137,6 +140,11 @@ def memory_of(
     if method.fuses_experts and not len(experts):
         raise LorafuseError(f"method '{method.name}' needs experts. Say how many.")
     shapes = skeleton(folder, dtype)
+    if getattr(shapes.config, "quantization_config", None):
+        raise LorafuseError(
+            f"the base in {folder} has quantised weights, whose bytes its shape does not tell. Plan the base that it"
+            " was made of, or measure a run."
+        )
     with _counted(f"the base in {folder}") as alive:
         model = _without_values(shapes)
         weights = alive.bytes
@@ -173,13 +181,27 @@ def of_loaded(model: PreTrainedModel, work: Work, trained: Sequence[Tensor] = ()
 def _counted(what: str) -> Iterator[Alive]:
     """Inside, tensors have no values, and what they would take is counted."""
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive:
+        with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive, _GroupedProducts():
             yield alive
-    except (RuntimeError, TypeError, AssertionError) as error:  # what asks for values, by whatever means
+    except LorafuseError:
+        raise
+    except Exception as error:  # what asks for values, by whatever means
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise LorafuseError(
-            f"the memory of {what} cannot be counted on shapes alone: {str(error).splitlines()[0][:200]}"
-            " Measure a run of it instead."
+            f"the memory of {what} cannot be counted on shapes alone: {reason} Measure a run of it instead."
         ) from error
+
+
+class _GroupedProducts(TorchDispatchMode):
+    """The shape of a mixture's products of each token's experts in any type: torch's own rule knows bfloat16 alone."""
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten._grouped_mm.default and args[1].dim() == 3:
+            tokens, weights = args[:2]  # (n, in), (experts, in, out)
+            return tokens.new_empty(len(tokens), weights.shape[2])
+        return func(*args, **(kwargs or {}))
 
 
 def _without_values(model: PreTrainedModel) -> PreTrainedModel:
@@ -213,8 +235,7 @@ def _updates(
                 tensor.data = tensor.data.to(base.place_of(name)[1])
         return dict(adapter)
     if isinstance(method, Merge):
-        merge = _kind_of(method, next(iter(pool.values())).ranks)
-        return {name: merge(stack) for name, stack in pool.items()}
+        return {name: _merged(stack, _rank(method, stack.ranks, stack.shape)) for name, stack in pool.items()}
     if isinstance(method, RowRouting | Ensembling):
         with unset_fake_temporarily():
             rows = torch.arange(work.batch_size) % len(next(iter(pool.values())).ranks)
@@ -233,52 +254,18 @@ def _gated(stack: ModuleStack, learned: bool) -> Update:
     )
 
 
-def _kind_of(method: Merge, ranks: Sequence[int]) -> Callable[[ModuleStack], Update]:
-    """The update that a merge makes of a stack, without values: of full rank, or of which rank.
-
-    Found by a merge of small random experts, whose sizes tell `r`, `Σ r` and `min(out, in)` apart. What cannot be
-    merged before it is fitted is taken as of full rank.
-    """
-    experts, rank = len(ranks), max(ranks)
-    few = min(experts, 4)
-    side = max(few - 1, 1) * rank + 1
-    try:
-        with unset_fake_temporarily(), torch.no_grad():
-            merged = method.fuse(_toy_pool(side, few, rank))
-    except (LorafuseError, TypeError):
-        merged = Merged(dense={_TOY: torch.empty(0)})
-    if merged.dense:
-        return lambda stack: DenseUpdate(stack.A.new_empty(stack.shape))
-    found = len(merged.factors[_TOY][0])
-
-    def update(stack: ModuleStack) -> Update:
-        out, into = stack.shape
-        whole = sum(stack.ranks)
-        size = {side: min(whole, out, into), few * rank: whole, rank: rank}.get(found, found)
-        return StaticUpdate(stack.A.new_empty(size, into), stack.B.new_empty(out, size))
-
-    return update
+@cache
+def _rank(method: Merge, ranks: tuple[int, ...], shape: tuple[int, int]) -> int | None:
+    with unset_fake_temporarily():
+        return rank_of_merge(method, ranks, shape)
 
 
-def _toy_pool(side: int, experts: int, rank: int) -> ExpertPool:
-    """Random experts of one square map."""
-    generator = torch.Generator().manual_seed(0)
-
-    def expert(i: int) -> LoraExpert:
-        a, b = torch.randn(2, rank, side, generator=generator).unbind()
-        return LoraExpert(
-            name=f"e{i}",
-            tasks=(f"t{i}",),
-            path=Path(),
-            sha256="",
-            base_sha256=None,
-            rank=rank,
-            alpha=float(rank),
-            factors={_TOY: (a, b.T)},
-            scaling={_TOY: 1.0},
-        )
-
-    return ExpertPool([expert(i) for i in range(experts)])
+def _merged(stack: ModuleStack, rank: int | None) -> Update:
+    """The update that a merge makes of a stack: of full rank, where it says none."""
+    out, into = stack.shape
+    if rank is None:
+        return DenseUpdate(stack.A.new_empty(stack.shape))
+    return StaticUpdate(stack.A.new_empty(rank, into), stack.B.new_empty(out, rank))
 
 
 def moments(trained: Iterable[Tensor]) -> int:
@@ -294,7 +281,7 @@ def _passes(model: PreTrainedModel, work: Work, alive: Alive) -> tuple[int, int,
     keep = work.cache and not work.train
     with _computing(model, work):
         start = alive.restart()
-        passed = model.base_model(input_ids=ids, use_cache=keep)
+        passed = model.get_decoder()(input_ids=ids, use_cache=keep)
         blocks, hidden = alive.peak - start, passed.last_hidden_state
         cache = alive.bytes - start - hidden.nbytes if keep else 0
         alive.restart()
@@ -317,5 +304,4 @@ def _score(logits: Tensor, work: Work) -> None:
     if work.train:
         F.cross_entropy(logits.float(), logits.new_zeros(len(logits), dtype=torch.long)).backward()
     else:
-        for part in logits.clone().float().split(_SLOTS):
-            part.log_softmax(-1)
+        logits.clone().float()[:_SLOTS].log_softmax(-1)

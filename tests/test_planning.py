@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from lorafuse_bench.base_model import Base
 from lorafuse_bench.bench.models import Shape, random_model, random_zoo
 from lorafuse_bench.cli import app
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, initialise
-from lorafuse_bench.fusion.base import FusionMethod
+from lorafuse_bench.fusion.base import FusionMethod, Merge
 from lorafuse_bench.layers import Selection, install
 from lorafuse_bench.memory import Alive
+from lorafuse_bench.merge_sizes import merged_unfitted, random_pool, rank_of_merge
 from lorafuse_bench.planning import Experts, Work, memory_of, of_cell
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -57,6 +59,24 @@ def test_a_plan_is_within_15_per_cent_of_what_is_measured(zoo: Zoo, spec: str) -
     method = registry.parse(spec)
     planned = memory_of(zoo.base_folder(), method, Experts(EXPERTS, 4), WORK, torch.float32)
     assert planned.total == pytest.approx(measured(zoo, method), rel=0.15)
+
+
+MERGES = [
+    *("svd", "svd:rank=16", "svd:rank=2", "tsv", "tsv:rank=2", "concat", "merge_uniform", "knots", "ties"),
+    *("core_space", "iso_cts", "lora_soups", "merge_sgd", "distill", "regmean", "fisher"),
+]
+
+
+@pytest.mark.parametrize("rank", [4, 12])
+@pytest.mark.parametrize("spec", MERGES)
+def test_what_a_merge_keeps_is_counted_by_its_own_rank(rank: int, spec: str) -> None:
+    """Whatever its options ask for, and where the experts' ranks together are less or more than a map's sides."""
+    method, ranks = registry.parse(spec), (rank,) * EXPERTS
+    assert isinstance(method, Merge)
+    shapes = {"square": (128, 128), "narrow": (32, 128), "out": (344, 128), "in": (128, 344)}
+    merged = merged_unfitted(method, random_pool(ranks, shapes))
+    found = [len(merged.factors[name][0]) if name in merged.factors else None for name in shapes]
+    assert [rank_of_merge(method, ranks, shape) for shape in shapes.values()] == found
 
 
 @pytest.mark.parametrize("spec", ["base", "arrow", "ensemble"])
@@ -168,3 +188,43 @@ def test_the_documented_memory_of_adapters_is_the_plan_s(tmp_path: Path) -> None
         command = f"plan --base {tmp_path} --method {method} --tasks 9 --max-length 512 --json".split()
         told = [json.loads(CliRunner().invoke(app, [*command, *more]).stdout) for more in ways]
         assert [f"{each['total'] / 1e9:.1f}" for each in told] == printed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mixture_s_experts_are_counted_in_any_type(tmp_path: Path, dtype: torch.dtype) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "vocab_size": 512, "num_local_experts": 4}
+    config = AutoConfig.for_model("mixtral", **sizes)
+    config.save_pretrained(tmp_path)
+    with Alive() as alive, torch.no_grad():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+        alive.restart()
+        passed = model.model(input_ids=torch.zeros(ROWS, TOKENS, dtype=torch.long), use_cache=True)
+        model.lm_head(passed.last_hidden_state[:, -ANSWER:]).clone().float().log_softmax(-1)
+    planned = memory_of(tmp_path, registry.parse("base"), Experts(), WORK, dtype)
+    assert planned.total == pytest.approx(alive.peak, rel=0.15)
+
+
+def test_rows_are_no_longer_than_the_base_reads(tmp_path: Path) -> None:
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 64, "n_positions": 128}
+    AutoConfig.for_model("gpt2", **sizes).save_pretrained(tmp_path)
+    asked = ["plan", "--base", str(tmp_path), "--max-length"]
+    long, whole = (CliRunner().invoke(app, [*asked, length]).stdout for length in ("4096", "128"))
+    assert long == whole + "Rows of 128 tokens, the most that this base reads.\n"
+
+
+def test_quantised_weights_are_not_counted_as_whole_ones(tmp_path: Path) -> None:
+    random_model(Shape(hidden_size=64, layers=1)).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | quantised))
+    with pytest.raises(LorafuseError, match="quantised weights, whose bytes its shape does not tell"):
+        memory_of(tmp_path, registry.parse("base"), Experts(), WORK, torch.float32)
+
+
+def test_a_pass_of_any_size_is_counted_at_once(zoo: Zoo) -> None:
+    of = [
+        memory_of(zoo.base_folder(), registry.parse("base"), Experts(), Work(rows, 64, 64), torch.float32)
+        for rows in (10**3, 10**6)
+    ]
+    assert of[1].logits == pytest.approx(1000 * of[0].logits, rel=0.01)

@@ -40,6 +40,7 @@ def command(
 
     from lorafuse_bench.device import AUTO, dtype_of, stored_dtype
     from lorafuse_bench.fusion import registry
+    from lorafuse_bench.loading import load_config, positions_of
     from lorafuse_bench.planning import Experts, Work, memory_of
     from lorafuse_bench.tables import Table
     from lorafuse_bench.training.settings import ALL_LINEAR
@@ -48,14 +49,18 @@ def command(
 
     folder = local_model(Path(base), base, patterns=BESIDE)
     maps = None if targets == ALL_LINEAR else "/".join(name.strip() for name in targets.split(","))
+    longest = positions_of(load_config(folder)) or max_length
+    tokens = min(max_length, longest)
     memory = memory_of(
         folder,
         registry.parse(method),
         Experts(experts, rank, maps),
-        Work(batch_size, max_length, min(answer, max_length), train, recompute=gradient_checkpointing),
+        Work(batch_size, tokens, min(answer, tokens), train, recompute=gradient_checkpointing),
         stored_dtype(folder) if dtype == AUTO else dtype_of(dtype, torch.device("cpu"), torch.float32),
         tasks,
     ).record()
     rows = [{"part": part, "GB": size / 1e9} for part, size in memory.items()]
-    note = "The blocks and the output layer take turns: of activations and logits the larger counts."
-    return Answer(memory, [Table.of(rows), note])
+    notes = ["The blocks and the output layer take turns: of activations and logits the larger counts."]
+    if tokens < max_length:
+        notes.append(f"Rows of {tokens} tokens, the most that this base reads.")
+    return Answer(memory, [Table.of(rows), *notes])

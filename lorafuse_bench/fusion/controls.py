@@ -83,10 +83,20 @@ def _made(
 ) -> type[FusionMethod]:
     control = (CONTROL, Control | None, option(None, "random or budget: a control in place of the method"))
     made: type[FusionMethod] = dataclasses.make_dataclass(
-        prefix + cls.__name__, [*own, control], bases=parents, frozen=True, namespace=dict(space)
+        prefix + cls.__name__,
+        [*own, control],
+        bases=parents,
+        frozen=True,
+        namespace={**space, "__reduce__": lambda self: (_unpickled, (cls, self.options()))},
     )
     made.__module__, made.__doc__ = cls.__module__, cls.__doc__
     return made
+
+
+def _unpickled(cls: type[FusionMethod], options: Mapping[str, Any]) -> FusionMethod:
+    """A control in another process, which makes its class again."""
+    own = {key: value for key, value in options.items() if key != CONTROL}
+    return controlled(cls(**own), options[CONTROL])
 
 
 def randomised(pool: ExpertPool) -> ExpertPool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import static_updates
-from lorafuse_bench.fusion.controls import randomised, with_controls
+from lorafuse_bench.fusion.controls import controlled, randomised, with_controls
 from lorafuse_bench.layers import StaticUpdate
 from lorafuse_bench.loading import load_model
 from lorafuse_bench.model_wrappers.options import split_options
@@ -111,3 +112,12 @@ def test_controls_are_fitted_and_run_beside_the_method(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
     cells = {path.name for path in (tmp_path / "out").rglob("merge_sgd*.json")}
     assert {"merge_sgd.json", "merge_sgd@control=random.json", "merge_sgd@control=budget.json"} <= cells
+
+
+@pytest.mark.parametrize("spec", ["svd:rank=3", "lora_soups:scope=global"])
+def test_a_control_travels_to_a_worker(spec: str) -> None:
+    """`run --control random --workers 2` sends its methods to other processes."""
+    for method in with_controls([registry.parse(spec)], "random"):
+        assert pickle.loads(pickle.dumps(method)) == method
+    budget = controlled(registry.parse("lora_soups:scope=global"), "budget")
+    assert pickle.loads(pickle.dumps(budget)) == budget
