@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
@@ -57,17 +60,42 @@ def of(zoo: Zoo, method: FusionMethod, pool: ExpertPool, device: torch.device | 
 
 def load(zoo: Zoo, entry: ArtefactEntry, device: torch.device | None = None) -> Learned:
     """What an entry describes, its tensors on `device`; the file must be the one the manifest describes."""
-    path = zoo.root / entry.path / entry.file
-    if not path.is_file() or sha256_file(path) != entry.sha256:
-        raise LorafuseError(
-            f"fit '{entry.name}': {path} is missing or not the file the manifest describes."
-            " Restore it, or delete its entry and fit again."
-        )
+    again = "Restore it, or delete its entry and fit again."
+    whole = read_tensors(zoo.root / entry.path / entry.file, entry.sha256, f"fit '{entry.name}'", again)
     joint = {adapter.name: adapter for adapter in entry.adapters}
     pool = ExpertPool.from_entries(zoo, [joint[name] for name in entry.experts]) if joint else None
-    tensors = {key: value.to(device) for key, value in load_file(path).items()}
+    tensors = _Told({key: value.to(device) for key, value in whole.items()}, entry.name)
     tasks = entry.fitted_on.tasks if entry.fitted_on else ()
-    return Learned(entry.name, tensors, entry.options, entry.settings, entry.experts, pool, tasks)
+    settings = _Told(entry.settings, entry.name)
+    return Learned(entry.name, tensors, entry.options, settings, entry.experts, pool, tasks)
+
+
+class _Told(dict[str, Any]):
+    """What a fit holds by name; a name that it lacks is a LorafuseError."""
+
+    def __init__(self, held: Mapping[str, Any], fit: str) -> None:
+        super().__init__(held)
+        self.fit = fit
+
+    def __missing__(self, name: str) -> Any:
+        raise LorafuseError(f"fit '{self.fit}' holds no '{name}'. Delete its entry and fit again.")
+
+
+def read_tensors(path: Path, sha256: str, whose: str, again: str) -> dict[str, Tensor]:
+    """The tensors in a file that a manifest describes by its hash.
+
+    LorafuseError, ending in `again`, where it is another file, damaged, or holds what is no finite number.
+    """
+    if not path.is_file() or sha256_file(path) != sha256:
+        raise LorafuseError(f"{whose}: {path} is missing or not the file the manifest describes. {again}")
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise LorafuseError(f"{whose}: {path} is damaged ({error}). {again}") from error
+    for key, tensor in found.items():
+        if tensor.is_complex() or not bool(tensor.isfinite().all()):
+            raise LorafuseError(f"{whose}: {key} in {path} holds NaN, infinity or complex numbers. {again}")
+    return found
 
 
 def command(zoo: Zoo, method: Fitted, pool: ExpertPool, suite: str | None = None) -> str:

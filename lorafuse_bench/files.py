@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -159,6 +159,23 @@ def strict_json(text: str) -> Any:
     value = json.loads(text, object_pairs_hook=_named_once)
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     return value
+
+
+def check_links(folder: Path, paths: Iterable[Path]) -> None:
+    """LorafuseError where one of the paths in `folder` is, or lies behind, a link that leads out of it.
+
+    The hub's cache keeps the files of a repository elsewhere in itself; links to these stay inside.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    inside = [os.path.realpath(place) for place in (folder, HF_HUB_CACHE)]
+    for path in paths:
+        real = Path(os.path.realpath(path))
+        if not any(real.is_relative_to(place) for place in inside):
+            raise LorafuseError(
+                f"{path} leads to {real}, outside of {folder}, and would go along. Remove the link, or put a copy in"
+                " its place."
+            )
 
 
 def read_json(path: Path, remedy: str, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:

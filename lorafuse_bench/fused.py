@@ -8,11 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -20,7 +18,6 @@ from lorafuse_bench import artefacts
 from lorafuse_bench.base_model import Base
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
-from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.fusion.base import (
     AdapterArtefact,
@@ -150,7 +147,8 @@ class FusedModel:
                 f"adapter '{entry.name}' was trained on another base than the one of zoo '{self.zoo.name}'. {again}"
             )
         path = self.zoo.root / entry.path / ADAPTER_WEIGHTS
-        return AdapterArtefact(entry.name, entry.tasks, partial(_read, entry.name, path, entry.sha256, again))
+        read = partial(artefacts.read_tensors, path, entry.sha256, f"adapter '{entry.name}'", again)
+        return AdapterArtefact(entry.name, entry.tasks, read)
 
     @torch.no_grad()
     def visit_blocks(self, prompts: Prompts, visitor: BlockVisitor) -> None:
@@ -161,15 +159,6 @@ class FusedModel:
             self.model.base_model(
                 input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), use_cache=False
             )
-
-
-def _read(adapter: str, path: Path, sha256: str, again: str) -> dict[str, Tensor]:
-    """The tensors in `path`; LorafuseError where they are not those that the manifest describes."""
-    if not path.is_file() or sha256_file(path) != sha256:
-        raise LorafuseError(
-            f"adapter '{adapter}': {path} is missing or not the file the manifest describes. {again}"
-        )
-    return load_file(path)
 
 
 def adapter_entry(zoo: Zoo, method: FusionMethod) -> AdapterEntry:

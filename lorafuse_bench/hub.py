@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import check_links
 from lorafuse_bench.zoo.hashes import BESIDE, WEIGHTS
 
 CARRIED = (WEIGHTS, *BESIDE, "*.parquet", "*.md")
@@ -49,18 +50,25 @@ def fetch(repo: str, revision: str | None = None, patterns: Sequence[str] = CARR
         ) from error
 
 
-def files_of(folder: Path, changed: Callable[[Path], bytes | None] = lambda path: None) -> list[Upload]:
-    """What travels of a folder; `changed` may give a file another content."""
-    return [
-        Upload(path.relative_to(folder).as_posix(), changed(path) or path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and _travels(path.relative_to(folder))
-    ]
+def carried(name: Path) -> bool:
+    """Whether a file of a zoo or an export travels, by its name in its folder."""
+    hidden = any(part.startswith((".", "__")) for part in name.parts)
+    return not hidden and any(fnmatch.fnmatch(name.name, pattern) for pattern in CARRIED)
 
 
-def _travels(path: Path) -> bool:
-    hidden = any(part.startswith((".", "__")) for part in path.parts)
-    return not hidden and any(fnmatch.fnmatch(path.name, pattern) for pattern in CARRIED)
+def files_of(
+    folder: Path,
+    changed: Callable[[Path], bytes | None] = lambda path: None,
+    travels: Callable[[Path], bool] = carried,
+) -> list[Upload]:
+    """What is uploaded of a folder: the files whose name in it `travels`; `changed` may give one another content.
+
+    LorafuseError for a link that leads out of the folder.
+    """
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = {name: folder / name for name in names if travels(name)}
+    check_links(folder, found.values())
+    return [Upload(name.as_posix(), changed(path) or path) for name, path in found.items()]
 
 
 def put(

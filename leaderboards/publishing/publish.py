@@ -51,17 +51,12 @@ def plan(folder: str | Path) -> list[Upload]:
     problems = verify(folder).problems
     if problems:
         raise LorafuseError(problems[0])
-    return list(_uploads(folder))
+    return hub.files_of(folder, travels=_travels)
 
 
-def _uploads(folder: Path) -> Iterable[Upload]:
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        hidden = any(
-            part.startswith(".") for part in name.parts
-        )  # such as answers of cells that are not done
-        if path.is_file() and not hidden and not path.name.endswith(SUFFIX):
-            yield Upload(name.as_posix(), path)
+def _travels(name: Path) -> bool:
+    hidden = any(part.startswith(".") for part in name.parts)  # such as answers of cells that are not done
+    return not hidden and not name.name.endswith(SUFFIX)
 
 
 def publish(folder: str | Path, repo: str, message: str = "Leaderboard") -> str:

@@ -31,7 +31,8 @@ from lorafuse_bench.runner.provenance import SEEDS, made_of_sha256
 from lorafuse_bench.tasks.facts import Suite
 from lorafuse_bench.tasks.loading import load_tasks
 from lorafuse_bench.tasks.suites import suite as suite_of
-from lorafuse_bench.zoo.manifest import Zoo
+from lorafuse_bench.uncaught import one_line
+from lorafuse_bench.zoo.manifest import ArtefactEntry, Zoo
 
 
 class Evaluation:
@@ -100,11 +101,21 @@ class Evaluation:
 
     def _try(self, cell: Cell) -> None:
         """Fuse, and route a token of each task: the fit must be there and of these experts, one of them the task's."""
-        self._use(cell.pool)
-        self.lm.use(cell.method)
         tasks = tuple(self.suites[cell.suite].tasks)
         tokens = torch.full((len(tasks), 1), self.lm.eot_token_id, device=self.lm.device)
-        self.lm.fused.select(Prompts(tokens, torch.ones_like(tokens[:, 0]), tasks))
+        self._use(cell.pool)
+        try:
+            self.lm.use(cell.method)
+            self.lm.fused.select(Prompts(tokens, torch.ones_like(tokens[:, 0]), tasks))
+        except Exception as error:  # tensors of other shapes or types make a method stumble over anything
+            fits = [entry.name for entry in self.lm.fused.in_use if isinstance(entry, ArtefactEntry)]
+            if one_line(error) is not None or not fits:
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise LorafuseError(
+                f"method '{cell.method.label()}' cannot use fit '{fits[0]}' of zoo '{self.lm.zoo.name}':"
+                f" {type(error).__name__}: {reason}. Delete its entry and fit again."
+            ) from error
 
     def _use(self, pool: ExpertPool) -> None:
         self.lm.fused = FusedModel.of(self.lm.fused, pool)

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -37,28 +38,33 @@ def _inside(path: str) -> str:
     return path
 
 
+def _plain(name: str) -> str:
+    if name[0] == "." or set(name) & set("/\\"):
+        raise ValueError(f"'{name}' cannot name a folder: it begins with a dot or holds / or \\")
+    return name
+
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH), AfterValidator(_printable)]
+Folder = Annotated[Name, AfterValidator(_plain)]
+"""A name that commands also give to folders that they write."""
 Line = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_printable)]
 Inside = Annotated[Line, AfterValidator(_inside)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Files = dict[Inside, Sha256] | None
+_FOLDER = TypeAdapter[str](Folder)
 Bank = Literal["private", "mbc", "shared"]
 _FILES = "Name to sha256 of all else that is read of it, see zoo/hashes.py; null in manifests of before 0.2"
 
 
 def check_name(name: str, what: str) -> str:
     """The name; LorafuseError where it cannot be one in a manifest, or leads out of its folder."""
-    if (
-        not 1 <= len(name) <= NAME_LENGTH
-        or not name.isprintable()
-        or name[0] == "."
-        or set(name) & set("/\\")
-    ):
+    try:
+        return _FOLDER.validate_python(name)
+    except ValidationError as error:
         raise LorafuseError(
             f"{what} '{name[:60]}' cannot be a name: it needs 1 to {NAME_LENGTH} printable characters without / and \\,"
             " the first no dot. Choose another."
-        )
-    return name
+        ) from error
 
 
 class _Strict(BaseModel):
@@ -84,7 +90,7 @@ class BaseEntry(_Strict):
 class ExpertEntry(_Strict):
     """One LoRA expert in PEFT format."""
 
-    name: Name = Field(description="Unique name; also the folder under experts/.")
+    name: Folder = Field(description="Unique name; also the folder under experts/.")
     tasks: tuple[Name, ...] = Field(
         min_length=1, description="Keys of the tasks it was trained on, such as sst2; mostly one."
     )

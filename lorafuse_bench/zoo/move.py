@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import new_folder, read_json, write_json
+from lorafuse_bench.files import check_links, new_folder, read_json, write_json
 from lorafuse_bench.zoo.describe import describe_base, peft_base, portable
 from lorafuse_bench.zoo.hashes import ADAPTER_CONFIG, check_files
 from lorafuse_bench.zoo.installed import writable
@@ -19,10 +19,11 @@ _LEFT = shutil.ignore_patterns(".*", "__pycache__", "__init__.py")
 def copy_zoo(name: str, out: Path) -> Zoo:
     """Copy a zoo to the new folder `out`, where it can be written to; a base outside it is not copied.
 
-    Raises LorafuseError when `out` is not empty.
+    Raises LorafuseError when `out` is not empty, and for a link that leads out of the zoo.
     """
     zoo = Zoo.open(name)
     writable(out)
+    check_links(zoo.root, zoo.root.rglob("*"))
     with new_folder(out) as folder:
         shutil.copytree(zoo.root, folder, ignore=_LEFT, dirs_exist_ok=True)
         base = zoo.manifest.base

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lorafuse_bench import hub
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import new_folder, read_json, write_json
+from lorafuse_bench.files import check_links, new_folder, read_json, write_json
 from lorafuse_bench.hub import Upload
 from lorafuse_bench.zoo.hashes import ADAPTER_CONFIG, LORA_WEIGHTS
 from lorafuse_bench.zoo.index import index_adapters
@@ -60,7 +60,7 @@ def add(
 
     The expert is called `name`, by default after its first task. Where there is no zoo yet, one is made on `base`, by
     default the base that the adapter names. `report` is told what an index is. LorafuseError for an adapter that
-    cannot be had or fused; the zoo is then as it was.
+    cannot be had or fused, or holds a link that leads out of its folder; the zoo is then as it was.
     """
     writable(root)
     expert = name or tasks[0]
@@ -84,6 +84,7 @@ def add(
         report(f"{source} names the base {base}. Nothing in it proves that.")
     elif not made and told:
         _report_other_base(Zoo.open(root), source, str(told), report)
+    check_links(folder, folder.rglob("*"))
     with new_folder(place) as copy:
         shutil.copytree(folder, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
         write_json(copy / SOURCE, {"from": source, "revision": revision, "commit": _commit(folder)})

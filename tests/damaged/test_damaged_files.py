@@ -64,6 +64,12 @@ def published_under_latin_1(work: Work) -> None:
     (work.results / "caption.md").write_bytes("für".encode("latin-1"))
 
 
+def published_with_a_link(work: Work) -> None:
+    pack([work.results], work.root / "published", "words")
+    (work.root / "secret").write_text("a key")
+    (work.root / "published" / "results" / "notes.txt").symlink_to(work.root / "secret")
+
+
 def in_place(field: str, text: str) -> Callable[[Work], object]:
     """Replace a field of the result by JSON that no writer of ours makes."""
 
@@ -108,6 +114,12 @@ RESULTS = (
     Row("items of other scores", BUILD, "svd.items.json.gz", other_scores),
     Row("a fifo among results", BUILD, "x.json", fifo_among_results),
     Row("a fifo among results, verified", VERIFY, "x.json", fifo_among_results),
+    Row(
+        "a link out of a published folder",
+        "leaderboard publish {root}/published --repo a/b",
+        "leads to {root}/secret",
+        published_with_a_link,
+    ),
     Row("caption not UTF-8", VERIFY, "caption.md", published_under_latin_1),
 )
 

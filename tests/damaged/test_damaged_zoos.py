@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from damage import Row, Work, check, in_type
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from lorafuse_bench.files import sha256_file
 
 RUN = "run --zoo {zoo} --suites sst2 --methods concat --limit 1 --out {root}/out"
 MOA = "run --zoo {zoo} --suites sst2/mnli --methods moa --limit 1 --out {root}/out"
+EXPORT = "export --zoo {zoo} --all --out {root}/a/b/out"
+PUSH = "zoo push {zoo} --repo a/b"
+ADD = "zoo add {root}/new {expert} --task sst2 --base {zoo}/base"
 DEEP = b"[" * 100_000
 LATIN = '{"name": "zoo für alle"}'.encode("latin-1")
 CONFIG = "adapter_config.json"
@@ -83,6 +89,45 @@ def twice(path: Path) -> None:
     path.write_text(path.read_text().replace("{", '{"schema": "another", ', 1))
 
 
+def router(name: str, message: str, change: object) -> Row:
+    """A row that changes the router's tensors, and the manifest's hash with them."""
+
+    def harm(work: Work) -> None:
+        path = work.zoo / ROUTER
+        tensors = load_file(path)
+        change(tensors)  # type: ignore[operator]
+        save_file(tensors, path)
+        work.entry("artefacts", sha256=sha256_file(path))
+
+    return Row(f"router {name}", MOA, message, harm)
+
+
+def narrow(tensors: Tensors) -> None:
+    for key in tensors:
+        tensors[key] = tensors[key][..., :1].contiguous()
+
+
+def all_nan(tensors: Tensors) -> None:
+    for key in tensors:
+        tensors[key] = torch.full_like(tensors[key], torch.nan)
+
+
+def cut_and_described(work: Work) -> None:
+    half(work.zoo / ROUTER)
+    work.entry("artefacts", sha256=sha256_file(work.zoo / ROUTER))
+
+
+def link(work: Work, inside: str) -> None:
+    (work.root / "secret.txt").write_text("a key")
+    (work.root / inside / "notes.txt").symlink_to(work.root / "secret.txt")
+
+
+def portable_but_for_a_link(work: Work) -> None:
+    work.json(work.manifest, data="hub")
+    link(work, "zoo")
+
+
+ROUTER = "routers/moa-last/router.safetensors"
 MANIFEST = "manifest.json"
 EXPERT = "experts/sst2"
 ROWS = (
@@ -160,8 +205,40 @@ ROWS = (
     tensors("of a stranger", "something.else", stranger),
     tensors("of another shape", "adapter", narrower),
     tensors("none", "sst2", lambda found: found.clear()),
-    gone("no router", "moa-last", "routers/moa-last/router.safetensors", MOA),
-    bytes_of("router zeros", "moa-last", "routers/moa-last/router.safetensors", bytes(100), MOA),
+    gone("no router", "moa-last", ROUTER, MOA),
+    bytes_of("router zeros", "moa-last", ROUTER, bytes(100), MOA),
+    Row("router cut and described anew", MOA, "moa-last", cut_and_described),
+    router("NaN", "holds NaN, infinity", all_nan),
+    router("of type complex64", "complex numbers", in_type("complex64")),
+    router("of type int64", "cannot use fit 'moa-last'", in_type("int64")),
+    router("of another shape", "cannot use fit 'moa-last'", narrow),
+    router("none", "fit 'moa-last' holds no 'w1'", lambda found: found.clear()),
+    Row(
+        "router without settings",
+        MOA,
+        "holds no 'informative_blocks'",
+        lambda w: w.entry("artefacts", settings={}),
+    ),
+    Row(
+        "router of odd settings",
+        MOA,
+        "cannot use fit",
+        lambda w: w.entry("artefacts", settings={"informative_blocks": "x"}),
+    ),
+    Row(
+        "an expert named as a place",
+        EXPORT,
+        "cannot name a folder",
+        lambda w: w.entry("experts", name="../../x"),
+    ),
+    Row(
+        "a link out of the zoo, copied",
+        "zoo copy {zoo} {root}/out",
+        "leads to",
+        lambda work: link(work, "zoo"),
+    ),
+    Row("a link out of the zoo, pushed", PUSH, "leads to", portable_but_for_a_link),
+    Row("a link out of an adapter, added", ADD, "leads to", lambda work: link(work, "zoo/experts/sst2")),
     Row("router of other experts", MOA, "moa", lambda work: work.entry("artefacts", experts=["a", "b"])),
     gone("base without config", "config.json", "base/config.json"),
     bytes_of("base config empty", "config.json", "base/config.json", b""),
