@@ -73,7 +73,9 @@ def _boards(made: Made, scores: Leaderboard) -> list[Board]:
     """The boards of this zoo and these experts."""
     of_zoo = [b for b in scores.boards if any(r.sha256 == made.zoo_sha256 for r in b.replicates)]
     if not of_zoo:
-        raise LorafuseError(f"the scores are of another zoo than '{made.zoo_name}' as it is. Run them on it.")
+        raise LorafuseError(
+            f"the scores are not of zoo '{made.zoo_name}' as it is now. Run them again with `lorafuse run`."
+        )
     same = [b for b in of_zoo if all(set(r.experts) == set(made.experts) for r in b.replicates)]
     if not same:
         theirs = ",".join(of_zoo[0].replicates[0].experts)

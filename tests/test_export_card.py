@@ -65,7 +65,7 @@ def test_scores_of_something_else_are_refused(zoo: Zoo, tmp_path: Path) -> None:
     fewer = results(tmp_path / "fewer", zoo, experts=FIELDS["experts"])
     for spec, folder, said in (
         ("svd", ours, "unknown method 'svd' among the scores. Known: base, oracle, svd:rank=2"),
-        ("svd:rank=2", other, "scores are of another zoo"),
+        ("svd:rank=2", other, "scores are not of zoo 'tiny' as it is now. Run them again"),
         ("svd:rank=2", fewer, "of other experts than are exported. Export those: --experts one"),
     ):
         done = call("--method", spec, "--zoo", zoo.root, "--out", tmp_path / "out", "--results", folder)

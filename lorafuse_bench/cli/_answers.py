@@ -25,6 +25,11 @@ class Answer:
     exit_code: int = 0
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 expert`, `3 experts`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def answers(command: Callable[..., Answer]) -> Callable[..., None]:
     """Decorator of a command that returns its answer instead of printing it: gives it the option --json."""
 
@@ -58,6 +63,6 @@ def uploaded(repo: str, files: Sequence[Upload], address: str | None) -> Answer:
     done = (
         f"published: {address}"
         if address
-        else f"dry run: {len(files)} files for {repo}. Add --yes to upload them."
+        else f"dry run: {counted(len(files), 'file')} for {repo}. Add --yes to upload them."
     )
     return Answer({"repo": repo, "files": records, "published": address}, [Table.of(records), done])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lorafuse_bench.cli._answers import Answer
+from lorafuse_bench.cli._answers import Answer, counted
 
 if TYPE_CHECKING:
     from lorafuse_bench.runner import Plan
@@ -52,7 +52,7 @@ def _shown(
         )
         for each in found
     ]
-    total = f"{len(found)} cells, {len(found) - left} done"
+    total = f"{counted(len(found), 'cell')}, {len(found) - left} done"
     if seconds is not None:
         total += f", about {duration(seconds)} left"
     if unknown:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafuse_bench.cli import _checked
-from lorafuse_bench.cli._answers import Answer, answers, uploaded
+from lorafuse_bench.cli._answers import Answer, answers, counted, uploaded
 from lorafuse_bench.cli._options import TrustRemoteCode
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _every(
         if vllm_cpu
         else export_experts(opened, out, names, dtype)
     )
-    told = f"{len(written)} adapters in {out}: {', '.join(one.path.name for one in written)}"
+    told = f"{counted(len(written), 'adapter')} in {out}: {', '.join(one.path.name for one in written)}"
     return written, [told, _next_line(written[0], opened, zoo, [written[0].path.name])]
 
 

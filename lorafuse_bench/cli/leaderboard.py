@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafuse_bench.cli import _checked
-from lorafuse_bench.cli._answers import Answer, answers, uploaded
+from lorafuse_bench.cli._answers import Answer, answers, counted, uploaded
 from lorafuse_bench.cli._options import Device
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def verify(
         raise typer.Exit(EXIT_BAD_INPUT)
     return Answer(
         {"results": results, "leaderboards": boards},
-        [f"{results} results and {boards} leaderboards: nothing wrong."],
+        [f"{counted(results, 'result')} and {counted(boards, 'leaderboard')}: nothing wrong."],
     )
 
 
@@ -198,7 +198,7 @@ def site(
     files = write_site(folder, out)
     return Answer(
         {"index": str(files[0]), "pages": [str(file) for file in files]},
-        [f"{len(files)} pages: open {files[0]}"],
+        [f"{counted(len(files), 'page')}: open {files[0]}"],
     )
 
 

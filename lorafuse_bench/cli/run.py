@@ -139,7 +139,7 @@ def command(
     Running the same command again continues where it stopped, within a cell too: a kill costs seconds, and a batch.
     """
     from lorafuse_bench.cli import _next, _planned
-    from lorafuse_bench.cli._answers import tell
+    from lorafuse_bench.cli._answers import counted, tell
     from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.remote_code import trust
     from lorafuse_bench.tasks import catalogue, consent
@@ -181,7 +181,7 @@ def command(
         return
     with Display() as display:
         paths = runner.run(plan, display, workers, engine, ray_address)
-    typer.echo(f"{len(paths)} {'cell' if len(paths) == 1 else 'cells'} in {out}")
+    typer.echo(f"{counted(len(paths), 'cell')} in {out}")
     typer.echo(_next.board(out, paths, limited=limit is not None))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lorafuse_bench.cli import _checked
-from lorafuse_bench.cli._answers import Answer, answers, uploaded
+from lorafuse_bench.cli._answers import Answer, answers, counted, uploaded
 from lorafuse_bench.cli._checked import within
 from lorafuse_bench.cli._options import TrustRemoteCode
 from lorafuse_bench.limits import MAX_SEED, POSITIVE
@@ -131,7 +131,7 @@ def copy(
     from lorafuse_bench.zoo.move import copy_zoo
 
     copied = copy_zoo(zoo, out)
-    typer.echo(f"zoo {copied.name} in {out}: {len(copied.manifest.experts)} experts")
+    typer.echo(f"zoo {copied.name} in {out}: {counted(len(copied.manifest.experts), 'expert')}")
 
 
 @app.command()
@@ -184,7 +184,7 @@ def import_(
 
     trust(trust_remote_code)
     zoo = import_mttl(source, out, base, data, alpha, report=typer.echo)
-    typer.echo(f"{len(zoo.manifest.experts)} experts in {out}")
+    typer.echo(f"{counted(len(zoo.manifest.experts), 'expert')} in {out}")
     typer.echo(_next.evaluation(zoo, also=_next.given(trust_remote_code=trust_remote_code)))
 
 
@@ -234,7 +234,7 @@ def index(
         tasks[expert] = keys.split("/")
     zoo = index_adapters(folder, base, data, init, tasks, report=typer.echo)
     names = ", ".join(expert.name for expert in zoo.manifest.experts)
-    typer.echo(f"{len(zoo.manifest.experts)} experts ({names})")
+    typer.echo(f"{counted(len(zoo.manifest.experts), 'expert')} ({names})")
     typer.echo(_next.evaluation(zoo, also=_next.given(trust_remote_code=trust_remote_code)))
 
 
@@ -282,5 +282,6 @@ def add(
 
     trust(trust_remote_code)
     made = add_adapter(zoo, adapter, task.split("/"), name, revision, base, report=typer.echo)
-    typer.echo(f"{len(made.manifest.experts)} experts ({', '.join(e.name for e in made.manifest.experts)})")
+    names = [entry.name for entry in made.manifest.experts]
+    typer.echo(f"{counted(len(names), 'expert')} ({', '.join(names)})")
     typer.echo(_next.evaluation(made, also=_next.given(trust_remote_code=trust_remote_code)))

@@ -67,6 +67,16 @@ def check_name(name: str, what: str) -> str:
         ) from error
 
 
+def check_key(name: str, what: str) -> str:
+    """The name of an expert or a task; LorafuseError also for one that no list of names and no option could hold."""
+    if set(name) & set(",+") or name.startswith("@"):
+        raise LorafuseError(
+            f"{what} '{name[:60]}' cannot be a name: a comma or + stands between two, and @ before a bank's."
+            " Choose another."
+        )
+    return check_name(name, what)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -12,7 +12,7 @@ from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.experts import ExpertPool, LoraExpert
 from lorafuse_bench.peft_settings import CONFIG
 from lorafuse_bench.zoo.describe import describe_base, describe_expert, portable
-from lorafuse_bench.zoo.entries import BaseEntry, Manifest, check_name, read_manifest
+from lorafuse_bench.zoo.entries import BaseEntry, Manifest, check_key, check_name, read_manifest
 from lorafuse_bench.zoo.hashes import base_files, check_alone, check_weights, weights_sha256
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import Zoo
@@ -75,7 +75,7 @@ def _check_tasks(tasks: Mapping[str, Sequence[str]], folders: Mapping[str, Path]
         if expert not in folders:
             raise unknown("expert", expert, folders, "in the folder")
         for key in keys:
-            check_name(key, f"task of expert '{expert}'")
+            check_key(key, f"task of expert '{expert}'")
 
 
 def _base(root: Path, base: str | None, kept: Manifest | None) -> BaseEntry:
@@ -96,7 +96,7 @@ def _adapter_folders(experts: Path, report: Callable[[str], None]) -> Iterator[t
     if (experts / CONFIG).exists():
         raise LorafuseError(f"there is an adapter in {experts} itself. Move it to {experts}/<task>/.")
     for task in sorted(path for path in experts.glob("[!.]*") if path.is_dir()):
-        check_name(task.name, "the expert's folder")
+        check_key(task.name, "the expert's folder")
         found = sorted(file.parent for file in task.rglob(CONFIG))
         final = [path for path in found if not _CHECKPOINT.fullmatch(path.name)]
         outermost = [path for path in final if not any(other in path.parents for other in final)]

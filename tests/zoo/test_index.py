@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,18 @@ def test_an_adapter_in_experts_itself_is_refused(tmp_path: Path, base: str) -> N
     adapter(tmp_path)
     with pytest.raises(LorafuseError, match="there is an adapter in .*experts itself"):
         index_adapters(tmp_path, base)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a+b", "@mbc"])
+def test_a_name_that_no_list_could_hold_is_refused(tmp_path: Path, base: str, name: str) -> None:
+    """`--experts a,b` would mean two experts, `oracle:expert=a+b` two options, `@mbc` a bank."""
+    adapter(tmp_path, "sst2")
+    with pytest.raises(LorafuseError, match=f"task of expert 'sst2' '{re.escape(name)}' cannot be a name"):
+        index_adapters(tmp_path, base, tasks={"sst2": [name]})
+    adapter(tmp_path, name)
+    with pytest.raises(LorafuseError, match=f"the expert's folder '{re.escape(name)}' cannot be a name"):
+        index_adapters(tmp_path, base)
+    assert not (tmp_path / "manifest.json").exists()
 
 
 def test_adapters_that_name_different_bases_are_told(tmp_path: Path, base: str) -> None:

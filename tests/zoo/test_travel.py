@@ -199,6 +199,7 @@ def test_a_first_adapter_makes_a_zoo_on_the_base_that_it_names(zoo: Zoo, tmp_pat
     adapter(tmp_path / "a", 9, base_model_name_or_path=str(zoo.root / "base"))
     done = call("zoo", "add", tmp_path / "new", tmp_path / "a", "--task", "boolq/rte", "--name", "both")
     assert done.exit_code == 0, done.output
+    assert "1 expert (both)\n" in done.output
     (entry,) = Zoo.open(tmp_path / "new").manifest.experts
     assert (entry.name, entry.tasks) == ("both", ("boolq", "rte"))
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lorafuse_bench.cli._answers import counted
 from lorafuse_bench.cli._checked import within
 from lorafuse_bench.cli._options import Device, Dtype, IncludePath, TrustRemoteCode
 from lorafuse_bench.cli.train._shared import Accumulation, Cutoff, Data, Out, Seed, base_of, zoo_at
@@ -152,7 +153,7 @@ def command(
         )
     if not Team.of_launch().leads:
         return
-    typer.echo(f"{len(zoo.manifest.experts)} experts in {out}")
+    typer.echo(f"{counted(len(zoo.manifest.experts), 'expert')} in {out}")
     also = _next.given(include_path=include_path, trust_remote_code=trust_remote_code)
     typer.echo(_next.command("lorafuse", "train", "router", "--out", out, *also))
     typer.echo(_next.evaluation(zoo, suite=suite, also=also))
