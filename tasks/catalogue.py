@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.files import read_bytes
+from lorafuse_bench.files import read_bytes, regular
+from lorafuse_bench.yaml_files import parse
 
 VARIABLE = "LORAFUSE_TASKS"
 ENTRY_POINTS = "lorafuse.tasks"
@@ -87,6 +88,7 @@ def names() -> set[str]:
     return {*ours(), *_scan(str(lm_eval_folder()))}
 
 
+@cache
 def lm_eval_folder() -> Path:
     """Where lm-eval keeps its own tasks."""
     spec = find_spec("lm_eval")
@@ -118,14 +120,15 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @lru_cache(4096)
-def _parsed(content: bytes) -> Any:
+def _parsed(content: bytes, once: bool) -> Any:
     """The YAML in a file; the same few files are asked for thousands of times. Callers must not change it."""
-    return yaml.load(content, Loader=_Loader)
+    return parse(content, _Loader, once)
 
 
 def _read(path: Path, inside: tuple[Path, ...]) -> dict[str, Any]:
     try:
-        found = copy.deepcopy(_parsed(path.read_bytes()))
+        theirs = path.is_relative_to(lm_eval_folder())  # some keys of lm-eval's own stand twice
+        found = copy.deepcopy(_parsed(regular(path, "Remove it.").read_bytes(), once=not theirs))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise LorafuseError(f"{path}: not readable YAML: {reason}. Correct the file.") from error

@@ -53,7 +53,7 @@ def configurable(*asking: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 def _read_options(context: typer.Context, file: Path | None) -> Path | None:
     """Make a file's options the defaults of those that follow; LorafuseError names the file and the option."""
-    from lorafuse_bench.errors import unknown
+    from lorafuse_bench.errors import LorafuseError, unknown
 
     if file is None:
         return None
@@ -65,7 +65,7 @@ def _read_options(context: typer.Context, file: Path | None) -> Path | None:
             raise unknown("option", str(key), known, f"in {file}")
         parameter = known[name]
         if parameter.name in given:
-            raise _twice(file, key)
+            raise LorafuseError(f"{file}: {key} is there twice. Say it once.")
         if value is not None:
             given[parameter.name] = _checked(context, file, key, parameter, value)
     context.default_map = given
@@ -76,26 +76,16 @@ def _parsed(file: Path) -> Mapping[str, Any]:
     import yaml
 
     from lorafuse_bench.errors import LorafuseError
+    from lorafuse_bench.yaml_files import parse
 
     try:
-        text = file.read_bytes()
-        found, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+        found = parse(file.read_bytes())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise LorafuseError(f"{file}: not readable YAML: {reason}. Correct the file.") from error
-    if not isinstance(found, dict) or node is None:
+    if not isinstance(found, dict):
         raise LorafuseError(f"{file}: expected lines such as `methods: base,oracle`. Correct the file.")
-    keys = [key.value for key, _ in node.value]
-    twice = max(keys, key=keys.count, default="")
-    if keys.count(twice) > 1:  # YAML's loader would take the last
-        raise _twice(file, twice)
     return found
-
-
-def _twice(file: Path, key: str) -> Exception:
-    from lorafuse_bench.errors import LorafuseError
-
-    return LorafuseError(f"{file}: {key} is there twice. Say it once.")
 
 
 def _named(context: typer.Context) -> dict[str, Any]:

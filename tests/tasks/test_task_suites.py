@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from importlib.resources import files
@@ -234,6 +235,8 @@ def test_a_users_file_wins_over_ours(folder: Path) -> None:
     [
         ("[1, 2]", "not a task or suite"),
         ("a: [", "not readable YAML"),
+        ("group: mine\ntask: &a [*a]", "aliases .* stand for too many values"),
+        ("group: mine\ntask: [arc_easy]\ntask: [piqa]", "task is there twice"),
         ("group: mine\ntask: [arc_easy]\ninclude: nowhere.yaml", "nowhere.yaml: not readable YAML"),
         ("group: mine\ntask: [arc_easy]\ninclude: mine.yaml", "includes itself"),
         ("task: mine", "needs `group:`, its name, and `task:`"),
@@ -252,6 +255,13 @@ def test_a_file_of_the_wrong_shape_is_refused(folder: Path, text: str, message: 
     with pytest.raises(LorafuseError, match=message) as found:
         suite(str(path))
     assert "\n" not in str(found.value)
+
+
+def test_an_include_that_is_a_pipe_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.yaml")
+    path = write(folder.parent / "mine.yaml", f"group: mine\ntask: [arc_easy]\ninclude: {folder}/pipe.yaml")
+    with pytest.raises(LorafuseError, match=r"pipe\.yaml is not a regular file"):
+        suite(str(path))
 
 
 @pytest.mark.parametrize(
