@@ -239,7 +239,7 @@ def test_a_users_file_wins_over_ours(folder: Path) -> None:
         ("group: mine\ntask: [arc_easy]\ntask: [piqa]", "task is there twice"),
         ("group: mine\ntask: [arc_easy]\ninclude: nowhere.yaml", "nowhere.yaml: not readable YAML"),
         ("group: mine\ntask: [arc_easy]\ninclude: mine.yaml", "includes itself"),
-        ("task: mine", "needs `group:`, its name, and `task:`"),
+        ("task: mine", "the file of a task, not of a suite"),
         ("group: mine\ntask: []", "needs `group:`, its name, and `task:`"),
         ("group: 3\ntask: [arc_easy]", "needs `group:`, its name, and `task:`"),
         ("group: mine\ntask: [3]", "3 names no task"),
