@@ -29,16 +29,13 @@ def product_svd(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q_b @ u[:, :k], s[:k], vt[:k] @ q_a.T
 
 
-def eigen_of_square(x: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """The `count` largest eigenvalues `(k,)` of `x xᵀ` and their vectors `(n, k)`, for `x (n, m)`; all n by default.
+def eigen_of_square(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The eigenvalues `(n,)` of `x xᵀ`, the largest first, and their vectors `(n, n)`, for `x (n, m)`.
 
     NumPy makes half of a symmetric product, in half of torch's time; LAPACK overwrites it, read as its transpose.
     """
     values = x.cpu().numpy()
-    square = values @ values.T
-    n = len(square)
-    wanted = {"driver": "evd"} if count is None else {"subset_by_index": (max(n - count, 0), n - 1)}
-    found = eigh(square.T, overwrite_a=True, check_finite=False, **wanted)
+    found = eigh((values @ values.T).T, overwrite_a=True, check_finite=False, driver="evd")
     squares, vectors = (torch.from_numpy(each).to(x.device).flip(-1) for each in found)
     return squares, vectors
 
