@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing import parent_process
 from threading import Thread
+
+from threadpoolctl import ThreadpoolController
 
 SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -28,6 +31,21 @@ def single_threaded(on_cpu: bool) -> Iterator[None]:
                 del os.environ[variable]
             else:
                 os.environ[variable] = value
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """NumPy and SciPy compute with one thread inside the context.
+
+    Their threads and torch's wait for work busily, and take the cores from each other.
+    """
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def end_with_parent() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
+
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
-from lorafuse_bench.fusion.merging import leading
+from lorafuse_bench.fusion.merging import leading, spectra
 
 COUNT = 3
 
@@ -44,6 +48,7 @@ CASES = {
     "above fp32's squares": (tuple(1e10 * x for x in factors(100, 120)), False),
     "two values alike": (twin_values(100, 120), False),
     "exact values": (one_hot(100, 120), False),
+    "of bf16": (tuple(x.bfloat16() for x in factors(100, 120)), True),
     "few directions": (factors(20, 30), False),
 }
 
@@ -63,7 +68,7 @@ def test_it_is_the_dense_svd_to_fp64(name: str, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(leading, "_corrected", seen)
     u, s, v = leading.leading_svd(left, right, COUNT)
-    assert taken == [corrected]
+    assert any(taken) == corrected
     dense = left.double() @ right.double()
     whole = torch.linalg.svd(dense, full_matrices=False)
     size = float(whole[1][0]) or 1.0
@@ -88,3 +93,25 @@ def test_a_first_guess_that_is_off_is_corrected() -> None:
         return float(abs(vectors - whole @ (whole.T @ vectors)).max())
 
     assert off(found) < 1e-8 < 1e-5 < off(start)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "work"),
+    [(leading, "eigh_tridiagonal", leading.leading_svd), (spectra, "eigh", spectra.eigen_of_square)],
+)
+def test_blas_of_scipy_has_one_thread_beside_those_of_torch(
+    module: ModuleType, name: str, work: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sets of threads on the same cores wait for work busily; then four cores may do less than one."""
+
+    def threads() -> set[int]:
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    seen = []
+    function = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *a, **k: seen.append(threads()) or function(*a, **k))
+    left, right = factors(100, 120)
+    with threadpool_limits(2, "blas"):
+        work(*((left, right, COUNT) if work is leading.leading_svd else (left,)))
+        assert threads() == {2}
+    assert seen == [{1}]

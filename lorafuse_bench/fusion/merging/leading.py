@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh, eigh_tridiagonal, lapack, solve_banded
 from torch import Tensor
+
+from lorafuse_bench.workers import single_threaded_blas
 
 Array = NDArray[Any]
 
@@ -24,6 +27,7 @@ _TURNS = 4
 """Corrections at most."""
 
 
+@single_threaded_blas()
 def leading_svd(left: Tensor, right: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """`U (n, k)`, `S (k,)`, `V (m, k)` in fp64 of `M = left @ right`, `left (n, R)`, `right (R, m)`; k is `count`.
 
@@ -33,11 +37,11 @@ def leading_svd(left: Tensor, right: Tensor, count: int) -> tuple[Tensor, Tensor
     if len(left) > right.shape[1]:
         v, s, u = leading_svd(right.T, left.T, count)
         return u, s, v
-    factors = left.cpu().numpy(), right.cpu().numpy()
-    try:
-        vectors = _corrected(*factors, (left.float() @ right.float()).cpu().numpy(), count)
-    except ValueError:  # LAPACK met a value that is exact, or out of fp32's range
-        vectors = None
+    factors = _to_numpy(left), _to_numpy(right)
+    vectors = None
+    if count * _SPARING <= len(left):
+        with suppress(ValueError):  # LAPACK meets a value that is exact, or out of fp32's range
+            vectors = _corrected(*factors, (left.float() @ right.float()).cpu().numpy(), count)
     if vectors is None:
         product = _product(*factors)
         leading = {"subset_by_index": (len(product) - count, len(product) - 1)}
@@ -55,10 +59,8 @@ def _corrected(left: Array, right: Array, rough: Array, count: int) -> Array | N
     With `Q T Qᵀ`, the tridiagonal form of the square of `rough`, and the residual `r = M Mᵀ u - θ u` in fp64 of a
     vector u with value θ, `u - Q (T - θ)⁻¹ Qᵀ r` is nearer, the wanted directions being left out of the inverse
     (Jacobi-Davidson). Every turn multiplies the error, `|r|` over the distance to the next value, by its first.
-    None where so many directions are wanted that this does not pay, or where the first error is too large.
+    None where an error is too large for that. ValueError where T - θ or the square is nothing that LAPACK solves.
     """
-    if count * _SPARING > len(left):
-        return None
     with np.errstate(over="ignore"):
         form = _Tridiagonal(rough @ rough.T, count)
     vectors, first = form.vectors, None
@@ -109,6 +111,11 @@ class _Tridiagonal:
         """`Q x`, or with side `T` `Qᵀ x`, for `x (n, k)`; the first row of both is that of x."""
         below = lapack.sormqr("L", side, self._reflectors, self._tau, x[1:], 32 * x.shape[1])[0]
         return np.concatenate([x[:1], below])
+
+
+def _to_numpy(x: Tensor) -> Array:
+    """In fp64 or fp32: NumPy has no bf16."""
+    return (x if x.dtype == torch.float64 else x.float()).cpu().numpy()
 
 
 def _product(left: Array, right: Array, x: Array | None = None) -> Array:
