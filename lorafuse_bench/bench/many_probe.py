@@ -31,26 +31,31 @@ def fuse(spec: str, pool: ExpertPool) -> Any:
     )
 
 
-def cpu_seconds(work: Callable[[], Any]) -> float:
-    """Processor seconds of this process, which other work on the machine hardly changes."""
-    start = time.process_time()
+UNITS = {"cpu_seconds": time.process_time, "seconds": time.perf_counter}
+"""Processor seconds of this process, which other work on the machine hardly changes, and seconds as they pass."""
+
+
+def spent(work: Callable[[], Any]) -> dict[str, float]:
+    """What the work takes, in every unit."""
+    starts = {unit: clock() for unit, clock in UNITS.items()}
     work()
-    return time.process_time() - start
+    return {unit: clock() - starts[unit] for unit, clock in UNITS.items()}
 
 
 def measure(
     specs: Sequence[str], shapes: Sequence[tuple[int, int]], experts: int, rank: int, zoo: str
-) -> dict[str, float]:
-    """Processor seconds a map: of each method, the mean over the shapes; of loading, over the maps of the zoo."""
-    found = dict.fromkeys(specs, 0.0)
+) -> dict[str, dict[str, float]]:
+    """What a map takes, in every unit: of each method, the mean over the shapes; of loading, over the zoo's maps."""
+    found = {spec: dict.fromkeys(UNITS, 0.0) for spec in specs}
     for shape in shapes:
         pool = random_pool(shape, experts, rank)
-        for spec in specs:
+        for spec, sums in found.items():
             fuse(spec, pool)  # a model has many maps of a shape: what only the first one costs is left out
-            found[spec] += cpu_seconds(partial(fuse, spec, pool)) / len(shapes)
+            for unit, value in spent(partial(fuse, spec, pool)).items():
+                sums[unit] += value / len(shapes)
     pools: list[ExpertPool] = []
-    seconds = cpu_seconds(lambda: pools.append(ExpertPool.from_zoo(Zoo.open(Path(zoo)))))
-    return found | {"loading": seconds / len(pools[0].modules)}
+    loading = spent(lambda: pools.append(ExpertPool.from_zoo(Zoo.open(Path(zoo)))))
+    return found | {"loading": {unit: value / len(pools[0].modules) for unit, value in loading.items()}}
 
 
 if __name__ == "__main__":

@@ -61,14 +61,16 @@ def many(
     ] = None,
     rounds: Rounds = 3,
 ) -> Answer:
-    """Processor seconds of fusing many experts and of loading them, here and by another checkout in turns."""
+    """Seconds of fusing many experts and of loading them, here and by another checkout in turns."""
     from lorafuse_bench.bench import many as bench
 
     chosen = [_shape(text) for text in shapes.split(",")]
     result = _measured(bench.run, _words(methods), chosen, experts, rank, rounds, against)
     lines = [
-        f"{name}: {1e3 * sides['ours']['seconds']:.1f} ms of processor time a map"
-        for name, sides in result["cpu_seconds_a_map"].items()
+        f"{name}: {1e3 * sides['ours']['seconds']:.1f} ms a map, {1e3 * cpu['ours']['seconds']:.1f} of processor time"
+        for (name, sides), cpu in zip(
+            result["seconds_a_map"].items(), result["cpu_seconds_a_map"].values(), strict=True
+        )
     ]
     return _report(result, out, *lines)
 
