@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
-
 import pytest
 import torch
-from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
-from lorafuse_bench.fusion.merging import leading, spectra
+from lorafuse_bench.fusion.merging import leading
 
 COUNT = 3
 
@@ -93,25 +89,3 @@ def test_a_first_guess_that_is_off_is_corrected() -> None:
         return float(abs(vectors - whole @ (whole.T @ vectors)).max())
 
     assert off(found) < 1e-8 < 1e-5 < off(start)
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "work"),
-    [(leading, "eigh_tridiagonal", leading.leading_svd), (spectra, "eigh", spectra.eigen_of_square)],
-)
-def test_blas_of_scipy_has_one_thread_beside_those_of_torch(
-    module: ModuleType, name: str, work: Callable[..., object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two sets of threads on the same cores wait for work busily; then four cores may do less than one."""
-
-    def threads() -> set[int]:
-        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
-
-    seen = []
-    function = getattr(module, name)
-    monkeypatch.setattr(module, name, lambda *a, **k: seen.append(threads()) or function(*a, **k))
-    left, right = factors(100, 120)
-    with threadpool_limits(2, "blas"):
-        work(*((left, right, COUNT) if work is leading.leading_svd else (left,)))
-        assert threads() == {2}
-    assert seen == [{1}]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Law, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import (
     Weighted,
@@ -17,6 +19,7 @@ from lorafuse_bench.fusion.merging.elementwise import (
     keep_largest,
     weighted_sum,
 )
+from lorafuse_bench.fusion.merging.maps import each_map
 from lorafuse_bench.fusion.merging.spectra import rank_of
 from lorafuse_bench.fusion.papers import CORE_SPACE
 from lorafuse_bench.fusion.registry import register
@@ -60,17 +63,17 @@ class CoreSpace(Weighted):
         return 1.0 if self.merge == "ties" else 1 / experts
 
     def fuse(self, pool: ExpertPool) -> Merged:
-        weights, factors = self.expert_weights(pool), {}
-        for module, stack in pool.modules.items():
-            a, b = stack.A.double(), stack.B.double()
-            left, right = basis(b.transpose(0, 1).flatten(1)), basis(a.flatten(0, 1).T)
-            cores = ((left.T @ b_i) @ (a_i @ right) for a_i, b_i in zip(a, b, strict=True))
-            if self.merge == "ties":
-                merged = disjoint_mean((keep_largest(core, self.density) for core in cores), weights)
-            else:
-                merged = weighted_sum(cores, weights)
-            factors[module] = _narrow(right.T.to(stack.A.dtype), left.to(stack.B.dtype), self.scale * merged)
-        return Merged(factors)
+        return Merged(each_map(pool, partial(self._merge, self.expert_weights(pool))))
+
+    def _merge(self, weights: Sequence[float], module: str, stack: ModuleStack) -> tuple[Tensor, Tensor]:
+        a, b = stack.A.double(), stack.B.double()
+        left, right = basis(b.transpose(0, 1).flatten(1)), basis(a.flatten(0, 1).T)
+        cores = ((left.T @ b_i) @ (a_i @ right) for a_i, b_i in zip(a, b, strict=True))
+        if self.merge == "ties":
+            merged = disjoint_mean((keep_largest(core, self.density) for core in cores), weights)
+        else:
+            merged = weighted_sum(cores, weights)
+        return _narrow(right.T.to(stack.A.dtype), left.to(stack.B.dtype), self.scale * merged)
 
 
 def basis(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import ClassVar, Literal
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Law, Merge, Merged, option
+from lorafuse_bench.fusion.merging.maps import each_map
 
 Space = Literal["products", "factors"]
 _SAMPLE_STEP = 67
@@ -233,20 +235,20 @@ class Elementwise(Weighted):
         """One tensor of the experts' thinned ones, in the pool's order, with weights λ_i."""
 
     def fuse(self, pool: ExpertPool) -> Merged:
-        weights = self.expert_weights(pool)
+        given = pool.names, self.expert_weights(pool)
         if self.space == "factors":
-            return Merged(
-                {m: self._factors(pool.names, m, stack, weights) for m, stack in pool.modules.items()}
-            )
-        dense = {}
-        for module, stack in pool.modules.items():
-            updates = zip(products(stack), pool.names, strict=True)
-            thinned = (self.thin(update, name, module) for update, name in updates)
-            dense[module] = self.scale * self.join(thinned, weights)
-        return Merged(dense=dense)
+            return Merged(each_map(pool, partial(self._factors, *given)))
+        return Merged(dense=each_map(pool, partial(self._dense, *given)))
+
+    def _dense(
+        self, names: Sequence[str], weights: Sequence[float], module: str, stack: ModuleStack
+    ) -> Tensor:
+        updates = zip(products(stack), names, strict=True)
+        thinned = (self.thin(update, name, module) for update, name in updates)
+        return self.scale * self.join(thinned, weights)
 
     def _factors(
-        self, names: Sequence[str], module: str, stack: ModuleStack, weights: Sequence[float]
+        self, names: Sequence[str], weights: Sequence[float], module: str, stack: ModuleStack
     ) -> tuple[Tensor, Tensor]:
         """A and B merged separately. Padding is left out of the thinning, since its zeros are not entries to keep."""
         experts = list(zip(names, stack.A.clone(), stack.B.clone(), stack.ranks, strict=True))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lorafuse_bench.experts import ExpertPool
+from torch import Tensor
+
+from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import check_options
+from lorafuse_bench.fusion.merging.maps import each_map
 from lorafuse_bench.fusion.merging.spectra import product_svd, summed
 from lorafuse_bench.fusion.papers import ISO
 from lorafuse_bench.fusion.registry import register
@@ -37,8 +40,8 @@ class IsoC(Merge):
         return {"one expert is itself": flat, "copies of one expert are it": flat}
 
     def fuse(self, pool: ExpertPool) -> Merged:
-        factors = {}
-        for module, stack in pool.modules.items():
-            u, s, vt = product_svd(*summed(stack))
-            factors[module] = (vt.to(stack.A.dtype), (self.scale * s.mean() * u).to(stack.B.dtype))
-        return Merged(factors)
+        return Merged(each_map(pool, self._merge))
+
+    def _merge(self, module: str, stack: ModuleStack) -> tuple[Tensor, Tensor]:
+        u, s, vt = product_svd(*summed(stack))
+        return vt.to(stack.A.dtype), (self.scale * s.mean() * u).to(stack.B.dtype)

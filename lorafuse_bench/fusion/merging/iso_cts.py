@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.experts import ExpertPool, ModuleStack
-from lorafuse_bench.fusion.base import Merged, option
+from lorafuse_bench.experts import ModuleStack
+from lorafuse_bench.fusion.base import option
 from lorafuse_bench.fusion.merging.iso_c import IsoC
 from lorafuse_bench.fusion.merging.spectra import nearest_orthogonal, product_svd, summed
 from lorafuse_bench.fusion.registry import register
@@ -38,13 +38,10 @@ class IsoCts(IsoC):
         if not 0 <= self.common <= 1:
             raise LorafuseError(f"method 'iso_cts': common={self.common} must lie between 0 and 1.")
 
-    def fuse(self, pool: ExpertPool) -> Merged:
-        factors = {}
-        for module, stack in pool.modules.items():
-            u, s, vt = self._directions(stack, len(pool))
-            b = self.scale * s.mean() * nearest_orthogonal(u)
-            factors[module] = (nearest_orthogonal(vt.T).T.to(stack.A.dtype), b.to(stack.B.dtype))
-        return Merged(factors)
+    def _merge(self, module: str, stack: ModuleStack) -> tuple[Tensor, Tensor]:
+        u, s, vt = self._directions(stack, len(stack.A))
+        b = self.scale * s.mean() * nearest_orthogonal(u)
+        return nearest_orthogonal(vt.T).T.to(stack.A.dtype), b.to(stack.B.dtype)
 
     def _directions(self, stack: ModuleStack, experts: int) -> tuple[Tensor, Tensor, Tensor]:
         """The common triplets and those of each expert, side by side: `(out, R)`, `(R,)`, `(R, in)`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from lorafuse_bench.fusion.merging.elementwise import (
     keep_largest,
     weighted_sum,
 )
+from lorafuse_bench.fusion.merging.maps import each_map
 from lorafuse_bench.fusion.merging.spectra import eigen_of_square
 from lorafuse_bench.fusion.papers import KNOTS
 from lorafuse_bench.fusion.registry import register
@@ -67,19 +69,18 @@ class Knots(Weighted):
         return 1.0 if self.merge == "ties" else 1 / experts
 
     def fuse(self, pool: ExpertPool) -> Merged:
-        weights = self.expert_weights(pool)
-        factors = {}
-        for module, stack in pool.modules.items():
-            u, s, parts = shared_basis(stack)
-            if self.trim == "v":
-                u, parts = u * s, (part / s[:, None].to(part.dtype) for part in parts)
-            if self.merge == "ties":
-                parts = (keep_largest(part, self.density, out=part) for part in parts)
-                merged = disjoint_mean(parts, weights)
-            else:
-                merged = weighted_sum(parts, weights)
-            factors[module] = (merged.to(stack.A.dtype), (self.scale * u).to(stack.B.dtype))
-        return Merged(factors)
+        return Merged(each_map(pool, partial(self._merge, self.expert_weights(pool))))
+
+    def _merge(self, weights: Sequence[float], module: str, stack: ModuleStack) -> tuple[Tensor, Tensor]:
+        u, s, parts = shared_basis(stack)
+        if self.trim == "v":
+            u, parts = u * s, (part / s[:, None].to(part.dtype) for part in parts)
+        if self.merge == "ties":
+            parts = (keep_largest(part, self.density, out=part) for part in parts)
+            merged = disjoint_mean(parts, weights)
+        else:
+            merged = weighted_sum(parts, weights)
+        return merged.to(stack.A.dtype), (self.scale * u).to(stack.B.dtype)
 
 
 def shared_basis(stack: ModuleStack) -> tuple[Tensor, Tensor, Iterator[Tensor]]:

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh, eigh_tridiagonal, lapack, solve_banded
 from torch import Tensor
 
-from lorafuse_bench.workers import single_threaded_blas
-
 Array = NDArray[Any]
 
 _PART = 128
@@ -27,7 +25,6 @@ _TURNS = 4
 """Corrections at most."""
 
 
-@single_threaded_blas()
 def leading_svd(left: Tensor, right: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """`U (n, k)`, `S (k,)`, `V (m, k)` in fp64 of `M = left @ right`, `left (n, R)`, `right (R, m)`; k is `count`.
 

@@ -15,6 +15,7 @@ from lorafuse_bench.fusion.merging.elementwise import (
     products,
     weighted_sum,
 )
+from lorafuse_bench.fusion.merging.maps import each_map
 from lorafuse_bench.fusion.papers import SCE
 from lorafuse_bench.fusion.registry import register
 
@@ -49,9 +50,9 @@ class Sce(Merge):
         return {"one expert is itself": agreed, "copies of one expert are it": agreed}
 
     def fuse(self, pool: ExpertPool) -> Merged:
-        return Merged(dense={module: self._merge(stack) for module, stack in pool.modules.items()})
+        return Merged(dense=each_map(pool, self._merge))
 
-    def _merge(self, stack: ModuleStack) -> Tensor:
+    def _merge(self, module: str, stack: ModuleStack) -> Tensor:
         """Each step makes the updates again, so that they are not all held at once."""
         selected = self._selected(stack)
         energies = [float((delta * selected).double().square().sum()) for delta in products(stack)]

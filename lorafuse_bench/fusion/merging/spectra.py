@@ -7,7 +7,6 @@ from scipy.linalg import eigh
 from torch import Tensor
 
 from lorafuse_bench.experts import ModuleStack
-from lorafuse_bench.workers import single_threaded_blas
 
 ROUNDING = 1e-6
 """What is below this share of the largest singular value is fp32 rounding, not a direction."""
@@ -30,7 +29,6 @@ def product_svd(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q_b @ u[:, :k], s[:k], vt[:k] @ q_a.T
 
 
-@single_threaded_blas()
 def eigen_of_square(x: Tensor) -> tuple[Tensor, Tensor]:
     """The eigenvalues `(n,)` of `x xᵀ`, the largest first, and their vectors `(n, n)`, for `x (n, m)`.
 

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 from lorafuse_bench.fusion.merging.leading import leading_svd
+from lorafuse_bench.fusion.merging.maps import each_map
 from lorafuse_bench.fusion.papers import RETHINKING
 from lorafuse_bench.fusion.registry import register
 
@@ -54,14 +55,13 @@ class SvdMerge(Merge):
                 )
 
     def fuse(self, pool: ExpertPool) -> Merged:
-        factors = {}
-        for module, stack in pool.modules.items():
-            rank = self.rank or max(stack.ranks)
-            # In this order a pool's factors lie in memory: they are not copied.
-            rows, columns = stack.A.transpose(0, 1).flatten(0, 1), stack.B.permute(2, 0, 1).flatten(0, 1)
-            a, b = truncated_svd(rows, columns.T, rank)
-            factors[module] = (a, b / len(pool))
-        return Merged(factors)
+        return Merged(each_map(pool, self._merge))
+
+    def _merge(self, module: str, stack: ModuleStack) -> tuple[Tensor, Tensor]:
+        # In this order a pool's factors lie in memory: they are not copied.
+        rows, columns = stack.A.transpose(0, 1).flatten(0, 1), stack.B.permute(2, 0, 1).flatten(0, 1)
+        a, b = truncated_svd(rows, columns.T, self.rank or max(stack.ranks))
+        return a, b / len(stack.A)
 
 
 def truncated_svd(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import check_options
+from lorafuse_bench.fusion.merging.maps import each_map
 from lorafuse_bench.fusion.merging.spectra import nearest_orthogonal
 from lorafuse_bench.fusion.papers import TSV
 from lorafuse_bench.fusion.registry import register
@@ -46,15 +49,12 @@ class Tsv(Merge):
         return {"one expert is itself": changed, "copies of one expert are it": changed}
 
     def fuse(self, pool: ExpertPool) -> Merged:
-        factors = {}
-        for module, stack in pool.modules.items():
-            u, s, vt = expert_svd(stack)
-            k = self.rank or self._share(stack, len(pool))
-            left = nearest_orthogonal(u[:, :, :k].double().transpose(0, 1).flatten(1))
-            right = nearest_orthogonal(vt[:, :k].double().flatten(0, 1).T)
-            b = self.scale * left * s[:, :k].double().flatten()
-            factors[module] = (right.T.to(stack.A.dtype), b.to(stack.B.dtype))
-        return Merged(factors)
+        return Merged(each_map(pool, self._merge))
 
-    def _share(self, stack: ModuleStack, experts: int) -> int:
-        return max(1, min(stack.shape) // experts)
+    def _merge(self, module: str, stack: ModuleStack) -> tuple[Tensor, Tensor]:
+        u, s, vt = expert_svd(stack)
+        k = self.rank or max(1, min(stack.shape) // len(s))
+        left = nearest_orthogonal(u[:, :, :k].double().transpose(0, 1).flatten(1))
+        right = nearest_orthogonal(vt[:, :k].double().flatten(0, 1).T)
+        b = self.scale * left * s[:, :k].double().flatten()
+        return right.T.to(stack.A.dtype), b.to(stack.B.dtype)
