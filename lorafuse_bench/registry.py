@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import math
 import pkgutil
 import typing
 from collections.abc import Iterator, Mapping
@@ -156,6 +157,10 @@ class Registry(Generic[T]):
             ) from error
         if isinstance(value, bool) and found is not value:  # a bare word would be taken for the number 1
             raise LorafuseError(f"{self.kind} '{name}': option {key} needs a value. Write {key}=VALUE.")
+        if isinstance(found, float) and not math.isfinite(found):
+            raise LorafuseError(
+                f"{self.kind} '{name}': option {key}={value!r}: a finite number is due. Correct it."
+            )
         return found
 
 

@@ -189,7 +189,7 @@ def test_della_keeps_large_entries_more_often_and_all_in_expectation() -> None:
     [
         ("tsv:rank=0", "rank=0 must be at least 1"),
         ("iso_cts:common=1.5", "common=1.5 must lie between 0 and 1"),
-        ("iso_c:scale=nan", "scale=nan must be a finite number"),
+        ("iso_c:scale=nan", "scale='nan': a finite number is due"),
         ("core_space:density=2", "density=2.0 must lie between 0 and 1"),
         ("breadcrumbs:density=0.9+outliers=0.2", "outliers=0.2 must lie between 0 and 1 - density"),
         ("della:density=0.1+window=0.4", "window=0.4 must leave density"),

@@ -335,9 +335,9 @@ def test_knots_basis_is_that_of_an_svd_down_to_rounding(smallest: float, out: in
     ("spec", "message"),
     [
         ("ties:density=1.5", "density=1.5 must lie between 0 and 1"),
-        ("dare:density=nan", "density=nan must lie"),
+        ("dare:density=nan", "density='nan': a finite number is due"),
         ("knots:density=-0.1", "density=-0.1 must lie"),
-        ("dare_ties:scale=inf", "scale=inf must be a finite"),
+        ("dare_ties:scale=inf", "scale='inf': a finite number is due"),
         ("ties:weights=1/2", "must be 1 numbers"),
         ("knots:weights=nan", "must be 1 numbers"),
         ("dare:combine=sum+weights=1", "exclude each other"),

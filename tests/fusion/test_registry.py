@@ -75,6 +75,9 @@ def test_labels_are_canonical(spec: str, label: str) -> None:
         ("moa:decision=first", r"option decision='first': Input should be 'last', 'vote' or 'per_block'"),
         ("svd:rank=x", r"option rank='x'"),
         ("svd:rank", r"method 'svd': option rank needs a value\. Write rank=VALUE\."),
+        ("lora:rank=0", r"method 'lora': rank=0 must be at least 1\."),
+        ("lora:scale=nan", r"method 'lora': option scale='nan': a finite number is due\."),
+        ("mixlora:balance=-inf", r"method 'mixlora': option balance='-inf': a finite number is due\."),
         ("svd:rank=4+rank=8", r"option 'rank' is there twice in 'rank=4\+rank=8'\. Say it once\."),
     ],
 )

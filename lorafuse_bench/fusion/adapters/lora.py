@@ -54,5 +54,9 @@ class Lora(TrainedAdapter):
     name = "lora"
     paper = f"{LORA}, eq 3; {MOORE}, Table 5"
 
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank={self.rank} must be at least 1.")
+
     def update(self, base: nn.Module, place: Place) -> TrainedUpdate:
         return LoraUpdate(base, self.rank, self.scale)

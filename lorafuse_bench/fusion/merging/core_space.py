@@ -14,7 +14,7 @@ from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Law, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import (
     Weighted,
-    check_options,
+    check_density,
     disjoint_mean,
     keep_largest,
     weighted_sum,
@@ -47,7 +47,7 @@ class CoreSpace(Weighted):
     paper = CORE_SPACE
 
     def __post_init__(self) -> None:
-        check_options(self.name, self.density, self.scale)
+        check_density(self.name, self.density)
 
     @property
     def laws_broken(self) -> dict[Law, str]:

@@ -180,12 +180,10 @@ class Weighted(Merge):
         self.expert_weights(pool)
 
 
-def check_options(method: str, density: float, scale: float) -> None:
-    """LorafuseError unless 0 <= density <= 1 and the scale is finite."""
+def check_density(method: str, density: float) -> None:
+    """LorafuseError unless 0 <= density <= 1."""
     if not 0 <= density <= 1:
         raise LorafuseError(f"method '{method}': density={density} must lie between 0 and 1.")
-    if not math.isfinite(scale):
-        raise LorafuseError(f"method '{method}': scale={scale} must be a finite number.")
 
 
 @dataclass(frozen=True)
@@ -211,7 +209,7 @@ class Elementwise(Weighted):
     """How the padding of unequal ranks tells in factor space."""
 
     def __post_init__(self) -> None:
-        check_options(self.name, self.density, self.scale)
+        check_density(self.name, self.density)
 
     @property
     def merge_before(self) -> bool:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Law, Merge, Merged, option
-from lorafuse_bench.fusion.merging.elementwise import check_options
 from lorafuse_bench.fusion.merging.maps import each_map
 from lorafuse_bench.fusion.merging.spectra import product_svd, summed
 from lorafuse_bench.fusion.papers import ISO
@@ -30,9 +29,6 @@ class IsoC(Merge):
 
     name = "iso_c"
     paper = ISO
-
-    def __post_init__(self) -> None:
-        check_options(self.name, 1, self.scale)
 
     @property
     def laws_broken(self) -> dict[Law, str]:

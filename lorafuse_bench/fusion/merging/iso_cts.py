@@ -34,7 +34,6 @@ class IsoCts(IsoC):
     name = "iso_cts"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not 0 <= self.common <= 1:
             raise LorafuseError(f"method 'iso_cts': common={self.common} must lie between 0 and 1.")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Law, Merge, Merged, option
 from lorafuse_bench.fusion.merging.elementwise import (
-    check_options,
+    check_density,
     keep_largest,
     products,
     weighted_sum,
@@ -40,7 +40,7 @@ class Sce(Merge):
     paper = SCE
 
     def __post_init__(self) -> None:
-        check_options(self.name, self.density, self.scale)
+        check_density(self.name, self.density)
 
     @property
     def laws_broken(self) -> dict[Law, str]:

@@ -9,7 +9,6 @@ from torch import Tensor
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool, ModuleStack
 from lorafuse_bench.fusion.base import Law, Merge, Merged, option
-from lorafuse_bench.fusion.merging.elementwise import check_options
 from lorafuse_bench.fusion.merging.maps import each_map
 from lorafuse_bench.fusion.merging.spectra import nearest_orthogonal
 from lorafuse_bench.fusion.papers import TSV
@@ -37,7 +36,6 @@ class Tsv(Merge):
     paper = TSV
 
     def __post_init__(self) -> None:
-        check_options(self.name, 1, self.scale)
         if self.rank is not None and self.rank < 1:
             raise LorafuseError(f"method 'tsv': rank={self.rank} must be at least 1.")
 
