@@ -86,11 +86,20 @@ def _task(a: Cell, b: Cell, key: str) -> TaskComparison:
         b=y.value,
         difference=difference.value,
         se=difference.se,
-        p=None if difference.se is None else rank_intervals.two_sided(difference.value, difference.se),
+        p=_p(difference, task.n),
         p_holm=None,
         a_better=int((gains > TIE).sum()),
         b_better=int((gains < -TIE).sum()),
     )
+
+
+def _p(difference: stats.Estimate, n: int) -> float | None:
+    """Two-sided p; of n items that all differ by the same, whose error comes out as 0, the sign test's 2^(1 − n)."""
+    if difference.se is None:
+        return None
+    if abs(difference.value) > TIE >= difference.se:
+        return float(2.0 ** (1 - n))
+    return rank_intervals.two_sided(difference.value, difference.se)
 
 
 def result_of(folder: str | Path, label: str) -> Path:

@@ -49,6 +49,17 @@ def test_corpus_bleu_flips_by_sentence(tmp_path: Path) -> None:
     assert compare(a, a).tasks[0].p == 1.0
 
 
+@pytest.mark.parametrize(("n", "p"), [(3, 0.25), (11, 1 / 1024)])
+def test_items_that_all_differ_by_the_same_are_told_apart_by_their_number(
+    tmp_path: Path, n: int, p: float
+) -> None:
+    """Their standard error is 0, which says nothing: three right answers against three wrong ones are no proof."""
+    a = write(tmp_path, "a", {"one": [1.0] * n, "two": [0.3] * n})
+    b = write(tmp_path, "b", {"one": [0.0] * n, "two": [0.2] * n})
+    assert [task.p for task in compare(a, b).tasks] == [p, p]
+    assert [task.p for task in compare(a, a).tasks] == [1.0, 1.0]
+
+
 def test_the_tasks_of_both_are_compared(tmp_path: Path) -> None:
     a = write(tmp_path, "a", {"one": A, "two": A})
     assert [task.task for task in compare(a, write(tmp_path, "b", {"two": B})).tasks] == ["two"]
