@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lorafuse_bench.definition import check_definition
 from lorafuse_bench.errors import LorafuseError, unknown
@@ -56,6 +56,7 @@ class Named:
         return iter(())
 
 
+_CONFIG = ConfigDict(coerce_numbers_to_str=True)
 T = TypeVar("T", bound=Named)
 C = TypeVar("C", bound=type[Named])
 
@@ -149,7 +150,8 @@ class Registry(Generic[T]):
         if isinstance(value, str) and value.lower() in ("none", "null"):
             value = None
         try:
-            found = TypeAdapter(hint).validate_python(value)
+            # lm-eval makes numbers of all values that look like one, of an expert's name too
+            found = TypeAdapter(hint, config=_CONFIG).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise LorafuseError(

@@ -77,7 +77,7 @@ class LorafuseLM(HFLM):
         max_length: int | None = None,
         **options: Any,
     ) -> None:
-        self.zoo = Zoo.open(zoo)
+        self.zoo = Zoo.open(str(zoo))  # lm-eval makes numbers of names that look like one
         chosen, model_options = split_options(
             method,
             options,
@@ -91,7 +91,7 @@ class LorafuseLM(HFLM):
                 "tp_plan splits linear maps, and experts adapt whole ones. Spread the layers: parallelize=true."
             )
         self.data_source = resolve_source(data, str(zoo), method)
-        names = experts.split("/") if isinstance(experts, str) else experts
+        names = str(experts).split("/") if isinstance(experts, str | int) else experts
         self._named = names
         plugin.tell_model(evaluator)
         trust(truth("trust_remote_code", model_options.pop("trust_remote_code", False)))

@@ -51,6 +51,7 @@ def test_options_are_converted_from_text() -> None:
     )
     assert registry.create("concat", {"scaling": "false"}).options() == {"scaling": False}
     assert registry.create("svd", {"rank": "4"}).options() == {"rank": 4}
+    assert registry.create("oracle", {"expert": 7}).label() == "oracle:expert=7"
 
 
 @pytest.mark.parametrize(

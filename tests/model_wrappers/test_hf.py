@@ -15,6 +15,7 @@ from lorafuse_bench.files import sha256_file
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.layers import FusedModule
 from lorafuse_bench.model_wrappers.hf import LorafuseLM
+from lorafuse_bench.zoo.index import index_adapters
 from lorafuse_bench.zoo.manifest import Zoo
 
 
@@ -39,6 +40,17 @@ def test_options_reach_the_method_and_the_model(zoo: Zoo) -> None:
     assert lm.fused.method is not None
     assert lm.fused.method.label() == "moa:decision=vote"
     assert lm.max_length == 100
+
+
+def test_names_that_lm_eval_takes_for_numbers_are_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = tiny_zoo(tmp_path / "2026")
+    (zoo.root / "experts" / "sst2").rename(zoo.root / "experts" / "7")
+    index_adapters(zoo.root, str(zoo.root / "base"), tasks={"7": ["sst2"]})
+    monkeypatch.chdir(tmp_path)
+    lm = LorafuseLM.create_from_arg_string("method=oracle,expert=7,zoo=2026,experts=7", {"device": "cpu"})
+    assert lm.fused.pool.names == ("7",) and lm.zoo.root.name == "2026"
 
 
 def test_the_cuda_that_lm_eval_asks_for_falls_back_to_the_cpu(zoo: Zoo) -> None:
