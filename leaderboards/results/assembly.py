@@ -134,17 +134,25 @@ def task_of(
             "revision": revision,
             "split": config.get("test_split") or str(config.get("validation_split")),
         },
+        **asked_of(task, output),
+        "n": output["n-samples"][main]["effective"],
+        "metrics": {name: _metric(name, task, output, items) for name in items.metrics},
+        "empty_share": empty_share(config["output_type"], output["samples"][main]),
+    }
+
+
+def asked_of(task: SuiteTask, output: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a task's entry that does not depend on which of its documents were evaluated, but for the prompts."""
+    main = task.task
+    return {
         "version": str(output["versions"][main]),
         "few_shot": output["n-shot"][main],
-        "n": output["n-samples"][main]["effective"],
         "n_original": output["n-samples"][main]["original"],
-        "metrics": {name: _metric(name, task, output, items) for name in items.metrics},
         "requests": {
             leaf: request_of(output["configs"][leaf], output["samples"][leaf]) for leaf in task.leaves
         },
         "filter": task.filter,
         "representative": task.metric,
-        "empty_share": empty_share(config["output_type"], output["samples"][main]),
     }
 
 

@@ -212,13 +212,18 @@ def audit(
     ] = None,
     cells: Annotated[int, typer.Option(min=1, help="Cells to draw.")] = 3,
     items: Annotated[int, typer.Option(min=1, help="Items to draw of each task of a cell.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of an earlier draw; by default one that nobody can know beforehand."),
+    ] = None,
     device: Device = "auto",
 ) -> Answer:
-    """Evaluate random items of random cells anew and hold them against the results; exit code 1 where some differ.
+    """Evaluate random items of random cells anew and hold the results against them; exit code 1 where some differ.
 
     Hashes can be made to fit forged scores; what the model answers cannot.
     """
+    from dataclasses import asdict
+
     from lorafuse_bench.progress import Display
     from lorafuse_bench.runner import Audit
     from lorafuse_bench.tables import Table
@@ -227,14 +232,17 @@ def audit(
         found = Audit(results, zoo, data, cells, items, seed, device).run(display)
     records = [
         {"cell": str(each.path), "task": each.task, "items": each.items, "differing": list(each.differing)}
-        for each in found
+        for each in found.tasks
     ]
-    shown = [
-        {**record, "differing": len(each.differing)} for record, each in zip(records, found, strict=True)
-    ]
-    wrong, total = sum(len(each.differing) for each in found), sum(each.items for each in found)
+    fields = [asdict(each) | {"path": str(each.path)} for each in found.fields]
+    shown = [{**each, "differing": len(each["differing"])} for each in records]  # type: ignore[arg-type]
+    wrong = sum(len(each.differing) for each in found.tasks)
+    total = sum(each.items for each in found.tasks)
+    lines = [f"{each.path}: {each.field}: {each.told}, but {each.again} here" for each in found.fields]
     return Answer(
-        records, [Table.of(shown, words=(0, 1)), f"{wrong} of {total} items differ"], int(wrong > 0)
+        {"seed": found.seed, "tasks": records, "fields": fields},
+        [Table.of(shown, words=(0, 1)), *lines, f"{wrong} of {total} items differ (--seed {found.seed})"],
+        int(wrong > 0 or bool(fields)),
     )
 
 

@@ -96,7 +96,10 @@ class Evaluation:
         self.lm.use(cell.method)
         self.lm.bar, self.lm.blocks = watcher.bar, blocks or Blocks()
         start = time.perf_counter()
-        output = _evaluate(self.lm, self.tasks[cell.suite], self.plan, items)
+        loaded = self.tasks[cell.suite]
+        if items is not None:
+            loaded = {leaf: loaded[leaf] for leaf in items}
+        output = _evaluate(self.lm, loaded, self.plan, items)
         return output, time.perf_counter() - start
 
     def _try(self, cell: Cell) -> None:

@@ -15,7 +15,7 @@ from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.leaderboards.results import cell_files
-from lorafuse_bench.leaderboards.results.schema import Items, TaskItems
+from lorafuse_bench.leaderboards.results.schema import Items, Result, TaskItems
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -28,7 +28,8 @@ def evaluated(zoo: Zoo, out: Path) -> Path:
 
 def audit(zoo: Zoo, out: Path, items: int = 2) -> list[tuple[str, int, int]]:
     found = runner.Audit(out, zoo.root, items=items, device="cpu").run(Watcher())
-    return [(each.task, each.items, len(each.differing)) for each in found]
+    assert found.fields == ()
+    return [(each.task, each.items, len(each.differing)) for each in found.tasks]
 
 
 def swapped_documents(held: TaskItems) -> TaskItems:
@@ -64,6 +65,82 @@ def test_forged_items_are_found_although_the_hashes_fit(
     assert other[2] == 0
 
 
+def of_fewer_documents(result: Result, items: Items) -> tuple[Result, Items]:
+    """Only the documents that one likes, said to be all of the split."""
+    held = items.root["sst2"]
+    fewer = TaskItems(doc_hashes=held.doc_hashes[:2], metrics={k: v[:2] for k, v in held.metrics.items()})
+    task = result.tasks["sst2"].model_copy(update={"n": 2, "n_original": 2})
+    return (
+        result.model_copy(update={"tasks": {**result.tasks, "sst2": task}}),
+        Items({**items.root, "sst2": fewer}),
+    )
+
+
+def of_more_documents(result: Result, items: Items) -> tuple[Result, Items]:
+    held = items.root["sst2"]
+    more = TaskItems(
+        doc_hashes=(*held.doc_hashes, "0" * 64), metrics={k: [*v, 1.0] for k, v in held.metrics.items()}
+    )
+    return result, Items({**items.root, "sst2": more})
+
+
+def of_a_better_metric(result: Result, items: Items) -> tuple[Result, Items]:
+    held = items.root["sst2"]
+    best = {**held.metrics, "best": [1.0] * len(held.doc_hashes)}
+    return result, Items({**items.root, "sst2": held.model_copy(update={"metrics": best})})
+
+
+def without_a_task(result: Result, items: Items) -> tuple[Result, Items]:
+    """No forgery: the board says that it is incomplete."""
+    tasks = {key: task for key, task in result.tasks.items() if key != "squad"}
+    kept = {key: held for key, held in items.root.items() if key != "squad"}
+    return result.model_copy(update={"tasks": tasks}), Items(kept)
+
+
+def cheaper(result: Result, items: Items) -> tuple[Result, Items]:
+    return result.model_copy(update={"cost": result.cost.model_copy(update={"extra_parameters": 1})}), items
+
+
+def of_another_suite(result: Result, items: Items) -> tuple[Result, Items]:
+    assert result.definition is not None
+    return result.model_copy(
+        update={"definition": result.definition.model_copy(update={"kind": "oblivion"})}
+    ), items
+
+
+@pytest.mark.parametrize(
+    ("forge", "fields", "differing"),
+    [
+        (of_fewer_documents, ["tasks.sst2.n_original"], 0),
+        (of_more_documents, [], 1),
+        (of_a_better_metric, ["tasks.sst2.metrics.best"], 0),
+        (without_a_task, [], 0),
+        (cheaper, ["cost.extra_parameters"], 0),
+        (of_another_suite, ["definition.kind"], 0),
+    ],
+)
+def test_what_is_misstated_beside_the_scores_is_found(
+    zoo: Zoo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    forge: Callable[[Result, Items], tuple[Result, Items]],
+    fields: list[str],
+    differing: int,
+) -> None:
+    forged = forge(*cell_files.read_cell(evaluated(zoo, tmp_path)))
+    monkeypatch.setattr(cell_files, "read_cell", lambda path: forged)  # as if all hashes fitted
+    found = runner.Audit(tmp_path, zoo.root, items=1000, device="cpu").run(Watcher())
+    assert [each.field for each in found.fields] == fields
+    assert sum(len(each.differing) for each in found.tasks) == differing
+
+
+def test_nobody_knows_the_draw_beforehand_and_its_seed_repeats_it(zoo: Zoo, tmp_path: Path) -> None:
+    evaluated(zoo, tmp_path)
+    seeds = {runner.Audit(tmp_path, zoo.root, items=1, device="cpu").run(Watcher()).seed for _ in range(2)}
+    assert len(seeds) == 2
+    assert runner.Audit(tmp_path, zoo.root, items=1, seed=7, device="cpu").run(Watcher()).seed == 7
+
+
 def test_a_result_of_another_zoo_is_refused(
     zoo: Zoo, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -87,7 +164,8 @@ def test_the_command_says_what_differs(zoo: Zoo, tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "0 of 2 items differ" in shown.stdout
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
-    assert [(each["task"], each["items"], each["differing"]) for each in told] == [
+    assert isinstance(told["seed"], int) and told["fields"] == []
+    assert [(each["task"], each["items"], each["differing"]) for each in told["tasks"]] == [
         ("squad", 1, []),
         ("sst2", 1, []),
     ]
