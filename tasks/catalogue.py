@@ -40,6 +40,8 @@ class File(NamedTuple):
     name: str
     group: bool
     path: Path
+    again: Path | None = None
+    """Another file of the same place that has the name too."""
 
 
 def include(paths: Iterable[str | Path]) -> None:
@@ -114,6 +116,13 @@ def packaged() -> tuple[str, ...]:
     return tuple(found)
 
 
+def config(file: File) -> dict[str, Any]:
+    """`read` of a file that was found by its name; LorafuseError where another of ours or yours has the name too."""
+    if file.again and not file.path.is_relative_to(lm_eval_folder()):
+        raise LorafuseError(f"'{file.name}' is defined by {file.path} and by {file.again}. Rename one.")
+    return read(file.path)
+
+
 def read(path: Path) -> dict[str, Any]:
     """A task's YAML with what it includes, functions as their text; LorafuseError where it is none."""
     return _read(path.resolve(), ())
@@ -165,10 +174,12 @@ def _files(place: str) -> Iterator[Path]:
 
 @cache
 def _scan(place: str) -> Mapping[str, File]:
-    """The files of a folder or pattern by name; of two with one name the first."""
+    """The files of a folder or pattern by name; of two with one name the first, which tells the other."""
     found: dict[str, File] = {}
     for path in _files(place):
         for kind, _, name in _NAME.findall(read_bytes(path, "Remove it.")):
             text = name.decode(errors="replace").strip()
-            found.setdefault(text, File(text, kind == b"group", path))
+            first = found.setdefault(text, File(text, kind == b"group", path))
+            if first.path != path:
+                found[text] = first._replace(again=path)
     return found

@@ -30,7 +30,7 @@ class Member:
 
     @classmethod
     def of(cls, file: catalogue.File, changes: Mapping[str, Any] | None = None) -> Member:
-        config = {**catalogue.read(file.path), **(changes or {})}
+        config = {**catalogue.config(file), **(changes or {})}
         if not isinstance(config["task"], str):
             raise LorafuseError(f"{file.path}: the name {config['task']!r} is no text. Put it in quotes.")
         said = facts(TaskFacts, f"task '{file.name}': metadata.{FACTS}", config)
@@ -89,7 +89,7 @@ def _entry(path: Path, config: Mapping[str, Any], item: Any, inside: tuple[str, 
     if file is not None and file.group:
         if name in inside:
             raise LorafuseError(f"{path}: group '{name}' holds itself. Name its tasks.")
-        yield from members(file.path, catalogue.read(file.path), inside)
+        yield from members(file.path, catalogue.config(file), inside)
     elif file is not None:
         yield Member.of(file, changes)
     elif {"dataset_path", "custom_dataset"} & changes.keys():

@@ -54,7 +54,7 @@ def _named(name: str, _: tuple[str, ...]) -> Suite:
     words = name.split("/")
     found = catalogue.ours().get(name) or (None if _own(name) else catalogue.find(name))
     if found is not None and found.group:
-        return _of_group(found.path, catalogue.read(found.path))
+        return _of_group(found.path, catalogue.config(found))
     if len(set(words)) < len(words):
         raise LorafuseError(f"suite '{name}' names a task twice. Name each once.")
     return _of_members([member for word in words for member in _of_word(word, len(words))])
@@ -93,7 +93,7 @@ def suite_of_leaves(names: Sequence[str], groups: Iterable[str]) -> Suite:
     for group in groups:
         file = catalogue.find(group)
         if file and file.group:
-            found = _of_group(file.path, catalogue.read(file.path))
+            found = _of_group(file.path, catalogue.config(file))
             if set(found.leaves) == set(names):
                 return found
     return _of_members([_of_leaf(name) for name in names])

@@ -261,6 +261,16 @@ def test_a_tasks_file_in_the_place_of_a_suites_says_how_to_name_the_task(folder:
     assert suite("roll").tasks["roll"].metric == "bits_per_byte"
 
 
+@pytest.mark.parametrize("name", ["roll", "mine"])
+def test_a_name_that_two_files_of_a_folder_have_is_refused(included: Path, name: str) -> None:
+    one, other = (included / "tasks" / f"{name}{end}.yaml" for end in ("", "_old"))
+    other.write_text(one.read_text().replace("version: 1", "version: 2"))
+    catalogue._scan.cache_clear()
+    with pytest.raises(LorafuseError, match=f"'{name}' is defined by {one} and by {other}. Rename one."):
+        suite(name)
+    assert suite("write").tasks["write"].metric == "exact_match"
+
+
 def test_a_name_that_yaml_takes_for_a_number_is_to_be_quoted(included: Path) -> None:
     path = included / "tasks" / "number.yaml"
     path.write_text(ROLL.replace("task: roll", "task: 2026"))
