@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
 
 from lorafuse_bench import plugin
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.files import check_writable
 from lorafuse_bench.zoo.installed import installed_zoos
 from lorafuse_bench.zoo.locate import cache_root
 from lorafuse_bench.zoo.manifest import Zoo
@@ -22,6 +25,8 @@ from lorafuse_bench.zoo.manifest import Zoo
 LEAST_GB = 5.0
 """Free space below which a base of a billion parameters may not fit."""
 _HUB_SECONDS = 3.0
+_LONGEST = 200
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 State = Literal["good", "look", "bad"]
 
@@ -38,7 +43,18 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything, in the order in which it is worth mending; nothing raises, and no token is shown."""
-    return [finding for check in CHECKS for finding in check()]
+    return [finding for check in CHECKS for finding in _told(check)]
+
+
+def _told(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What a check finds, and that it cannot go on, whatever is broken: the others are still made."""
+    try:
+        yield from check()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_LONGEST] or "no reason given"
+        yield Finding(
+            check.__name__, "bad", f"{type(error).__name__}: {reason}", "Mend this, then look again."
+        )
 
 
 def versions() -> Iterator[Finding]:
@@ -50,12 +66,15 @@ def versions() -> Iterator[Finding]:
             continue
         install = f"pip install '{needed.name}{needed.specifier}'"
         try:
-            have = version(needed.name)
+            have = Version(version(needed.name))
         except PackageNotFoundError:
             yield Finding(needed.name, "bad", "not installed", install)
             continue
+        except (InvalidVersion, TypeError):  # a package half removed has no version
+            yield Finding(needed.name, "bad", "installed in part", f"{install} --force-reinstall")
+            continue
         fits = needed.specifier.contains(have, prereleases=True)
-        yield Finding(needed.name, "good" if fits else "bad", have, "" if fits else install)
+        yield Finding(needed.name, "good" if fits else "bad", str(have), "" if fits else install)
 
 
 def gpu() -> Iterator[Finding]:
@@ -72,15 +91,38 @@ def gpu() -> Iterator[Finding]:
 
 
 def threads() -> Iterator[Finding]:
-    """Threads that torch computes with, and what else runs."""
+    """Threads that torch computes with, what says how many, and what else runs."""
     import torch
 
-    cores, used = os.cpu_count() or 1, torch.get_num_threads()
+    mine = getattr(os, "sched_getaffinity", None)  # a job may have a part of the machine's cores
+    cores, used = len(mine(0)) if mine else os.cpu_count() or 1, torch.get_num_threads()
+    for name in _THREADS:
+        value = os.environ.get(name)
+        if value is not None and not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value.strip()):
+            yield Finding(
+                name, "look", f"{value!r} is no number of threads", f"Unset it, or say 1 to {cores}."
+            )
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    busy = load > cores
-    advice = "Others use the cores, too: with OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE nobody waits for the other."
+    advice = ""
+    if used > cores:
+        advice = f"Threads beyond the cores wait for each other: set OMP_NUM_THREADS to {cores} at most."
+    elif load > cores:
+        advice = "Others use the cores, too: with OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE nobody waits for the other."
     found = f"{used} on {cores} cores, load {load:.1f}"
-    yield Finding("threads", "look" if busy else "good", found, advice if busy else "")
+    yield Finding("threads", "look" if advice else "good", found, advice)
+
+
+def variables() -> Iterator[Finding]:
+    """Variables of ours that name places: they must be there."""
+    from lorafuse_bench.tasks import catalogue, data
+
+    if os.environ.get(data.VARIABLE):
+        try:
+            yield Finding(data.VARIABLE, "good", data.resolve_source())
+        except LorafuseError as error:
+            yield Finding(data.VARIABLE, "bad", os.environ[data.VARIABLE], str(error))
+    for place in catalogue.absent():
+        yield Finding(catalogue.VARIABLE, "look", f"nothing is at {place}", "Correct it, or unset it.")
 
 
 def disk() -> Iterator[Finding]:
@@ -90,15 +132,18 @@ def disk() -> Iterator[Finding]:
     places = {"this folder": Path(), "lorafuse's cache": cache_root(), "hub cache": Path(HF_HUB_CACHE)}
     variables = {"lorafuse's cache": "LORAFUSE_CACHE", "hub cache": "HF_HUB_CACHE"}
     for name, path in places.items():
-        there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-        free = shutil.disk_usage(there).free / 1e9
         elsewhere = f"Set {variables[name]} to another folder." if name in variables else "Work elsewhere."
-        if not os.access(there, os.W_OK):
-            yield Finding(name, "bad", f"{path.absolute()} cannot be written to", elsewhere)
-        else:
-            full = free < LEAST_GB
-            advice = f"Free some space. {elsewhere}" if full else ""
-            yield Finding(name, "look" if full else "good", f"{path.absolute()}, {free:.0f} GB free", advice)
+        try:
+            where = path.absolute()  # fails in a folder that was removed
+            check_writable(where)
+            there = next(folder for folder in (where, *where.parents) if folder.exists())
+            free = shutil.disk_usage(there).free / 1e9
+        except (LorafuseError, OSError) as error:
+            yield Finding(name, "bad", str(error)[-_LONGEST:], elsewhere)
+            continue
+        full = free < LEAST_GB
+        advice = f"Free some space. {elsewhere}" if full else ""
+        yield Finding(name, "look" if full else "good", f"{where}, {free:.0f} GB free", advice)
 
 
 def hub() -> Iterator[Finding]:
@@ -153,4 +198,13 @@ def zoos() -> Iterator[Finding]:
             yield Finding(f"zoo {name}", "bad", "not whole", " ".join(str(error).split()))
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (versions, harness, zoos, gpu, threads, disk, hub)
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    versions,
+    harness,
+    zoos,
+    variables,
+    gpu,
+    threads,
+    disk,
+    hub,
+)

@@ -47,11 +47,21 @@ class File(NamedTuple):
 def include(paths: Iterable[str | Path]) -> None:
     """Search these folders or patterns too, in this process and those that it starts, before all others."""
     added = [str(Path(path).absolute()) for path in paths]
-    for path in added:
-        if not (Path(path).is_dir() or glob.glob(path)):
-            raise LorafuseError(f"no folder {path} to search for tasks. Check --include-path and {VARIABLE}.")
+    if missing := _absent(added):
+        raise LorafuseError(
+            f"no folder {missing[0]} to search for tasks. Check --include-path and {VARIABLE}."
+        )
     known = [path for path in _included() if path not in added]
     os.environ[VARIABLE] = os.pathsep.join([*added, *known])
+
+
+def absent() -> list[str]:
+    """What LORAFUSE_TASKS lists and is not there."""
+    return _absent(_included())
+
+
+def _absent(paths: Iterable[str]) -> list[str]:
+    return [path for path in paths if not (Path(path).is_dir() or glob.glob(path))]
 
 
 def places() -> tuple[str, ...]:

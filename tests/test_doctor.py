@@ -75,8 +75,56 @@ def test_a_full_disk_and_a_folder_that_cannot_be_written(
     monkeypatch.setattr(doctor, "LEAST_GB", 1e9)
     found = {finding.what: finding for finding in doctor.disk()}
     assert found["lorafuse's cache"].advice == "Free some space. Set LORAFUSE_CACHE to another folder."
-    monkeypatch.setattr(doctor.os, "access", lambda path, how: False)
-    assert {finding.state for finding in doctor.disk()} == {"bad"}
+    (tmp_path / "cache").write_text("a file")
+    found = {finding.what: finding for finding in doctor.disk()}
+    assert found["lorafuse's cache"].state == "bad" and "cannot write" in found["lorafuse's cache"].found
+    assert found["lorafuse's cache"].advice == "Set LORAFUSE_CACHE to another folder."
+
+
+def test_a_folder_that_was_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    found = {finding.what: finding for finding in doctor.disk()}
+    assert (found["this folder"].state, found["this folder"].advice) == ("bad", "Work elsewhere.")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("OMP_NUM_THREADS", "many", "'many' is no number of threads"),
+        ("MKL_NUM_THREADS", "0", "'0' is no number of threads"),
+        ("LORAFUSE_DATA", "/nowhere", "data source '/nowhere' is not a directory"),
+        ("LORAFUSE_TASKS", "/nowhere", "nothing is at /nowhere"),
+        ("LORAFUSE_CACHE", "x" * 300, "File name too long"),
+    ],
+)
+def test_an_odd_variable_is_told_and_all_else_too(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(doctor, "LEAST_GB", 0.0)
+    found = doctor.examine()
+    assert any(told in finding.found + finding.advice for finding in found if finding.state != "good")
+    assert {"python", "threads", "zoo mini", "this folder", "hub"} <= {finding.what for finding in found}
+
+
+def test_more_threads_than_cores_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 10_000)
+    (finding,) = doctor.threads()
+    assert finding.state == "look" and "OMP_NUM_THREADS" in finding.advice
+
+
+def test_what_breaks_while_it_is_looked_at_is_told_and_the_rest_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: None if name == "numpy" else "broken")
+    monkeypatch.setitem(sys.modules, "torch", None)  # an import of it fails
+    found = {finding.what: finding for finding in doctor.examine()}
+    assert found["numpy"].state == "bad" and "--force-reinstall" in found["numpy"].advice
+    assert found["transformers"].found == "installed in part"
+    assert found["gpu"].state == "bad" and "torch" in found["gpu"].found
+    assert found["zoo mini"].state == "good"
 
 
 def test_every_requirement_is_looked_at() -> None:
