@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 from threading import Thread
+from types import FrameType
 
 from threadpoolctl import ThreadpoolController
 
@@ -46,6 +48,30 @@ def single_threaded_blas() -> Iterator[None]:
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Processes that are started inside the context are not interrupted by Ctrl-C before they `take_interrupts`.
+
+    A terminal sends it to all of a command's processes, and to each that is not ready for it Python prints a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it lets interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_interrupts(handle: Callable[[int, FrameType | None], None]) -> None:
+    """Have `handle` called when this process is interrupted, and at once where it was since it started."""
+    signal.signal(signal.SIGINT, handle)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def end_with_parent() -> None:

@@ -43,7 +43,11 @@ class Blocks:
         for path in sorted(folder.glob(f"*{_SUFFIX}")) if folder else ():
             self._number = int(path.stem) + 1 if path.stem.isdecimal() else self._number
             self._read(path)
-        self._generators = _generators()
+        self._generators = self._drawn = _generators()
+        self.begin()
+
+    def begin(self) -> None:
+        """What a block took counts from now on."""
         self._since = time.monotonic()
 
     def __enter__(self) -> Blocks:
@@ -73,6 +77,7 @@ class Blocks:
         """Keep the answers of a batch; LorafuseError where a block is due and cannot be written."""
         if self.folder and answers:
             self._new.setdefault(name, {}).update(answers)
+            self._drawn = _generators()  # an interrupt within the next batch leaves them further on
             if time.monotonic() - self._since >= SECONDS:
                 self._write()
 
@@ -101,7 +106,7 @@ class Blocks:
     def _write(self) -> None:
         if not self.folder or not self._new:
             return
-        now, generators = time.monotonic(), _generators()
+        now, generators = time.monotonic(), self._drawn
         block = {
             "answers": {name: list(answers.items()) for name, answers in self._new.items()},
             "seconds": now - self._since,

@@ -95,6 +95,7 @@ class Evaluation:
         self._use(cell.pool)
         self.lm.use(cell.method)
         self.lm.bar, self.lm.blocks = watcher.bar, blocks or Blocks()
+        self.lm.blocks.begin()
         start = time.perf_counter()
         loaded = self.tasks[cell.suite]
         if items is not None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
+from pathlib import Path
 
 import torch
 
+import lorafuse_bench
+from lorafuse_bench import model_wrappers
+from lorafuse_bench.files import sha256_file
 from lorafuse_bench.identity import environment, identity, source_name
 from lorafuse_bench.leaderboards.results import made_of, schema
 from lorafuse_bench.runner.plan import Cell, Plan
@@ -53,5 +58,14 @@ def made_of_sha256(draft: schema.Result, zoo: Zoo, device: torch.device) -> str:
         "inputs": draft.content(),
         "learned": zoo.manifest.model_dump(mode="json"),
         "environment": environment(device),
+        "code": _code_sha256(),
     }
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code_sha256() -> str:
+    """sha256 of our modules: a checkout's commit does not tell what was changed in it since."""
+    roots = (Path(str(package.__file__)).parent for package in (lorafuse_bench, model_wrappers))
+    hashes = sorted({sha256_file(path) for root in roots for path in root.rglob("*.py")})
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -43,15 +43,12 @@ def run(
     pending = _pending(grid, watcher)
     if pending:
         count = min(workers, len(pending))
-        with _started(grid, count, engine, ray_address, watcher) as started:
-            Sharing(pending, started, count, watcher).run()
+        started: AbstractContextManager[Engine] = (
+            ray.engine(grid, count, ray_address) if engine == "ray" else local.engine(grid, workers, watcher)
+        )
+        with started as hands:
+            Sharing(pending, hands, count, watcher).run()
     return [cell.path for cell in grid.cells]
-
-
-def _started(
-    grid: Grid, workers: int, engine: str, address: str | None, watcher: Watcher
-) -> AbstractContextManager[Engine]:
-    return ray.engine(grid, workers, address) if engine == "ray" else local.engine(grid, workers, watcher)
 
 
 def _pending(grid: Grid, watcher: Watcher) -> list[Cell]:

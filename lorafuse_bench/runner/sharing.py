@@ -26,7 +26,7 @@ class Hand(Protocol):
         """Have it attend to the cell of that name."""
 
     def stop(self) -> None:
-        """Let it go, after the cell that it is at."""
+        """Let it go at once; the cell that it is at goes on from its last block."""
 
 
 class Engine(Protocol):

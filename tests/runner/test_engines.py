@@ -8,8 +8,11 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import cast
 
 import pytest
 from toy_grid import plan
@@ -17,10 +20,11 @@ from toy_grid import plan
 from lorafuse_bench import runner
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.results import cell_files
-from lorafuse_bench.progress import Watcher
+from lorafuse_bench.progress import Relay, Watcher
 from lorafuse_bench.runner import running
 from lorafuse_bench.runner.engines import local
 from lorafuse_bench.runner.engines import ray as engine_of_ray
+from lorafuse_bench.runner.worker import Order, Worker
 from lorafuse_bench.zoo.manifest import Zoo
 
 METHODS = "base,ties,concat,svd"
@@ -97,6 +101,70 @@ def test_workers_take_the_gpus_in_turn(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
     assert local.devices(asked) == found
+
+
+def test_a_lost_worker_s_gpu_is_taken_by_the_one_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    class Hand:
+        def __init__(self, order: Order, relay: Relay, leave: Callable[[], None]) -> None:
+            made.append(order.plan.device)
+            self.stop = leave
+
+    monkeypatch.setattr(local, "Process", Hand)
+    order = Order(runner.Plan(None, [], Path()), {})
+    engine = local.Processes(order, cast(Relay, None), Counter({"cuda:0": 0, "cuda:1": 0}))
+    hands = [engine.start() for _ in range(4)]
+    hands[3].stop()
+    hands[1].stop()
+    engine.start(), engine.start(), engine.start()
+    assert made == ["cuda:0", "cuda:1"] * 2 + ["cuda:1", "cuda:1", "cuda:0"]
+
+
+def test_a_last_cell_is_a_process_s_too_where_several_are_asked_for(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base in this process computes with other threads, and would not take up what a worker answered."""
+    told: list[int] = []
+
+    def engine(grid: runner.Grid, workers: int, watcher: Watcher) -> AbstractContextManager[local.Here]:
+        told.append(workers)
+        return nullcontext(local.Here(Worker(grid, watcher)))
+
+    monkeypatch.setattr(local, "engine", engine)
+    runner.run(plan(zoo, tmp_path), workers=2)
+    assert told == [2]
+
+
+class Endless:
+    """An order whose worker is never done."""
+
+    def worker(self, watcher: Watcher) -> None:
+        time.sleep(600)
+
+
+@pytest.mark.slow
+def test_a_worker_is_stopped_within_its_cell() -> None:
+    left: list[bool] = []
+    worker = local.Process(cast(Order, Endless()), cast(Relay, None), lambda: left.append(True))
+    worker._process.result()
+    cell = worker.submit("a cell")
+    while not cell.running():
+        time.sleep(0.01)
+    since = time.monotonic()
+    worker.stop()
+    assert time.monotonic() - since < 20 and left
+    assert isinstance(cell.exception(), KeyboardInterrupt)
+
+
+def test_an_interrupt_between_cells_ends_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that comes after a worker was given its cell and before it begins."""
+    monkeypatch.setattr(local, "_told", False)
+    monkeypatch.setattr(local, "_remote", local.Remote(cast(Order, None)), raising=False)
+    local._interrupted(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        local._attend("a cell")
+    assert not local._busy
 
 
 def test_no_engine_imports_ray_before_it_is_asked_for() -> None:

@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lorafuse_bench.leaderboards.results.layout import items_path
 from lorafuse_bench.leaderboards.results.samples import samples_path
 from lorafuse_bench.model_wrappers import blocks
 from lorafuse_bench.model_wrappers.blocks import Blocks
+from lorafuse_bench.model_wrappers.generation import Writer
 from lorafuse_bench.progress import Part, Watcher
 from lorafuse_bench.runner.engines.local import Here
 from lorafuse_bench.runner.evaluation import Evaluation
@@ -145,6 +147,43 @@ def test_a_cell_stopped_at_any_batch_has_the_scores_of_one_that_was_not(
     assert sorted(path.suffix for path in cell.path.parent.iterdir()) == [".gz", ".gz", ".json"]
 
 
+def test_an_interrupt_within_a_batch_leaves_chance_where_the_last_answer_left_it(
+    routed: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the batch drew that was interrupted is drawn again."""
+    sampled = {"generation": {"do_sample": True, "temperature": 2.0, "max_gen_toks": 4}, "suites": ["squad"]}
+    sampled |= {"batch_size": 1}
+    (whole,) = runner.run(asked(routed, tmp_path / "whole", "oracle", **sampled))
+    stopped = asked(routed, tmp_path / "stopped", "oracle", **sampled)
+    original, left = Writer._write, iter(range(1))
+
+    def interrupted(*given: Any) -> list[list[int]]:
+        written = original(*given)
+        if next(left, None) is None:
+            raise StoppedError
+        return written
+
+    with monkeypatch.context() as context:
+        context.setattr(Writer, "_write", interrupted)
+        with pytest.raises(StoppedError):
+            runner.run(stopped)
+    said: list[str] = []
+    (path,) = runner.run(stopped, Watcher(said.append))
+    assert any("1 texts of an earlier run are kept" in line for line in said)
+    assert scores(path) == scores(whole)
+
+
+def test_what_fusing_took_is_not_counted_again_as_evaluation(tmp_path: Path) -> None:
+    with suppress(StoppedError), Blocks(tmp_path) as first:
+        first._since -= 100.0  # spent on fusing
+        first.begin()
+        first.call("texts", ["a"]).add({0: "b"})
+        raise StoppedError
+    again = Blocks(tmp_path)
+    assert again.call("texts", ["a"])[0] == "b"
+    assert again.seconds < 10
+
+
 def killed(work: Callable[[], object], at: int, where: str) -> bool:
     """Whether a process of its own that does `work` was killed, as `kill -9` does, at its so-manieth batch."""
     child = os.fork()
@@ -219,7 +258,12 @@ def other_packages(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorafuse_bench.identity.version", lambda package: "another")
 
 
-@pytest.mark.parametrize("change", [other_rows, other_router, other_packages])
+def other_code(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a checkout that had changes before and has others now."""
+    monkeypatch.setattr("lorafuse_bench.runner.provenance._code_sha256", lambda: "another")
+
+
+@pytest.mark.parametrize("change", [other_rows, other_router, other_packages, other_code])
 def test_answers_of_other_inputs_are_not_taken(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
 ) -> None:
