@@ -127,7 +127,7 @@ def packaged() -> tuple[str, ...]:
 
 
 def config(file: File) -> dict[str, Any]:
-    """`read` of a file that was found by its name; LorafuseError where another of ours or yours has the name too."""
+    """`read` of a file found by its name; LorafuseError where another beside it has that name, but for lm-eval's."""
     if file.again and not file.path.is_relative_to(lm_eval_folder()):
         raise LorafuseError(f"'{file.name}' is defined by {file.path} and by {file.again}. Rename one.")
     return read(file.path)

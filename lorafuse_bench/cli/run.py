@@ -136,7 +136,8 @@ def command(
 ) -> None:
     """Evaluate fusion methods on suites and keep every finished cell.
 
-    Running the same command again continues where it stopped, within a cell too: a kill costs seconds, and a batch.
+    Running the same command again continues where it stopped, within a cell too: a kill costs two seconds and a batch
+    at most.
     """
     from lorafuse_bench.cli import _next, _planned
     from lorafuse_bench.cli._answers import counted, tell

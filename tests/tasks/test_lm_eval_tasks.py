@@ -252,33 +252,6 @@ def test_a_suite_files_own_folder_is_searched(folder: Path) -> None:
     assert task("roll").metric == "bits_per_byte"
 
 
-def test_a_tasks_file_in_the_place_of_a_suites_says_how_to_name_the_task(folder: Path) -> None:
-    path = folder / "tasks" / "roll.yaml"
-    with pytest.raises(LorafuseError) as error:
-        suite(str(path))
-    assert str(error.value).endswith(f"Name the task: --include-path {path.parent} --suites roll")
-    catalogue.include([path.parent])
-    assert suite("roll").tasks["roll"].metric == "bits_per_byte"
-
-
-@pytest.mark.parametrize("name", ["roll", "mine"])
-def test_a_name_that_two_files_of_a_folder_have_is_refused(included: Path, name: str) -> None:
-    one, other = (included / "tasks" / f"{name}{end}.yaml" for end in ("", "_old"))
-    other.write_text(one.read_text().replace("version: 1", "version: 2"))
-    catalogue._scan.cache_clear()
-    with pytest.raises(LorafuseError, match=f"'{name}' is defined by {one} and by {other}. Rename one."):
-        suite(name)
-    assert suite("write").tasks["write"].metric == "exact_match"
-
-
-def test_a_name_that_yaml_takes_for_a_number_is_to_be_quoted(included: Path) -> None:
-    path = included / "tasks" / "number.yaml"
-    path.write_text(ROLL.replace("task: roll", "task: 2026"))
-    catalogue._scan.cache_clear()
-    with pytest.raises(LorafuseError, match=f"{path}: the name 2026 is no text. Put it in quotes."):
-        suite("2026")
-
-
 def test_lm_evals_own_task_reads_the_mini_worlds_rows() -> None:
     loaded = load_tasks(suite("arc_easy"), "mini")["arc_easy"]
     assert loaded.dataset.provenance["test"] == "generated, world 0"
