@@ -158,15 +158,19 @@ def _code(module: ModuleType) -> str:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """A result's `environment`."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     commit = _git("rev-parse", "HEAD")
     return {
         "versions": {package: version(package) for package in _PACKAGES}
         | {"python": platform.python_version()},
         "git_commit": commit,
         "git_dirty": bool(_git("status", "--porcelain")) if commit else None,
-        "hardware": f"{name}, {torch.get_num_threads()} threads",
+        "hardware": f"{processor(device)}, {torch.get_num_threads()} threads",
     }
+
+
+def processor(device: torch.device) -> str:
+    """What computes, as `environment` begins its hardware."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
 @cache

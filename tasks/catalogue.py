@@ -51,6 +51,10 @@ def include(paths: Iterable[str | Path]) -> None:
         raise LorafuseError(
             f"no folder {missing[0]} to search for tasks. Check --include-path and {VARIABLE}."
         )
+    if split := [path for path in added if os.pathsep in path]:
+        raise LorafuseError(
+            f"{split[0]}: '{os.pathsep}' separates folders in {VARIABLE}. Rename that folder."
+        )
     known = [path for path in _included() if path not in added]
     os.environ[VARIABLE] = os.pathsep.join([*added, *known])
 

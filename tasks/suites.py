@@ -7,6 +7,7 @@ form. Where nobody names a task's main metric it is chosen by a rule, and the su
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -163,8 +164,15 @@ def _of_file(path: Path) -> Suite:
             f"no suite file {path}. Check the path, or name a suite: {', '.join(suite_names())}."
         )
     config = catalogue.read(path)
-    catalogue.include([path.absolute().parent / "*.yaml"])
-    return _of_group(path, config)
+    catalogue.include([f"{glob.escape(str(path.absolute().parent))}/*.y*ml"])
+    made = _of_group(path, config)
+    found = catalogue.find(made.name)
+    if found is None or not path.samefile(found.path):
+        where = found.path if found else "no file that is searched"
+        raise LorafuseError(
+            f"{path}: the name of its group, '{made.name}', is taken by {where}. Name it otherwise."
+        )
+    return made
 
 
 def _of_group(path: Path, config: Mapping[str, Any]) -> Suite:

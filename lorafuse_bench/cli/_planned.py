@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def answer(plan: Plan, workers: int) -> Answer:
     """The plan's cells with the time that is left, for so many workers."""
     from lorafuse_bench import runner
+    from lorafuse_bench.runner.outlook import seconds_until_done
 
     said: list[str] = []
     found = runner.outlooks(runner.Grid.of(plan, said.append))
@@ -31,7 +32,7 @@ def answer(plan: Plan, workers: int) -> Answer:
     ]
     left = [each.seconds for each in found if each.reason]
     known = [seconds for seconds in left if seconds is not None]
-    seconds = sum(known) / min(workers, len(left)) if known else None
+    seconds = seconds_until_done(known, workers) if known else None
     data = {"cells": cells, "left_out": said, "workers": workers, "seconds_left": seconds}
     return Answer(data, _shown(found, said, seconds, len(left), len(left) - len(known)))
 

@@ -15,6 +15,8 @@ from lorafuse_bench.runner.evaluation import Evaluation
 from lorafuse_bench.runner.grid import Grid
 from lorafuse_bench.runner.kept import locked
 from lorafuse_bench.runner.plan import Plan
+from lorafuse_bench.tasks import catalogue
+from lorafuse_bench.tasks.data import HUB, MINI
 
 
 class Outcome(StrEnum):
@@ -51,6 +53,10 @@ class Worker:
             return Outcome.DONE
 
 
+_PLACES = {catalogue.VARIABLE, "LORAFUSE_CACHE"}
+"""Variables that list folders."""
+
+
 @dataclass(frozen=True)
 class Order:
     """All that a worker in another process or on another machine is told: names and places, never weights."""
@@ -61,16 +67,18 @@ class Order:
 
     @classmethod
     def of(cls, grid: Grid) -> Order:
-        """Places are absolute: a worker starts in another folder."""
+        """Places are absolute: a worker starts in another folder. `mini` and `hub` are none, whatever lies beside."""
         plan, zoo = grid.plan, Path(grid.plan.zoo)
-        source = Path(grid.source)
         placed = replace(
             plan,
             out=plan.out.absolute(),
-            zoo=zoo.absolute() if zoo.is_dir() else plan.zoo,
-            data=str(source.absolute()) if source.is_dir() else grid.source,
+            zoo=zoo.absolute() if zoo == grid.zoo.root else plan.zoo,
+            data=grid.source if grid.source in (HUB, MINI) else str(Path(grid.source).absolute()),
         )
         named = {name: value for name, value in os.environ.items() if name.startswith("LORAFUSE_")}
+        for name in _PLACES & named.keys():
+            parts = named[name].split(os.pathsep)
+            named[name] = os.pathsep.join(str(Path(part).absolute()) for part in parts if part)
         return cls(placed, named)
 
     def worker(self, watcher: Watcher) -> Worker:

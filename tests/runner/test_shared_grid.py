@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from toy_cells import rewrite
 from toy_grid import SUITE, plan
 from typer.testing import CliRunner
 
@@ -13,6 +15,8 @@ from lorafuse_bench import runner
 from lorafuse_bench.cli import app
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.results import cell_files
+from lorafuse_bench.runner.outlook import seconds_until_done
+from lorafuse_bench.runner.worker import Order
 from lorafuse_bench.zoo.manifest import Zoo
 
 METHODS = "base,ties,concat,svd"
@@ -103,3 +107,66 @@ def test_run_shows_the_plan_as_a_table_and_as_json(zoo: Zoo, tmp_path: Path) -> 
     refused = CliRunner().invoke(app, [*command, "--json"])
     assert refused.exit_code == 2
     assert "--json shows a plan as data" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "workers", "last"),
+    [([1, 1, 1, 100], 4, 100), ([3, 1, 1, 2], 2, 4), ([2, 2], 1, 4), ([2.5], 10**9, 2.5), ([], 3, 0)],
+)
+def test_workers_are_done_when_the_last_of_them_is(seconds: list[float], workers: int, last: float) -> None:
+    assert seconds_until_done(seconds, workers) == last
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_length", 64),
+        ("num_fewshot", 2),
+        ("batch_size", 1),
+        ("base.dtype", "bfloat16"),
+        ("data.source", "hub"),
+        ("experts.0.rank", 64),
+        ("settings.system_instruction", "Answer."),
+        ("environment.hardware", "NVIDIA H100 80GB HBM3, 2 threads"),
+    ],
+)
+def test_cells_that_were_asked_something_else_are_no_measure(
+    zoo: Zoo, tmp_path: Path, measured: Path, field: str, value: object
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(measured, out)
+    grid = runner.Grid.of(plan(zoo, out, "svd"), print)
+    assert runner.outlooks(grid)[0].seconds is not None
+    (path,) = out.rglob("*.json")
+    rewrite(path, field, value)
+    assert runner.outlooks(grid)[0].seconds is None
+
+
+@pytest.fixture(scope="module")
+def measured(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of one cell."""
+    out = tmp_path_factory.mktemp("measured")
+    runner.run(plan(zoo, out, "base"))
+    return out
+
+
+def test_a_worker_is_told_what_was_meant_beside_folders_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mini", "hub", "rows"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("LORAFUSE_TASKS", "mine/*.yaml")
+    zoo = Zoo.open("mini")
+
+    def order(source: str) -> Order:
+        made = runner.Plan(None, [], Path("out"), zoo="mini", data=source)
+        return Order.of(runner.Grid(made, zoo, source, [], {}))
+
+    assert [order(source).plan.data for source in ("mini", "hub", "rows")] == [
+        "mini",
+        "hub",
+        str(tmp_path / "rows"),
+    ]
+    assert order("mini").plan.zoo == "mini" and order("mini").plan.out == tmp_path / "out"
+    assert order("mini").environment["LORAFUSE_TASKS"] == str(tmp_path / "mine/*.yaml")

@@ -230,6 +230,28 @@ def test_a_users_file_wins_over_ours(folder: Path) -> None:
     assert list(suite("mtl5").tasks) == ["piqa"]
 
 
+@pytest.mark.parametrize("name", ["mine.yml", "[1] *?/mine.yaml", "mine.yaml"])
+def test_a_suite_s_file_is_what_its_name_means_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As `run` takes it: the file is read first, its name later, by workers too."""
+    monkeypatch.setenv(catalogue.VARIABLE, "")
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write(path, "group: mtl5\ntask: [lorafuse_piqa]\n")
+    assert list(suite(str(path)).tasks) == list(suite("mtl5").tasks) == ["piqa"]
+
+
+def test_a_suite_s_file_whose_name_would_mean_another_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(catalogue.VARIABLE, "")
+    (tmp_path / "a:b").mkdir()
+    apart = write(tmp_path / "a:b" / "mine.yaml", "group: mtl5\ntask: [lorafuse_piqa]\n")
+    with pytest.raises(LorafuseError, match="':' separates folders in LORAFUSE_TASKS. Rename that folder"):
+        suite(str(apart))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
