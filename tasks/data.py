@@ -62,14 +62,14 @@ def resolve_source(data: str | None = None, zoo: str | None = None, method: str 
     `data` and `zoo` are what the user wrote in `--model_args` or `--metadata`. A `method` without a
     `zoo` runs on the embedded zoo, whose data is therefore meant.
     """
-    source = data or os.environ.get(VARIABLE)
-    if not source and (zoo or method):
+    source = (os.environ.get(VARIABLE) or None) if data is None else data
+    if source is None and (zoo or method):
         source = Zoo.open(zoo or EMBEDDED).data_source
-    if not source or source == HUB:
+    if source is None or source == HUB:
         return HUB
     if source == MINI:
         return MINI
-    if not Path(source).is_dir():
+    if not source or not Path(source).is_dir():
         raise LorafuseError(
             f"data source '{source}' is not a directory. Set data= or {VARIABLE} to '{HUB}', '{MINI}',"
             f" or a directory of <hub__id>/<config>/<split>.parquet."

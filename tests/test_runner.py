@@ -232,6 +232,8 @@ def test_a_suite_without_experts_is_refused(tmp_path: Path, handmade_data: Path)
         (["--suites", "mtl6"], "unknown suite 'mtl6'. Did you mean 'mtl7'?"),
         (["--zoo", "nowhere"], "zoo 'nowhere' not found"),
         (["--experts", "sst3"], "Did you mean 'sst2'?"),
+        (["--experts", ""], "unknown expert ''"),
+        (["--data", ""], "data source '' is not a directory"),
         (["--data", "nowhere"], "data source 'nowhere' is not a directory"),
         (["--methods", "moa:pool=mean"], "no fit of method 'moa:pooling=mean'"),
         (["--out", "/proc/nowhere"], "cannot write"),

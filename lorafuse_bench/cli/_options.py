@@ -21,3 +21,8 @@ TrustRemoteCode = Annotated[
         help="Let the base's own code run, where it needs some (auto_map). It may do anything: read it first.",
     ),
 ]
+
+
+def names_in(listed: str | None) -> list[str] | None:
+    """The names in an option such as --experts; None where it was not given. One that is empty names nothing."""
+    return None if listed is None else [name.strip() for name in listed.split(",")]

@@ -9,7 +9,7 @@ import typer
 
 from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._answers import Answer, answers, counted, uploaded
-from lorafuse_bench.cli._options import TrustRemoteCode
+from lorafuse_bench.cli._options import TrustRemoteCode, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ def command(
             "--vllm-cpu goes with --all, --whole and --results with --method. Leave them out."
         )
     trust(trust_remote_code)
-    names = [name.strip() for name in experts.split(",")] if experts else None
+    names = names_in(experts)
     made: list[Exported] = []
     lines: list[str] = []
     if method is not None:

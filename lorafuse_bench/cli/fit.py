@@ -8,7 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from lorafuse_bench.cli._checked import within
-from lorafuse_bench.cli._options import Device, Dtype, IncludePath, TrustRemoteCode
+from lorafuse_bench.cli._options import Device, Dtype, IncludePath, TrustRemoteCode, names_in
 from lorafuse_bench.limits import MAX_SEED, POSITIVE
 
 
@@ -94,10 +94,10 @@ def command(
         seed=seed,
     )
     opened = Zoo.open(zoo)
-    names = None if experts is None else experts.split(",")
+    named = names_in(experts)
     source = resolve_source(data, str(zoo))
     with Display() as display:
-        entry = fit(chosen, suite, opened, source, settings, names, seen_dev, display, device, dtype)
+        entry = fit(chosen, suite, opened, source, settings, named, seen_dev, display, device, dtype)
     typer.echo(f"fit {entry.name} in {zoo}")
     if method != LOSSES:
         also = _next.given(

@@ -10,7 +10,7 @@ import typer
 
 from lorafuse_bench.cli import _checked
 from lorafuse_bench.cli._config import configurable
-from lorafuse_bench.cli._options import Device, Dtype, IncludePath, TrustRemoteCode
+from lorafuse_bench.cli._options import Device, Dtype, IncludePath, TrustRemoteCode, names_in
 
 if TYPE_CHECKING:
     from lorafuse_bench.fusion.base import FusionMethod
@@ -163,7 +163,7 @@ def command(
         suites=[suite.name for suite in asked],
         out=out,
         zoo=zoo,
-        experts=[name.strip() for name in experts.split(",")] if experts else None,
+        experts=names_in(experts),
         data=data,
         limit=limit,
         max_length=max_length,

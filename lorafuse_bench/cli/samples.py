@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafuse_bench.cli._answers import Answer, answers
+from lorafuse_bench.cli._options import names_in
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,7 +29,7 @@ def command(
 
     from lorafuse_bench.leaderboards.results.samples import samples_in, side_by_side
 
-    cells = samples_in(results, task, methods.split(",") if methods else None)
+    cells = samples_in(results, task, names_in(methods))
     items = side_by_side(cells, task)
     shown = items[:limit]
     differ = sum(item.disagreement > (0.0, 1) for item in items)

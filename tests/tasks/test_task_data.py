@@ -63,6 +63,14 @@ def test_source_that_is_no_directory(tmp_path: Path) -> None:
         resolve_source(data=str(tmp_path / "nowhere"))
 
 
+def test_a_source_that_is_named_by_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--data "$ROWS"` where nobody has set ROWS; a variable of ours that is empty is one that is not set."""
+    monkeypatch.setenv("LORAFUSE_DATA", "")
+    assert resolve_source() == "hub"
+    with pytest.raises(LorafuseError, match="data source '' is not a directory"):
+        resolve_source(data="", zoo="mini")
+
+
 def test_load_ignores_what_other_parts_of_lm_eval_are_told(handmade_data: Path) -> None:
     splits = load(
         SST2,
