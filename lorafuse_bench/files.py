@@ -115,6 +115,8 @@ def check_writable(folder: Path) -> None:
     """LorafuseError unless files can be written to `folder`, which need not exist yet. Nothing is left there."""
     with _writable(folder):
         while not folder.exists():
+            if folder.is_symlink():
+                raise LorafuseError(f"cannot write {folder}: it is a link to what is not there. Remove it.")
             folder = folder.parent
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"\0")

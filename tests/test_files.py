@@ -171,7 +171,14 @@ def test_a_folder_is_tried_before_it_is_needed(tmp_path: Path) -> None:
     files.check_writable(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    for folder in (tmp_path / "file", tmp_path / "file" / "b", Path("/proc/nowhere"), tmp_path / ("n" * 300)):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for folder in (
+        tmp_path / "link" / "b",
+        tmp_path / "file",
+        tmp_path / "file" / "b",
+        Path("/proc/nowhere"),
+        tmp_path / ("n" * 300),
+    ):
         with pytest.raises(LorafuseError, match="cannot write"):
             files.check_writable(folder)
 

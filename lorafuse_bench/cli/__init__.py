@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -136,4 +137,7 @@ def main() -> None:
     # Importing makes objects that stay: Python's default, to look for garbage at every 700, takes a sixth of it.
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)  # Python would look for garbage once more at its end, for a second
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold what no text does
     app(prog_name="lorafuse")

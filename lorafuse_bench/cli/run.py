@@ -182,8 +182,10 @@ def command(
         return
     with Display() as display:
         paths = runner.run(plan, display, workers, engine, ray_address)
-    typer.echo(f"{counted(len(paths), 'cell')} in {out}")
-    typer.echo(_next.board(out, paths, limited=limit is not None))
+    part = "" if plan.shard == (1, 1) else f" of shard {shard}"
+    typer.echo(f"{counted(len(paths), 'cell')}{part} in {out}")
+    if plan.shard == (1, 1):  # of a part it is not known what the others have done
+        typer.echo(_next.board(out, paths, limited=limit is not None))
 
 
 def _methods(names: str, control: str | None) -> list[FusionMethod] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.results import cell_files
 from lorafuse_bench.leaderboards.results.difference import first_difference
+from lorafuse_bench.leaderboards.results.layout import items_path
 from lorafuse_bench.leaderboards.results.samples import samples_path
 from lorafuse_bench.leaderboards.results.schema import Result
 from lorafuse_bench.locks import LOCK, held
@@ -24,8 +25,11 @@ _BLOCKS = ".blocks"
 
 def why_run(path: Path, draft: Result) -> str | None:
     """Why the cell at `path` has to be run, None where it is kept; LorafuseError when it is of other inputs."""
-    if path.is_dir():
-        raise LorafuseError(f"{path} is a folder where a result is due. Remove it, or name another --out.")
+    for file in (path, items_path(path), samples_path(path)):
+        if file.is_dir():
+            raise LorafuseError(
+                f"{file} is a folder where a result is due. Remove it, or name another --out."
+            )
     if not path.exists():
         return "not run yet"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.truncation import LEAST
 from lorafuse_bench.zoo.manifest import EMBEDDED, Zoo
 from lorafuse_bench.zoo.pools import experts_for, pool_name, untrained
+
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,10 @@ class Plan:
         """LorafuseError for a number that means nothing."""
         for name, least in (("limit", 1), ("max_length", LEAST), ("num_fewshot", 0), ("batch_size", 1)):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < least):
-                raise LorafuseError(f"{name}={value!r}: a whole number of at least {least} is due.")
+            if value is not None and (type(value) is not int or not least <= value <= _MOST):
+                raise LorafuseError(
+                    f"{name}={value!r}: a whole number of at least {least} is due, and of {_MOST} at most."
+                )
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,10 @@ def cells_of(plan: Plan, zoo: Zoo, report: Callable[[str], None]) -> list[Cell]:
 
 def shard_of(text: str) -> tuple[int, int]:
     """`2/8` as (2, 8); LorafuseError unless 1 <= i <= n."""
-    first, slash, step = text.partition("/")
-    if slash and first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step):
-        return int(first), int(step)
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    first, step = map(int, found.groups()) if found else (0, 0)
+    if 1 <= first <= step:
+        return first, step
     raise LorafuseError(
         f"--shard: {text!r} is no I/N with 1 <= I <= N. Write 1/4 for the first of four shards."
     )

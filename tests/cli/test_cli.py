@@ -1,9 +1,11 @@
 """The `lorafuse` command itself: help, version, how errors and interruptions end, lazy imports."""
 
+import gc
 import pkgutil
 import subprocess
 import sys
 import warnings
+from io import BytesIO, TextIOWrapper
 
 import pytest
 import typer
@@ -102,3 +104,14 @@ def test_what_packages_will_rename_is_not_the_users_business(
         warnings.warn("is_old is deprecated", FutureWarning, stacklevel=1)
         warnings.warn("weights are missing", UserWarning, stacklevel=1)
     assert [warning.category for warning in told] == kept
+
+
+def test_a_name_that_no_text_holds_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as of a folder in another encoding, after hours of work."""
+    screen = TextIOWrapper(BytesIO(), "utf-8")
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(gc, "set_threshold", lambda number: None)
+    monkeypatch.setattr(cli, "app", lambda prog_name: print("results in n\udcff"))
+    cli.main()
+    screen.seek(0)
+    assert screen.read() == "results in n\\udcff\n"

@@ -146,18 +146,23 @@ def test_what_no_result_can_hold_is_refused_before_anything_runs(
     assert not ran
 
 
-@pytest.mark.parametrize("blocked", ["out", "suite", "cell"])
+@pytest.mark.parametrize("blocked", ["out", "suite", "cell", "items", "samples", "link"])
 def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
     zoo: Zoo, tmp_path: Path, ran: list[str], blocked: str
 ) -> None:
     path = layout.cell_path(tmp_path / "out", SUITE, zoo.name, 0, "base")
-    if blocked == "cell":
-        path.mkdir(parents=True)
+    beside = {"cell": path, "items": layout.items_path(path), "samples": samples_path(path)}
+    if blocked in beside:
+        beside[blocked].mkdir(parents=True)
+    elif blocked == "link":
+        (tmp_path / "out").symlink_to(tmp_path / "nowhere")
     else:
         wall = {"out": tmp_path / "out", "suite": path.parent.parent}[blocked]
         wall.parent.mkdir(parents=True, exist_ok=True)
         wall.touch()
-    with pytest.raises(LorafuseError, match="cannot write .*Choose|is a folder where a result is due"):
+    with pytest.raises(
+        LorafuseError, match="cannot write .*(Choose|Remove)|is a folder where a result is due"
+    ):
         runner.run(plan(zoo, tmp_path / "out", "weight_sum,base"))
     assert not ran
 

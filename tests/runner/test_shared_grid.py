@@ -43,6 +43,7 @@ def test_a_cell_that_is_named_twice_is_run_once(zoo: Zoo, tmp_path: Path) -> Non
     "wrong",
     [
         {"limit": 0},
+        {"limit": 10**30},
         {"limit": 1.5},
         {"limit": True},
         {"max_length": 15},
@@ -56,7 +57,9 @@ def test_a_number_that_means_nothing_is_refused(zoo: Zoo, tmp_path: Path, wrong:
         plan(zoo, tmp_path, **wrong)
 
 
-@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/", "/2", "a/b", "-1/2", "1/2/3", ""])
+@pytest.mark.parametrize(
+    "text", ["0/4", "5/4", "1", "1/", "/2", "a/b", "-1/2", "1/2/3", "", "1/" + "9" * 5000]
+)
 def test_a_shard_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(LorafuseError, match="is no I/N"):
         runner.shard_of(text)
@@ -170,3 +173,10 @@ def test_a_worker_is_told_what_was_meant_beside_folders_of_that_name(
     ]
     assert order("mini").plan.zoo == "mini" and order("mini").plan.out == tmp_path / "out"
     assert order("mini").environment["LORAFUSE_TASKS"] == str(tmp_path / "mine/*.yaml")
+
+
+def test_a_shard_without_cells_says_so(zoo: Zoo, tmp_path: Path) -> None:
+    """What a board needs of other shards is not told by one."""
+    command = ["run", "--zoo", str(zoo.root), "--suites", SUITE, "--methods", "base", "--shard", "7/1000"]
+    told = CliRunner().invoke(app, [*command, "--out", str(tmp_path), "--device", "cpu"])
+    assert told.stdout == f"0 cells of shard 7/1000 in {tmp_path}\n"
