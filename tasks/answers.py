@@ -16,20 +16,23 @@ def scored_by_lm_eval(task: Any) -> bool:
 
 
 def refuse_strays(task: Any) -> None:
-    """Make a task that lm-eval scores by its choices raise LorafuseError before it asks a row that has no right one."""
+    """Make a task of lm-eval's refuse by `check_answer` a row before it is asked; once for each task."""
     asks = "construct_requests"
-    if asks in vars(task) or not scored_by_lm_eval(task) or task.config.doc_to_choice is None:
+    if asks in vars(task):
         return
     construct = task.construct_requests
 
     def checked(doc: Mapping[str, Any], ctx: Any, **options: Any) -> Any:
-        _check(task, doc)
+        check_answer(task, doc)
         return construct(doc, ctx, **options)
 
     setattr(task, asks, checked)
 
 
-def _check(task: Any, doc: Mapping[str, Any]) -> None:
+def check_answer(task: Any, doc: Mapping[str, Any]) -> None:
+    """LorafuseError where lm-eval scores the task by its choices, and the row's answer is none of them."""
+    if not scored_by_lm_eval(task) or task.config.doc_to_choice is None:
+        return
     choices = task.doc_to_choice(doc)
     answer = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     compared = task.OUTPUT_TYPE == "multiple_choice"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from lorafuse_bench.errors import LorafuseError
+from lorafuse_bench.tasks.answers import check_answer
 from lorafuse_bench.tasks.docs import END
 from lorafuse_bench.tasks.suites import suite, suites, task
 
@@ -73,6 +74,7 @@ def _asked(task: Any, doc: Any) -> tuple[str, str]:
 
     Of a task that asks for the likelihood of a whole text, nothing and the text.
     """
+    check_answer(task, doc)
     target = task.doc_to_target(doc)
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return "", str(target)

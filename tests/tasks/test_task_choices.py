@@ -10,6 +10,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.tasks.answers import refuse_strays
+from lorafuse_bench.tasks.rows import Rendered
 
 
 class Stub(ConfigurableTask):
@@ -66,6 +67,13 @@ def test_a_column_that_is_not_there_is_no_answer() -> None:
 @pytest.mark.parametrize("config", [{"process_results": lambda doc, results: {}}, {"doc_to_choice": None}])
 def test_a_task_that_scores_by_itself_or_has_no_choices_is_let_be(config: dict[str, Any]) -> None:
     assert asked({"label": -1}, **config) == {"label": -1}
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_nobody_learns_from_a_row_without_a_right_answer(label: int) -> None:
+    """-1 would be the last choice."""
+    with pytest.raises(LorafuseError, match=f"the answer of a row is {label}, none of its 2 choices"):
+        Rendered(Stub(), [{"label": label}])[0]
 
 
 def test_prompts_that_are_choices_say_by_their_text_which_is_right() -> None:
