@@ -12,7 +12,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "lorafuse_bench"
 
 TABLE: tuple[tuple[str, ...], ...] = (
-    ("errors", "locks", "memory", "truncation", "remote_code", "workers", "prefix", "placement"),
+    (
+        "errors",
+        "locks",
+        "memory",
+        "truncation",
+        "remote_code",
+        "workers",
+        "prefix",
+        "placement",
+        "yaml_files",
+    ),
     ("files", "limits", "definition", "progress", "peft_tensors"),
     (
         "uncaught",
@@ -32,6 +42,7 @@ TABLE: tuple[tuple[str, ...], ...] = (
     ("base_model",),
     ("zoo.index", "zoo.cluster"),
     ("zoo.mttl", "zoo.travel", "fusion"),
+    ("merge_sizes",),
     ("artefacts", "planning"),
     ("fused", "mini_world"),
     ("tasks", "scoring"),
