@@ -18,10 +18,11 @@ class LorafuseError(Exception):
     """
 
     def __str__(self) -> str:
-        return "\n".join(_shown(str(line)) for line in self.args)
+        return "\n".join(shown(str(line)) for line in self.args)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """A line as a terminal may show it: what it obeys, or cannot show, is escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

@@ -12,6 +12,8 @@ from queue import Queue
 from threading import Thread
 from typing import Any, TypeVar
 
+from lorafuse_bench.errors import shown
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -195,7 +197,7 @@ class Display(Watcher):
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=None, part="")
-        super().__init__(lambda text: self._console.print(text, markup=False))
+        super().__init__(lambda text: self._console.print(shown(text), markup=False))
         self.live = not self._bar.disable
         self.expect(steps)
 

@@ -62,6 +62,12 @@ def test_a_step_that_fails_is_not_done() -> None:
     assert watcher.done == 0
 
 
+def test_a_name_out_of_a_file_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(steps=1) as display, display.step("toy svd:rank=\x1b[2J[red]"):
+        pass
+    assert "[1/1] toy svd:rank=\\x1b[2J[red]\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_lines_everywhere_and_a_bar_on_a_terminal(
     clock: None, monkeypatch: pytest.MonkeyPatch, terminal: bool

@@ -29,6 +29,7 @@ from lorafuse_bench.leaderboards.boards.collect import (
 from lorafuse_bench.leaderboards.results.difference import differences
 from lorafuse_bench.leaderboards.results.plausible import check_nowhere
 from lorafuse_bench.leaderboards.results.reading import read_text
+from lorafuse_bench.leaderboards.results.samples import check_samples
 
 BOARD, RESULTS, CAPTION = "leaderboard.json", "results", "caption.md"
 TOLERANCE = 1e-6  # of numbers that another processor may add up in another order
@@ -62,13 +63,14 @@ def verify(path: str | Path) -> Report:
 
 
 def _read(files: Sequence[Path], problems: list[str]) -> dict[Path, Cell | None]:
-    """Each file's cell, None where it is wrong by itself: schema, run id, items, errors, a path of a machine."""
+    """Each file's cell, None where it is wrong by itself: schema, run id, items, samples, errors, a machine's path."""
     known: dict[str, tuple[str, ...]] = {}
     cells: dict[Path, Cell | None] = {}
     for file in files:
         try:
             cell = read(file, known)
             check_nowhere(file, cell.result)
+            check_samples(file, cell.result, cell.items)
             cells[file] = cell
         except LorafuseError as error:
             cells[file] = None

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field, ValidationError
 
 from lorafuse_bench.errors import LorafuseError, unknown
 from lorafuse_bench.files import write_bytes
 from lorafuse_bench.leaderboards.measures import Array, Measure, fitting
 from lorafuse_bench.leaderboards.results.cell_files import read_result
+from lorafuse_bench.leaderboards.results.item_checks import measure_of
 from lorafuse_bench.leaderboards.results.made_of import Strict
 from lorafuse_bench.leaderboards.results.reading import MOST_TEXT, inflate
-from lorafuse_bench.leaderboards.results.schema import Result, invalid
+from lorafuse_bench.leaderboards.results.schema import Items, Result, invalid
 
 SUFFIX = ".samples.jsonl.gz"
 
@@ -93,6 +95,25 @@ def read_samples(cell_path: str | Path) -> list[Sample]:
         except ValidationError as error:
             raise invalid(f"{path}: line {number}", error) from error
     return rows
+
+
+def check_samples(path: Path, result: Result, items: Items) -> None:
+    """LorafuseError where the samples beside a result are of other documents than its items, or scored otherwise."""
+    if not samples_path(path).is_file():
+        return
+    rows: dict[str, list[Sample]] = {}
+    for row in sorted(read_samples(path), key=lambda row: row.doc_id):
+        rows.setdefault(row.task, []).append(row)
+    for key, task in result.tasks.items():
+        told, held = rows.get(key, []), items.root[key]
+        scored = held.metrics[task.representative]
+        scores = item_scores(scored, measure_of(task.metrics[task.representative], scored))
+        of_these = [row.doc_hash for row in told] == list(held.doc_hashes)
+        if not of_these or not np.allclose([row.score for row in told], scores, rtol=1e-6, atol=1e-9):
+            raise LorafuseError(
+                f"{samples_path(path)}: {key}: other {'scores' if of_these else 'documents'} than the items of {path}."
+                " Run the cell again."
+            )
 
 
 def samples_in(folder: Path, task: str, methods: Sequence[str] | None = None) -> dict[str, list[Sample]]:

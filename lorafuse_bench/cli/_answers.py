@@ -43,12 +43,13 @@ def tell(answer: Answer, as_json: bool) -> None:
     """Print an answer on standard output, and end the command where its exit code is not 0."""
     import json
 
+    from lorafuse_bench.leaderboards.boards.text import printable
     from lorafuse_bench.tables import console
 
     screen = console()
     for part in [json.dumps(answer.data, indent=1, allow_nan=False)] if as_json else answer.shown:
         if isinstance(part, str):
-            typer.echo(part)
+            typer.echo(printable(part))
         else:
             screen.print(part)
     if answer.exit_code:

@@ -12,6 +12,7 @@ from toy_cells import write
 from typer.testing import CliRunner
 
 from lorafuse_bench import cli
+from lorafuse_bench.cli._answers import Answer, tell
 
 FILES = sorted(Path(cli.__file__).parent.glob("*.py"))
 
@@ -66,3 +67,8 @@ def test_every_command_that_makes_a_table_answers_with_it() -> None:
             if isinstance(function, ast.FunctionDef) and function.returns and function.name[0] != "_":
                 decorators = [ast.unparse(decorator) for decorator in function.decorator_list]
                 assert (ast.unparse(function.returns) == "Answer") == ("answers" in decorators), function.name
+
+
+def test_lines_of_an_answer_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(Answer({}, ["packed: a\x1b[2Jb", "**title**\n\n| a |"]), as_json=False)
+    assert capsys.readouterr().out == "packed: a?[2Jb\n**title**\n\n| a |\n"
