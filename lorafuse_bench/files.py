@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -159,7 +160,10 @@ def strict_json(text: str) -> Any:
     holds half a character: readers disagree on these.
     """
     value = json.loads(text, object_pairs_hook=_named_once)
-    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise ValueError(next(_faults(value, ""), str(error))) from error
     return value
 
 
@@ -287,6 +291,21 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(names):
         raise ValueError(f"{max(names, key=names.count)!r} stands twice in one object")
     return found
+
+
+def _faults(value: Any, where: str) -> Iterator[str]:
+    """The places of numbers and texts that JSON cannot hold, names of fields included."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _faults(key, where)
+            yield from _faults(inner, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _faults(inner, f"{where}.{place}".lstrip("."))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} is {value}"
+    elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        yield f"{where} holds half a character"
 
 
 def _deeper(value: Any, levels: int) -> bool:
