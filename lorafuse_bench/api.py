@@ -134,7 +134,9 @@ def evaluate(
     from lorafuse_bench import runner
     from lorafuse_bench.errors import unknown
     from lorafuse_bench.progress import Display
+    from lorafuse_bench.tasks import suites as definitions
 
+    definitions.forget()  # a notebook lives longer than a version of its files
     known = {field.name for field in dataclasses.fields(runner.Plan)}
     for name in options:
         if name not in known:

@@ -68,6 +68,12 @@ def _absent(paths: Iterable[str]) -> list[str]:
     return [path for path in paths if not (Path(path).is_dir() or glob.glob(path))]
 
 
+def forget() -> None:
+    """Look for files again, and read them again, when they are next asked for: they may have been edited."""
+    _scan.cache_clear()
+    tagged.cache_clear()
+
+
 def places() -> tuple[str, ...]:
     """Folders and patterns that are searched before lm-eval's, first come first served."""
     return (*_included(), *packaged(), str(Path(__file__).parent))

@@ -29,6 +29,12 @@ RULE = (
 )
 
 
+def forget() -> None:
+    """Read suites and tasks again when they are next asked for: their files may have been edited."""
+    catalogue.forget()
+    _named.cache_clear()
+
+
 def suite_names() -> list[str]:
     """The groups that declare themselves suites, lm-eval's own left out."""
     return sorted(name for name, file in catalogue.ours().items() if file.group and _declared(file.path))

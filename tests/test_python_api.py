@@ -58,6 +58,21 @@ def test_experts_are_named_as_on_the_command_line(tmp_path: Path) -> None:
         lf.evaluate("svd", "sst2", zoo, tmp_path / "out", experts="sst3,mnli")
 
 
+def test_a_task_that_was_edited_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, task = (
+        tmp_path / "mine.yaml",
+        "task: mine\noutput_type: generate_until\nmetric_list: [{metric: bleu}]\n",
+    )
+    file.write_text(task)
+    monkeypatch.setenv("LORAFUSE_TASKS", str(tmp_path))
+    zoo = tiny_zoo(tmp_path / "zoo")
+    with pytest.raises(lf.LorafuseError, match="unknown expert 'nobody'"):
+        lf.evaluate("base", "mine", zoo, tmp_path / "out", experts="nobody")
+    file.write_text(task + "metadata: {lorafuse: {metric: f2}}\n")
+    with pytest.raises(lf.LorafuseError, match="has no metric 'f2'"):
+        lf.evaluate("base", "mine", zoo, tmp_path / "out", experts="nobody")
+
+
 def test_generate_routes_each_prompt_as_lm_evals_model_does(tmp_path: Path) -> None:
     zoo = add_router(tiny_zoo(tmp_path))
     fused = lf.fuse(zoo, "moa", device="cpu")

@@ -82,6 +82,7 @@ def test_what_is_mutated_is_valid(whole: Work, tmp_path: Path) -> None:
     cell_files.read_cell(whole.results / "toy" / "mini-1" / "svd.json")
     for kind in SUITES:
         shutil.copy(Path(suites.__file__).parent / kind, tmp_path / "suite.yaml")
+        suites.forget()
         assert suites.suite(str(tmp_path / "suite.yaml")).tasks
 
 
