@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from queue import Queue
 from threading import Thread
@@ -19,6 +19,8 @@ _LOGGER = logging.getLogger(__name__)
 
 SECONDS_BETWEEN = 30.0
 """At least so often a long step says how far it is."""
+_GONE = (OSError, EOFError)
+"""What a queue between processes raises whose own process is no more."""
 _Item = TypeVar("_Item")
 _CURRENT: ContextVar[Watcher] = ContextVar("watcher")
 
@@ -132,19 +134,42 @@ class Watcher:
         return f", about {duration(self._seconds / self.done * steps)} left" if steps > 0 else ""
 
 
+@contextmanager
+def followed(watcher: Watcher) -> Iterator[None]:
+    """Inside, `watcher` is the current one."""
+    token = _CURRENT.set(watcher)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
 class Relay(Watcher):
-    """Sends what it is told to the process that shows it, which reads `queue` with `relayed`."""
+    """Sends what it is told to the process that shows it, which reads `queue` with `relayed`.
+
+    Others send there too, so a part says whose it is. Where nobody reads any more nothing is shown, and work goes on.
+    """
 
     def __init__(self, queue: Queue[tuple[str, bool] | None], live: bool) -> None:
-        super().__init__(lambda text: self.part(text, due=True))
+        super().__init__(lambda text: self._send(text, True))
         self.queue, self.live = queue, live
+        self._step = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Relay, (self.queue, self.live)
 
+    def begin(self, title: str) -> None:
+        """Send it, and before each part from now on."""
+        self.say(title)
+        self._step = f"{title}: "
+
     def part(self, text: str, due: bool = False) -> None:
         """Send it."""
-        self.queue.put((text, due))
+        self._send(f"{self._step}{text}", due)
+
+    def _send(self, text: str, due: bool) -> None:
+        with suppress(*_GONE):
+            self.queue.put((text, due))
 
 
 @contextmanager
@@ -152,15 +177,17 @@ def relayed(watcher: Watcher, queue: Queue[tuple[str, bool] | None]) -> Iterator
     """A watcher for other processes, whose parts `watcher` shows while the context lasts."""
 
     def show() -> None:
-        for text, due in iter(queue.get, None):
-            watcher.part(text, due)
+        with suppress(*_GONE):
+            for text, due in iter(queue.get, None):
+                watcher.part(text, due)
 
     thread = Thread(target=show)
     thread.start()
     try:
         yield Relay(queue, watcher.live)
     finally:
-        queue.put(None)
+        with suppress(*_GONE):
+            queue.put(None)
         thread.join()
 
 

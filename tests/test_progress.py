@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from queue import Queue
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion import registry
 from lorafuse_bench.loading import load_model
-from lorafuse_bench.progress import Display, Part, Watcher, counted, current, duration, relayed
+from lorafuse_bench.progress import Display, Part, Watcher, counted, current, duration, followed, relayed
 from lorafuse_bench.training import loop
 from lorafuse_bench.training.loop import Progress
 
@@ -149,7 +150,32 @@ def test_what_another_process_is_told_is_shown_here() -> None:
         again = pickled[0](*pickled[1])
         again.part("part")
         again("line")
-    assert said == ["line"]
+        again.start("a")
+        again.part("Scoring 1/2", due=True)
+    assert said == ["line", "a", "a: Scoring 1/2"]
+
+
+class Gone:
+    """A queue whose process was killed."""
+
+    def get(self) -> None:
+        raise EOFError
+
+    def put(self, item: object) -> None:
+        raise ConnectionRefusedError
+
+
+def test_work_goes_on_where_nobody_is_left_to_show_it() -> None:
+    with relayed(Watcher(), cast("Queue[Any]", Gone())) as relay:
+        relay.part("part")
+        relay("line")
+
+
+def test_what_a_worker_calls_finds_who_watches_it() -> None:
+    watcher = Watcher()
+    with followed(watcher):
+        assert current() is watcher
+    assert current() is not watcher
 
 
 def test_a_command_s_display_is_found_by_what_it_calls() -> None:

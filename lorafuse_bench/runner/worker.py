@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.progress import Watcher
+from lorafuse_bench.progress import Watcher, followed
 from lorafuse_bench.runner.evaluation import Evaluation
 from lorafuse_bench.runner.grid import Grid
 from lorafuse_bench.runner.kept import locked
 from lorafuse_bench.runner.plan import Plan
-from lorafuse_bench.tasks import catalogue
+from lorafuse_bench.tasks import catalogue, consent
 from lorafuse_bench.tasks.data import HUB, MINI
 
 
@@ -75,7 +75,8 @@ class Order:
             zoo=zoo.absolute() if zoo == grid.zoo.root else plan.zoo,
             data=grid.source if grid.source in (HUB, MINI) else str(Path(grid.source).absolute()),
         )
-        named = {name: value for name, value in os.environ.items() if name.startswith("LORAFUSE_")}
+        told = (name for name in os.environ if name.startswith("LORAFUSE_") or name == consent.VARIABLE)
+        named = {name: os.environ[name] for name in told}
         for name in _PLACES & named.keys():
             parts = named[name].split(os.pathsep)
             named[name] = os.pathsep.join(str(Path(part).absolute()) for part in parts if part)
@@ -101,7 +102,8 @@ class Remote:
     def attend(self, name: str) -> Answer:
         """The outcome of a cell, or why it was refused."""
         try:
-            self._worker = self._worker or self._order.worker(self._watcher)
-            return self._worker.attend(name)
+            with followed(self._watcher):
+                self._worker = self._worker or self._order.worker(self._watcher)
+                return self._worker.attend(name)
         except LorafuseError as error:
             return LorafuseError(*error.args)

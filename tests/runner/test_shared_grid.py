@@ -160,6 +160,7 @@ def test_a_worker_is_told_what_was_meant_beside_folders_of_that_name(
     for name in ("mini", "hub", "rows"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("LORAFUSE_TASKS", "mine/*.yaml")
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
     zoo = Zoo.open("mini")
 
     def order(source: str) -> Order:
@@ -172,6 +173,7 @@ def test_a_worker_is_told_what_was_meant_beside_folders_of_that_name(
         str(tmp_path / "rows"),
     ]
     assert order("mini").plan.zoo == "mini" and order("mini").plan.out == tmp_path / "out"
+    assert order("mini").environment["HF_ALLOW_CODE_EVAL"] == "1"
     assert order("mini").environment["LORAFUSE_TASKS"] == str(tmp_path / "mine/*.yaml")
 
 
