@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ SUBCOMMANDS: tuple[str, ...] = (
 
 
 class _OneLineErrors(TyperGroup):
-    """Bad input ends in one line and exit code 2, Ctrl-C in one line and exit code 130."""
+    """Bad input ends in one line and exit code 2; so does an interrupt, with 130 of Ctrl-C and 143 of a scheduler."""
 
     def make_context(self, *args: Any, **settings: Any) -> Any:
         with _one_line_errors():
@@ -65,7 +66,7 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         say("interrupted. What was finished is kept; the same command continues from there.")
-        raise typer.Exit(EXIT_INTERRUPTED) from error
+        raise typer.Exit(128 + error.args[0] if error.args else EXIT_INTERRUPTED) from error
     except typer.Exit:
         raise
     except Exception as error:
@@ -132,8 +133,17 @@ for _name in SUBCOMMANDS:
     _add(_name)
 
 
+def _stop(number: int, frame: object) -> None:
+    """As Ctrl-C: what was answered last is written, workers are let go, and a terminal has its cursor again."""
+    raise KeyboardInterrupt(number)
+
+
 def main() -> None:
     """Entry point of the `lorafuse` script."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has one of them
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores the other
+            signal.signal(number, _stop)
     # Importing makes objects that stay: Python's default, to look for garbage at every 700, takes a sixth of it.
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)  # Python would look for garbage once more at its end, for a second

@@ -2,6 +2,7 @@
 
 import gc
 import pkgutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -31,6 +32,7 @@ def failing():
         raise {
             "bad": LorafuseError("no zoo at x. Name one."),
             "stop": KeyboardInterrupt(),
+            "term": KeyboardInterrupt(signal.SIGTERM),
             "bug": KeyError("k"),
         }[kind]
 
@@ -72,6 +74,22 @@ def test_bad_input_is_one_line_and_exit_code_2(failing):
     assert (result.exit_code, result.stderr) == (2, "lorafuse: no zoo at x. Name one.\n")
 
 
+def test_what_a_scheduler_sends_is_an_interrupt_with_its_own_exit_code(failing, monkeypatch):
+    result = CliRunner().invoke(failing, ["fail", "term"])
+    assert result.exit_code == 143
+    assert result.stderr.startswith("lorafuse: interrupted. What was finished is kept")
+    taken = {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_IGN}
+    monkeypatch.setattr(signal, "getsignal", taken.get)
+    monkeypatch.setattr(signal, "signal", taken.__setitem__)
+    monkeypatch.setattr(gc, "set_threshold", lambda number: None)
+    monkeypatch.setattr(cli, "app", lambda prog_name: None)
+    cli.main()
+    assert taken[signal.SIGHUP] == signal.SIG_IGN
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        taken[signal.SIGTERM](signal.SIGTERM, None)
+    assert stopped.value.args == (signal.SIGTERM,)
+
+
 def test_interruption_is_one_line_and_exit_code_130(failing):
     result = CliRunner().invoke(failing, ["fail", "stop"])
     assert result.exit_code == 130
@@ -111,6 +129,7 @@ def test_a_name_that_no_text_holds_is_printed(monkeypatch: pytest.MonkeyPatch) -
     screen = TextIOWrapper(BytesIO(), "utf-8")
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setattr(gc, "set_threshold", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     monkeypatch.setattr(cli, "app", lambda prog_name: print("results in n\udcff"))
     cli.main()
     screen.seek(0)
