@@ -205,7 +205,7 @@ def site(
 @app.command()
 @answers
 def audit(
-    results: Annotated[Path, typer.Argument(help="A folder of `lorafuse run`.")],
+    results: Annotated[Path, typer.Argument(help="A folder of `lorafuse run`, or a published board's.")],
     zoo: Annotated[str, typer.Option(help="The zoo that the results say they are of.")] = "mini",
     data: Annotated[
         str | None, typer.Option(help="hub, mini, or a data directory; by default the zoo's.")

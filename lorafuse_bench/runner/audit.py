@@ -17,6 +17,7 @@ from typing import Any
 from lorafuse_bench.device import AUTO, device_of
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.fusion import registry
+from lorafuse_bench.leaderboards.publishing.verify import RESULTS
 from lorafuse_bench.leaderboards.results import cell_files
 from lorafuse_bench.leaderboards.results.assembly import asked_of, items_of
 from lorafuse_bench.leaderboards.results.difference import differences
@@ -85,9 +86,11 @@ class Audit:
         device_of(self.device)
         seed = secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
         chance = random.Random(seed)
-        paths = sorted(self.folder.glob("*/*/*.json"))
+        paths = sorted(self.folder.glob("*/*/*.json")) or sorted(self.folder.glob(f"{RESULTS}/*/*/*.json"))
         if not paths:
-            raise LorafuseError(f"no results in {self.folder}. Name a folder of `lorafuse run`.")
+            raise LorafuseError(
+                f"no results in {self.folder}. Name a folder of `lorafuse run`, or a published board's."
+            )
         drawn = sorted(chance.sample(paths, min(self.cells, len(paths))))
         watcher.expect(len(drawn))
         found: list[Audited | Misstated] = []

@@ -152,6 +152,11 @@ def test_a_result_of_another_zoo_is_refused(
         audit(changed, tmp_path)
 
 
+def test_a_published_folder_is_audited_as_it_is(zoo: Zoo, tmp_path: Path) -> None:
+    evaluated(zoo, tmp_path / "board" / "results")
+    assert audit(zoo, tmp_path / "board") == [("squad", 2, 0), ("sst2", 2, 0)]
+
+
 def test_a_folder_without_results_is_said(zoo: Zoo, tmp_path: Path) -> None:
     with pytest.raises(LorafuseError, match="no results in"):
         audit(zoo, tmp_path)
