@@ -124,6 +124,7 @@ def test_what_cannot_be_planned_is_said_in_a_line(tmp_path: Path) -> None:
         return result.stderr
 
     assert "needs experts" in told("--method", "arrow")
+    assert "Add --train" in told("--method", "lora", "--gradient-checkpointing")
     assert "trains no adapter" in told("--method", "arrow", "--experts", "2", "--train")
     assert "linear map" in told("--method", "arrow", "--experts", "2", "--targets", "w_proj")
 

@@ -140,7 +140,8 @@ def _stop(number: int, frame: object) -> None:
 
 def main() -> None:
     """Entry point of the `lorafuse` script."""
-    for name in ("SIGTERM", "SIGHUP"):
+    # Of processes that were launched together one may wait for the others in what no handler interrupts.
+    for name in () if "RANK" in os.environ else ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has one of them
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores the other
             signal.signal(number, _stop)

@@ -39,6 +39,7 @@ def command(
     import torch
 
     from lorafuse_bench.device import AUTO, dtype_of, stored_dtype
+    from lorafuse_bench.errors import LorafuseError
     from lorafuse_bench.fusion import registry
     from lorafuse_bench.loading import load_config, positions_of
     from lorafuse_bench.planning import Experts, Work, memory_of
@@ -47,6 +48,8 @@ def command(
     from lorafuse_bench.zoo.hashes import BESIDE
     from lorafuse_bench.zoo.locate import local_model
 
+    if gradient_checkpointing and not train:
+        raise LorafuseError("--gradient-checkpointing is of training. Add --train, or leave it out.")
     folder = local_model(Path(base), base, patterns=BESIDE)
     maps = None if targets == ALL_LINEAR else "/".join(name.strip() for name in targets.split(","))
     longest = positions_of(load_config(folder)) or max_length

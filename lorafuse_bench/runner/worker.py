@@ -41,6 +41,10 @@ class Worker:
 
     def attend(self, name: str) -> Outcome:
         """Evaluate the cell of this name, unless it is done or another run is at it. LorafuseError for bad input."""
+        if name not in self.cells:
+            raise LorafuseError(
+                f"{name}: a worker finds no such cell: its zoo or packages are others than the command's. Run it again."
+            )
         cell = self.cells[name]
         with locked(cell.path) as mine:
             if not mine:

@@ -83,6 +83,10 @@ def test_what_a_scheduler_sends_is_an_interrupt_with_its_own_exit_code(failing, 
     monkeypatch.setattr(signal, "signal", taken.__setitem__)
     monkeypatch.setattr(gc, "set_threshold", lambda number: None)
     monkeypatch.setattr(cli, "app", lambda prog_name: None)
+    monkeypatch.setenv("RANK", "0")
+    cli.main()
+    assert taken[signal.SIGTERM] == signal.SIG_DFL
+    monkeypatch.delenv("RANK")
     cli.main()
     assert taken[signal.SIGHUP] == signal.SIG_IGN
     with pytest.raises(KeyboardInterrupt) as stopped:

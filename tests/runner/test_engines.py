@@ -167,6 +167,15 @@ def test_an_interrupt_between_cells_ends_the_next_one(monkeypatch: pytest.Monkey
     assert not local._busy
 
 
+def test_a_worker_that_finds_other_cells_says_so(zoo: Zoo, tmp_path: Path) -> None:
+    """Such as on a machine whose copy of the zoo has other fits."""
+    worker = Worker(runner.Grid.of(plan(zoo, tmp_path), print), Watcher())
+    with pytest.raises(
+        LorafuseError, match="sst2 moa: a worker finds no such cell: its zoo or packages are others"
+    ):
+        worker.attend("sst2 moa")
+
+
 def test_no_engine_imports_ray_before_it_is_asked_for() -> None:
     assert "ray" not in vars(engine_of_ray)
 
