@@ -86,6 +86,9 @@ class SuiteTask(Strict):
     chance: float | None = Field(
         default=None, description="What guessing scores; null where that says nothing."
     )
+    version: str | None = Field(
+        default=None, exclude=True, description="Version of its definition now, where its file says one."
+    )
     runs_code: bool = Field(default=False, description="Whether scoring runs code that the model wrote.")
     chosen: str = Field(default="named", description="'named', or the rule that chose the metric.")
 

@@ -243,6 +243,7 @@ def _task(suite: str, member: Member) -> SuiteTask:
         direction=direction,
         unit=facts.unit or reading.unit or plain,
         chance=facts.chance,
+        version=_version(member.config),
         runs_code=bool(member.config.get("unsafe_code")),
         chosen="named" if facts.metric else RULE,
     )
@@ -270,6 +271,12 @@ def _direction(where: str, metric: str, stated: Direction | None, known: Listed)
             f"{where}: direction '{stated}' contradicts the metric: for {metric} {made} is better. Correct it."
         )
     return stated or made or "up"
+
+
+def _version(config: Mapping[str, Any]) -> str | None:
+    metadata = config.get("metadata")
+    said = metadata.get("version") if isinstance(metadata, dict) else None
+    return None if said is None else str(said)
 
 
 def _filter(where: str, stated: str | None, known: Listed) -> str:

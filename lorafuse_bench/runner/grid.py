@@ -41,4 +41,4 @@ class Grid:
 
     def why_run(self, cell: Cell) -> str | None:
         """Why a cell has to be run, None where it is kept; LorafuseError when it is of other inputs."""
-        return why_run(cell.path, self.drafts[cell.path])
+        return why_run(cell.path, self.drafts[cell.path], suite_of(cell.suite))

@@ -11,19 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lorafuse_bench.errors import LorafuseError
-from lorafuse_bench.leaderboards.results import cell_files
+from lorafuse_bench.leaderboards.results import cell_files, schema
 from lorafuse_bench.leaderboards.results.difference import first_difference
 from lorafuse_bench.leaderboards.results.layout import items_path
 from lorafuse_bench.leaderboards.results.samples import samples_path
 from lorafuse_bench.leaderboards.results.schema import Result
 from lorafuse_bench.locks import LOCK, held
+from lorafuse_bench.tasks import catalogue
+from lorafuse_bench.tasks.facts import Suite, SuiteTask
 
 _ASKED_FOR = ("suite", "method", "zoo", "base", "experts", "data", "limit", "max_length", "num_fewshot")
 _CHUNK_BYTES = 1 << 20
 _BLOCKS = ".blocks"
 
 
-def why_run(path: Path, draft: Result) -> str | None:
+def why_run(path: Path, draft: Result, suite: Suite) -> str | None:
     """Why the cell at `path` has to be run, None where it is kept; LorafuseError when it is of other inputs."""
     for file in (path, items_path(path), samples_path(path)):
         if file.is_dir():
@@ -35,6 +37,7 @@ def why_run(path: Path, draft: Result) -> str | None:
     try:
         found = cell_files.read_result(path)
         check_same(path, found, draft)
+        _check_defined(path, found, suite)
         if found.schema_ != draft.schema_:
             return f"of the older format {found.schema_}"
     except _OtherInputsError:
@@ -42,6 +45,14 @@ def why_run(path: Path, draft: Result) -> str | None:
     except LorafuseError as error:
         return f"damaged: {error}"
     return _damage(path)
+
+
+def edited_since(path: Path, suite: Suite) -> list[Path]:
+    """The suite's files that are newer than the cell at `path`, but for those of packages."""
+    packages = (Path(catalogue.__file__).parent, catalogue.lm_eval_folder(), *map(Path, catalogue.packaged()))
+    made = path.stat().st_mtime_ns
+    own = {file for file in suite.files.values() if not any(map(file.is_relative_to, packages))}
+    return sorted(file for file in own if file.stat().st_mtime_ns > made)
 
 
 @contextmanager
@@ -69,7 +80,11 @@ class _OtherInputsError(LorafuseError):
 def check_same(path: Path, found: Result, draft: Result) -> None:
     """LorafuseError when a finished cell was made from other inputs than the plan's."""
     options = found.method.options.keys() & draft.method.options.keys()
-    difference = first_difference(_asked(found, options), _asked(draft, options))
+    _check_equal(path, _asked(found, options), _asked(draft, options))
+
+
+def _check_equal(path: Path, made_of: dict[str, object], asked: dict[str, object]) -> None:
+    difference = first_difference(made_of, asked)
     if difference:
         have, wanted = difference.texts()
         raise _OtherInputsError(
@@ -91,6 +106,20 @@ def _asked(result: Result, options: AbstractSet[str]) -> dict[str, object]:
         "method": fields["method"]
         | {"source_sha256": "", "options": {name: result.method.options[name] for name in options}},
     }
+
+
+def _check_defined(path: Path, found: Result, suite: Suite) -> None:
+    """LorafuseError when its suite had other tasks then, or one of them another main metric or version."""
+    if found.definition is None:
+        return
+    versions = {key: task.version for key, task in found.tasks.items()}
+    was = {task.key: _says(task, versions.get(task.key)) for task in found.definition.tasks}
+    now = {key: _says(task, task.version or versions.get(key)) for key, task in suite.tasks.items()}
+    _check_equal(path, {"suite": was}, {"suite": now})
+
+
+def _says(task: SuiteTask | schema.SuiteTask, version: str | None) -> dict[str, str | None]:
+    return {"metric": task.metric, "direction": task.direction, "unit": task.unit, "version": version}
 
 
 def _damage(path: Path) -> str | None:

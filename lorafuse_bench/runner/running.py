@@ -11,9 +11,10 @@ from lorafuse_bench.locks import sweep
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner.engines import local, ray
 from lorafuse_bench.runner.grid import Grid
-from lorafuse_bench.runner.kept import remove_blocks
+from lorafuse_bench.runner.kept import edited_since, remove_blocks
 from lorafuse_bench.runner.plan import Cell, Plan
 from lorafuse_bench.runner.sharing import Engine, Sharing
+from lorafuse_bench.tasks.suites import suite as suite_of
 
 ENGINES = ("local", "ray")
 
@@ -64,5 +65,11 @@ def _pending(grid: Grid, watcher: Watcher) -> list[Cell]:
         else:
             remove_blocks(cell.path)
         if not reason or cell.path.exists():
-            watcher.say(f"{cell}: {reason or f'kept {cell.path}'}")
+            watcher.say(f"{cell}: {reason or _kept(cell)}")
     return pending
+
+
+def _kept(cell: Cell) -> str:
+    edited = ", ".join(map(str, edited_since(cell.path, suite_of(cell.suite))))
+    note = f"; {edited} was edited after that: remove the result to run the cell again" if edited else ""
+    return f"kept {cell.path}{note}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +25,9 @@ from lorafuse_bench.leaderboards.results.samples import samples_path
 from lorafuse_bench.progress import Watcher
 from lorafuse_bench.runner import sharing
 from lorafuse_bench.runner.evaluation import Evaluation
-from lorafuse_bench.runner.kept import locked
+from lorafuse_bench.runner.kept import locked, why_run
+from lorafuse_bench.tasks import catalogue
+from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import Zoo
 
 
@@ -233,3 +237,41 @@ def test_the_machine_is_described_once_and_not_in_the_seconds(
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", probed)
     (path,) = runner.run(plan(zoo, tmp_path))
     assert cell_files.read_result(path).environment.versions["torch"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": "2"}, "suite.sst2.version: '1', now '2'"),
+        ({"metric": "acc_options"}, "suite.sst2.metric: 'acc', now 'acc_options'"),
+        ({"direction": "down"}, "suite.sst2.direction: 'up', now 'down'"),
+    ],
+)
+def test_a_cell_of_a_task_that_is_another_now_is_refused(
+    zoo: Zoo, tmp_path: Path, change: dict[str, str], said: str
+) -> None:
+    (path,) = runner.run(plan(zoo, tmp_path))
+    draft, suite = runner.Grid.of(plan(zoo, tmp_path), print).drafts[path], suite_of(SUITE)
+    assert why_run(path, draft, suite) is None
+    changed = suite.tasks | {"sst2": suite.tasks["sst2"].model_copy(update=change)}
+    with pytest.raises(
+        LorafuseError, match=re.escape(f"made with another suite than asked for now ({said})")
+    ):
+        why_run(path, draft, suite.model_copy(update={"tasks": changed}))
+
+
+def test_a_kept_cell_says_that_its_suites_file_was_edited_after_it(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(catalogue.VARIABLE, "")
+    file = tmp_path / "mine.yaml"
+    file.write_text("group: mine\ntask: [lorafuse_sst2]\nmetadata: {lorafuse: {kind: scored}}\n")
+    (path,) = runner.run(mine := plan(zoo, tmp_path / "out", suites=[str(file)]))
+    said: list[str] = []
+    for seconds, note in (
+        (-9, ""),
+        (9, f"; {file} was edited after that: remove the result to run the cell again"),
+    ):
+        os.utime(file, (0, path.stat().st_mtime + seconds))
+        runner.run(mine, Watcher(said.append))
+        assert said[-1] == f"mine base: kept {path}{note}"
