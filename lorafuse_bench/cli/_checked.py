@@ -29,6 +29,13 @@ def folder(path: Path | None) -> Path | None:
     return path
 
 
+def results(context: typer.Context | None, path: Path) -> Path:
+    """`folder`, but for a plan, which writes nothing; its option must be eager."""
+    if context is None or not context.params.get("planned"):
+        check_writable(path)
+    return path
+
+
 def dtype(name: str) -> str:
     """A callback that refuses the name of a type that nothing computes in."""
     import torch

@@ -45,7 +45,9 @@ def command(
     include_path: IncludePath = None,
     out: Annotated[
         Path,
-        typer.Option(callback=_checked.folder, help="Folder for the results; finished cells in it are kept."),
+        typer.Option(
+            callback=_checked.results, help="Folder for the results; finished cells in it are kept."
+        ),
     ] = Path("results"),
     zoo: Annotated[
         str, typer.Option(help="A zoo directory, an installed zoo such as 'mini', or OWNER/NAME of the hub.")
@@ -129,7 +131,9 @@ def command(
     planned: Annotated[
         bool,
         typer.Option(
-            "--plan", help="Show the cells, which are done, and what each takes as measured; run nothing."
+            "--plan",
+            is_eager=True,
+            help="Show the cells, which are done, and what each takes as measured; run nothing.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --plan, print JSON.")] = False,

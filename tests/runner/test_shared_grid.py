@@ -107,6 +107,8 @@ def test_run_shows_the_plan_as_a_table_and_as_json(zoo: Zoo, tmp_path: Path) -> 
     told = json.loads(CliRunner().invoke(app, [*command, "--plan", "--json"]).stdout)
     assert [(cell["method"], cell["done"]) for cell in told["cells"]] == [("base", True), ("svd", False)]
     assert told["seconds_left"] == told["cells"][1]["seconds"] > 0
+    elsewhere = CliRunner().invoke(app, [*command, "--plan", "--out", "/proc/nowhere"])
+    assert elsewhere.exit_code == 0, "nothing is written, so it may be a folder of others"
     refused = CliRunner().invoke(app, [*command, "--json"])
     assert refused.exit_code == 2
     assert "--json shows a plan as data" in refused.output
