@@ -27,6 +27,9 @@ from lorafuse_bench.memory import free_bytes
 from lorafuse_bench.remote_code import trusted
 from lorafuse_bench.zoo.hashes import check_weights
 
+_MOST = 4096
+_PARTS = re.compile(r"(num|n)_.*(layer|expert|head)|layers$")
+
 
 def load_config(folder: str | Path) -> PretrainedConfig:
     """A base's configuration; LorafuseError as for `check_base`, and where it is none of a causal language model."""
@@ -88,6 +91,12 @@ def check_base(folder: Path) -> None:
             " hash covers. Remove the entry."
         )
     _check_code(folder, config)
+    for field, count in _counts(config):
+        if count > _MOST:
+            raise LorafuseError(
+                f"{folder / 'config.json'}: {field} is {str(count)[:20]}, and no model has more than {_MOST}."
+                " Correct it."
+            )
     kernel = next(_kernels(config), None)
     if kernel is not None and not trusted():
         raise LorafuseError(
@@ -96,16 +105,26 @@ def check_base(folder: Path) -> None:
         )
 
 
-def _kernels(value: Any) -> Iterator[str]:
-    """Entries such as `_attn_implementation`, at any depth, that name a repository of kernels."""
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every field of a configuration and its value, at any depth."""
     if isinstance(value, dict):
-        for key, inner in value.items():
-            if "_implementation" in key and "/" in (named := json.dumps(inner)):
-                yield f"{key}={named}"
-            yield from _kernels(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _kernels(inner)
+        yield from value.items()
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _entries(inner)
+
+
+def _kernels(config: dict[str, Any]) -> Iterator[str]:
+    """Entries such as `_attn_implementation` that name a repository of kernels."""
+    for key, value in _entries(config):
+        if "_implementation" in key and "/" in (named := json.dumps(value)):
+            yield f"{key}={named}"
+
+
+def _counts(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Numbers of parts, each of which transformers would make one by one."""
+    for key, value in _entries(config):
+        if isinstance(value, int) and _PARTS.search(key):
+            yield key, value
 
 
 def _check_code(folder: Path, config: dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ class PeftSettings:
 class Patterns(Generic[Value]):
     """Values by expressions over module names, matched within a bounded time.
 
-    An expression that backtracks without end gets five seconds for the whole adapter and is then refused.
+    Reading and matching them gets five seconds for the whole adapter: one that backtracks without end is then refused.
     """
 
     def __init__(self, values: Mapping[str, Value], where: str) -> None:
@@ -119,6 +119,8 @@ class Patterns(Generic[Value]):
         self.compiled = [(self._compile(pattern), value) for pattern, value in values.items()]
 
     def _compile(self, pattern: str) -> regex.Pattern[str]:
+        if time.monotonic() > self.deadline:
+            raise LorafuseError(f"{self.where}: has too many expressions to read. Write fewer.")
         try:
             return regex.compile(rf"(.*\.)?({pattern})")
         except (regex.error, RecursionError, OverflowError, MemoryError) as error:

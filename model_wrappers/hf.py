@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -122,7 +123,9 @@ class LorafuseLM(HFLM):
                 f"the first layers of the base in {folder} are on disk, by the memory that its device map was given."
                 " Give it more: max_memory_per_gpu or max_cpu_memory."
             )
-        if not self.tok_encode("a"):
+        with loading(folder):
+            tokens = self.tok_encode("a")
+        if not tokens:
             raise LorafuseError(f"the base in {folder} has no tokenizer. Save its tokenizer there.")
         if self.max_length < LEAST:
             raise LorafuseError(
@@ -196,6 +199,18 @@ class LorafuseLM(HFLM):
             raise unknown("chat template", chat_template, known)
         found: str | None = super().chat_template(chat_template)
         return found
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation in the tokenizer's template; LorafuseError where that cannot be filled in."""
+        try:
+            return str(super().apply_chat_template(chat_history, add_generation_prompt))
+        except TemplateError as error:
+            raise LorafuseError(
+                f"the chat template of base '{self.zoo.base_name}' cannot be used: {type(error).__name__}: {error}."
+                " Repair it, or leave the template out."
+            ) from error
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Refuses lm-eval's response cache."""

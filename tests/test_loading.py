@@ -153,6 +153,15 @@ def test_kernels_of_the_hub_are_a_strangers_code(
     check_base(described(base, **dict.fromkeys(changes, "sdpa")))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_hidden_layers": 10**9}, {"text_config": {"num_local_experts": 10**400}}, {"n_layers": 5000}],
+)
+def test_parts_without_end_are_refused_before_they_are_made(base: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(LorafuseError, match=r"config\.json: \w+ is \d+, and no model has more than 4096"):
+        load_config(described(base, **changes))
+
+
 def without_one(weights: dict[str, Tensor]) -> None:
     del weights["model.layers.0.mlp.up_proj.weight"]
 

@@ -175,6 +175,14 @@ def test_values_that_cannot_be_are_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_expressions_without_number_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorafuse_bench.peft_settings._PATTERN_SECONDS", 0.1)
+    patterns = {f"[a-z]+{i}": 2 for i in range(20_000)}
+    write_adapter(tmp_path / "a", tiny_model(), ("q_proj",), alpha_pattern=patterns)
+    with pytest.raises(LorafuseError, match="too many expressions"):
+        LoraExpert.load(tmp_path / "a", "a", "a")
+
+
 @pytest.mark.parametrize("pattern", ["(([a-z_.0-9]|[a-z_.0-9])+)+l\\.l", "((.|.)+)+l\\.l"])
 @pytest.mark.timeout(60)
 def test_expressions_that_backtrack_without_end_are_refused(

@@ -298,3 +298,21 @@ def test_a_model_that_gives_nan_has_no_score(zoo: Zoo) -> None:
     for ask, request in ((lm.loglikelihood, scored), (lm.generate_until, generation("sst2", "It is"))):
         with pytest.raises(LorafuseError, match=r"gives NaN.* --dtype bfloat16"):
             ask([request], disable_tqdm=True)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ ''.__class__.__mro__ }}", "{% for %}", "{{ raise_exception('no') }}"]
+)
+def test_a_chat_template_that_cannot_be_filled_in_is_refused(zoo: Zoo, template: str) -> None:
+    lm = make(zoo)
+    lm.tokenizer.chat_template = template
+    with pytest.raises(LorafuseError, match=r"chat template of base 'tiny' cannot be used: \w+: "):
+        lm.apply_chat_template([{"role": "user", "content": "a"}])
+
+
+def test_a_tokenizer_that_cannot_encode_is_refused(tmp_path: Path) -> None:
+    zoo = tiny_zoo(tmp_path)
+    path = tmp_path / "base" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": "many"}))
+    with pytest.raises(LorafuseError, match=r"the base in .*base cannot be loaded: "):
+        make(zoo)
