@@ -69,7 +69,7 @@ ROWS = (
     Row("no method", RUN + "--methods ''", "unknown method ''"),
     Row("unknown option of a method", RUN + "--methods svd:rnak=2", "Did you mean 'rank'?"),
     Row("option of a method a word", RUN + "--methods svd:rank=two", "option rank='two'"),
-    Row("option of a method NaN", RUN + "--methods ties:density=nan", "density=nan"),
+    Row("option of a method NaN", RUN + "--methods ties:density=nan", "density='nan': a finite number"),
     Row("option of a method too large", RUN + "--methods svd:rank=2000", "rank=2000"),
     Row("unknown expert", RUN + "--experts sst3 --methods concat", "Did you mean 'sst2'?"),
     Row("an expert twice", RUN + "--experts sst2,sst2 --methods concat", "two adapters are named 'sst2'"),
