@@ -9,9 +9,11 @@ from typing import Any
 
 from lm_eval.api.registry import is_higher_better
 
+from lorafuse_bench import artefacts
 from lorafuse_bench.base_model import check_fit
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
+from lorafuse_bench.fused import ADAPTER_WEIGHTS
 from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.tasks.data import resolve_source
@@ -159,9 +161,14 @@ def check_zoo(folder: str | Path, results: Sequence[str | Path] = ()) -> list[Ve
 
 
 def files_are_whole(zoo: Zoo) -> None:
-    """Every file that the manifest names is there, and has the hash it says."""
+    """Every file that the manifest names is there, has the hash it says, and holds finite numbers."""
     zoo.check_whole().base_folder()
     ExpertPool.from_zoo(zoo)
+    for entry in zoo.manifest.artefacts:
+        artefacts.load(zoo, entry)
+    for adapter in zoo.manifest.adapters:
+        path = zoo.root / adapter.path / ADAPTER_WEIGHTS
+        artefacts.read_tensors(path, adapter.sha256, f"adapter '{adapter.name}'", "Train it again.")
 
 
 def experts_are_of_this_base(zoo: Zoo) -> None:

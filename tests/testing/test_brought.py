@@ -7,13 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import tiny_zoo
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import add_router, tiny_zoo
 from toy_cells import write
 from typer.testing import CliRunner
 
 from lorafuse_bench.cli import app
+from lorafuse_bench.files import sha256_file
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.testing.brought import check_zoo
+from lorafuse_bench.zoo.manifest import Zoo
 
 TRAIN = "text,team\nthe invoice is wrong,billing\nthe app is slow,support\n"
 TEST = "text,team\nmy card is lost,billing\nthe page is white,support\n"
@@ -109,6 +113,19 @@ def test_a_sound_zoo_passes_and_says_what_it_was_not_told(tmp_path: Path) -> Non
     found = {verdict.check: verdict for verdict in check_zoo(tmp_path)}
     assert [one.status for one in found.values()] == ["passed", "passed", "passed", "skipped"], found
     assert "--results" in found["the_oracle_is_above_the_base"].why
+
+
+def test_fits_are_read_too(tmp_path: Path) -> None:
+    zoo = add_router(tiny_zoo(tmp_path))
+    (entry,) = zoo.manifest.artefacts
+    path = tmp_path / entry.path / entry.file
+    tensors = load_file(path)
+    assert check_zoo(tmp_path)[0].status == "passed"
+    save_file({key: value * torch.nan for key, value in tensors.items()}, path)
+    assert "not the file the manifest describes" in check_zoo(tmp_path)[0].why
+    told = entry.model_copy(update={"sha256": sha256_file(path)})
+    Zoo(tmp_path, zoo.manifest.model_copy(update={"artefacts": (told,)})).save()
+    assert "holds NaN" in check_zoo(tmp_path)[0].why
 
 
 def test_faults_of_a_zoo_are_named(tmp_path: Path) -> None:
