@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from multiprocessing import parent_process, resource_tracker
+from multiprocessing import active_children, get_context, parent_process, resource_tracker
 from threading import Thread
 from types import FrameType
 
@@ -65,6 +66,23 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def sharing(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of so many processes, which end at once, whatever they are at, where the context or this process does.
+
+    What is submitted must go on from what is on the disk.
+    """
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent)
+    try:
+        yield pool
+    except BaseException:
+        for child in active_children():
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def take_interrupts(handle: Callable[[int, FrameType | None], None]) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,7 +38,7 @@ from lorafuse_bench.training.records import RECORD, Recipe, Wanted, check_length
 from lorafuse_bench.training.settings import ALL_LINEAR, ExpertSettings
 from lorafuse_bench.training.team import ONE, Team, alone
 from lorafuse_bench.training.trackers import Trackers
-from lorafuse_bench.workers import single_threaded
+from lorafuse_bench.workers import sharing, single_threaded, uninterrupted
 from lorafuse_bench.zoo.describe import describe_base, peft_base
 from lorafuse_bench.zoo.installed import writable
 from lorafuse_bench.zoo.manifest import Zoo
@@ -262,10 +262,11 @@ def _in_processes(
         single_threaded(compute.device.type == "cpu"),
         spawn.Manager() as manager,
         relayed(watcher, manager.Queue()) as relay,
-        ProcessPoolExecutor(workers, mp_context=spawn) as pool,
+        sharing(workers) as pool,
     ):
         shared = (compute, relay, report_to)
-        runs = {pool.submit(train_expert, recipe, one, *shared): one for one in wanted}
+        with uninterrupted():
+            runs = {pool.submit(train_expert, recipe, one, *shared): one for one in wanted}
         for run in as_completed(runs):
             run.result()
             yield runs[run]
