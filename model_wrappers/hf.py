@@ -123,6 +123,7 @@ class LorafuseLM(HFLM):
                 f"the first layers of the base in {folder} are on disk, by the memory that its device map was given."
                 " Give it more: max_memory_per_gpu or max_cpu_memory."
             )
+        self._embeddings = self.model.get_input_embeddings().weight.shape[0]
         with loading(folder):
             tokens = self.tok_encode("a")
         if not tokens:
@@ -199,6 +200,16 @@ class LorafuseLM(HFLM):
             raise unknown("chat template", chat_template, known)
         found: str | None = super().chat_template(chat_template)
         return found
+
+    def tok_encode(self, string: str, *how: Any, **settings: Any) -> list[int]:
+        """A text's tokens; LorafuseError for one that the base has no embedding of: the tokenizer is another's."""
+        ids: list[int] = super().tok_encode(string, *how, **settings)
+        if max(ids, default=0) >= self._embeddings:
+            raise LorafuseError(
+                f"the tokenizer of base '{self.zoo.base_name}' makes token {max(ids)}, and the base has"
+                f" {self._embeddings}. Save the tokenizer that belongs to it."
+            )
+        return ids
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True

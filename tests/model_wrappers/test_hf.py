@@ -316,3 +316,13 @@ def test_a_tokenizer_that_cannot_encode_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": "many"}))
     with pytest.raises(LorafuseError, match=r"the base in .*base cannot be loaded: "):
         make(zoo)
+
+
+def test_a_token_that_the_base_has_not_is_refused(zoo: Zoo) -> None:
+    lm = make(zoo)
+    lm.tokenizer.add_tokens(["<another>"])
+    lm.loglikelihood([Instance("loglikelihood", {}, ("It", " is"), 0, metadata=("sst2", 0, 1))])
+    with pytest.raises(
+        LorafuseError, match=r"the tokenizer of base 'tiny' makes token \d+, and the base has 257"
+    ):
+        lm.generate_until([generation("sst2", "It is <another>")])
