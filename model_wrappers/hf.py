@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from lorafuse_bench import plugin
 from lorafuse_bench.device import AUTO, Compute
-from lorafuse_bench.errors import LorafuseError, unknown
+from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.experts import ExpertPool
 from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.base import FusionMethod, Prompts
@@ -31,6 +30,7 @@ from lorafuse_bench.model_wrappers.blocks import Blocks
 from lorafuse_bench.model_wrappers.generation import Asked, Writer, settings_of
 from lorafuse_bench.model_wrappers.options import config_options, hf_options, split_options, truth
 from lorafuse_bench.model_wrappers.stopping import Ending
+from lorafuse_bench.model_wrappers.texts import TextsLM
 from lorafuse_bench.remote_code import trust, trusted
 from lorafuse_bench.scoring import Scored, Scorer, batches, shares_prefixes
 from lorafuse_bench.tasks.answers import refuse_strays
@@ -49,7 +49,7 @@ _AUTO_BATCH = 32
 _LOGGER = logging.getLogger(__name__)
 
 
-class LorafuseLM(HFLM):
+class LorafuseLM(TextsLM):
     """`lm_eval --model lorafuse --model_args method=NAME[,zoo=DIR][,experts=a/b][,data=...][,options]`.
 
     `method` and its options choose the fusion method, `zoo` a zoo directory (the embedded `mini` by
@@ -123,7 +123,6 @@ class LorafuseLM(HFLM):
                 f"the first layers of the base in {folder} are on disk, by the memory that its device map was given."
                 " Give it more: max_memory_per_gpu or max_cpu_memory."
             )
-        self._embeddings = self.model.get_input_embeddings().weight.shape[0]
         with loading(folder):
             tokens = self.tok_encode("a")
         if not tokens:
@@ -188,40 +187,6 @@ class LorafuseLM(HFLM):
             pool = ExpertPool([expert for expert in held.experts if expert.name in names], held.dtype)
             self.fused = FusedModel.of(self.fused, pool)
             self.use(method)
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The text of the tokenizer's template of that name; LorafuseError where it has none."""
-        known = getattr(self.tokenizer, "chat_template", None)
-        if chat_template and not known:
-            raise LorafuseError(
-                f"the tokenizer of base '{self.zoo.base_name}' has no chat template. Leave --apply_chat_template out."
-            )
-        if isinstance(chat_template, str) and isinstance(known, dict) and chat_template not in known:
-            raise unknown("chat template", chat_template, known)
-        found: str | None = super().chat_template(chat_template)
-        return found
-
-    def tok_encode(self, string: str, *how: Any, **settings: Any) -> list[int]:
-        """A text's tokens; LorafuseError for one that the base has no embedding of: the tokenizer is another's."""
-        ids: list[int] = super().tok_encode(string, *how, **settings)
-        if max(ids, default=0) >= self._embeddings:
-            raise LorafuseError(
-                f"the tokenizer of base '{self.zoo.base_name}' makes token {max(ids)}, and the base has"
-                f" {self._embeddings}. Save the tokenizer that belongs to it."
-            )
-        return ids
-
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
-        """A conversation in the tokenizer's template; LorafuseError where that cannot be filled in."""
-        try:
-            return str(super().apply_chat_template(chat_history, add_generation_prompt))
-        except TemplateError as error:
-            raise LorafuseError(
-                f"the chat template of base '{self.zoo.base_name}' cannot be used: {type(error).__name__}: {error}."
-                " Repair it, or leave the template out."
-            ) from error
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Refuses lm-eval's response cache."""
