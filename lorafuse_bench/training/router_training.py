@@ -225,10 +225,12 @@ def fit_routers(
     training and the standardisation is folded into the first layer. Computed on `device`, returned on the CPU.
     """
     features, labels = features.to(device), labels.to(device)
-    blocks, _, width = features.shape
+    blocks, prompts, width = features.shape
     mean = features.mean(1, keepdim=True)
-    # A block whose features do not vary (the same last token everywhere) must not have noise blown up.
-    scale = features.std(1, keepdim=True).clamp(min=1e-3 * features.pow(2).mean().sqrt().item())
+    # A block whose features do not vary (the same last token everywhere, or one prompt) must not have noise blown up.
+    scale = features.std(1, correction=min(1, prompts - 1), keepdim=True).clamp(
+        min=1e-3 * features.pow(2).mean().sqrt().item()
+    )
     x = (features - mean) / scale
     generator = torch.Generator().manual_seed(settings.seed)
 

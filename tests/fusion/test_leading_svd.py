@@ -76,6 +76,14 @@ def test_it_is_the_dense_svd_to_fp64(name: str, monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(dense.T @ u / size, v * s / size, rtol=0, atol=1e-7)
 
 
+def test_there_are_no_more_directions_than_rows() -> None:
+    """Such as of a gate that has one output."""
+    left, right = factors(1, 30)
+    u, s, v = leading.leading_svd(left, right, COUNT)
+    torch.testing.assert_close((u * s) @ v.T, left.double() @ right.double())
+    assert len(s) == 1
+
+
 def test_a_first_guess_that_is_off_is_corrected() -> None:
     """Of a product rounded to fp16 the vectors are those of the factors all the same."""
     left, right = (x.numpy() for x in factors(100, 120, decay=0.1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -93,11 +94,11 @@ def test_tasks_that_no_expert_was_trained_for_fuse_all_by_both_commands_and_it_i
     assert [cell.pool.names for cell in made] == [("sst2", "mnli", "squad", "piqa")] * 2
     assert said == ["boolq: " + word.replace("piqa_like", "boolq")]
     lm = LorafuseLM("concat", zoo=zoo.root, data="mini")
-    lm.meet({"lorafuse_boolq": None, "lorafuse_boolq_options": None}, {})
+    lm.meet({"lorafuse_boolq": Mock(), "lorafuse_boolq_options": Mock()}, {})
     assert lm.fused.pool.names == ("sst2", "mnli", "squad", "piqa")
     assert word.replace("piqa_like", "boolq") in caplog.text
     with pytest.raises(LorafuseError, match="no expert for task 'boolq'"):
-        LorafuseLM("oracle", zoo=zoo.root, data="mini").meet({"lorafuse_boolq": None}, {})
+        LorafuseLM("oracle", zoo=zoo.root, data="mini").meet({"lorafuse_boolq": Mock()}, {})
 
 
 def test_experts_that_were_named_stay(zoo: Zoo) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -109,7 +110,7 @@ def test_the_oracle_takes_the_expert_that_has_the_row_s_task(library: Path) -> N
 
 def test_lm_eval_and_run_take_a_bank(library: Path, tmp_path: Path, handmade_data: Path) -> None:
     model = LorafuseLM("oracle", zoo=library, experts="@mbc", device="cpu")
-    model.meet({"lorafuse_sst2": None}, {})
+    model.meet({"lorafuse_sst2": Mock()}, {})
     assert len(model.fused.pool) == 1 and "sst2" in model.fused.pool.experts[0].tasks
     call(
         *("run", "--zoo", library, "--methods", "oracle", "--suites", "sst2/paws", "--experts", "@shared"),

@@ -53,6 +53,12 @@ def test_fit_learns_separable_features_and_folds_the_standardisation() -> None:
     assert router_accuracy(tensors, features, labels) == [1.0, 1.0]
 
 
+def test_a_router_of_one_prompt_is_of_finite_numbers() -> None:
+    """One prompt has no spread to be divided by."""
+    tensors = fit_routers(torch.ones(2, 1, 5), torch.tensor([0]), 1, RouterSettings(steps=1))
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
 def test_a_block_that_sees_the_same_everywhere_is_not_informative() -> None:
     labels = torch.arange(4).repeat(25)
     signal = F.one_hot(labels).float()

@@ -26,14 +26,15 @@ _TURNS = 4
 
 
 def leading_svd(left: Tensor, right: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`U (n, k)`, `S (k,)`, `V (m, k)` in fp64 of `M = left @ right`, `left (n, R)`, `right (R, m)`; k is `count`.
+    """`U (n, k)`, `S (k,)`, `V (m, k)` in fp64 of `M = left @ right`, `left (n, R)`, `right (R, m)`.
 
-    Where `n <= m`, U are the eigenvectors of `M Mᵀ`, and `V S = Mᵀ U`; else the other way round. Exact for all
-    directions above 1e-8 of the largest, which is what fp32 factors can tell.
+    k is `count`, at most n and m. Where `n <= m`, U are the eigenvectors of `M Mᵀ`, and `V S = Mᵀ U`; else the other
+    way round. Exact for all directions above 1e-8 of the largest, which is what fp32 factors can tell.
     """
     if len(left) > right.shape[1]:
         v, s, u = leading_svd(right.T, left.T, count)
         return u, s, v
+    count = min(count, len(left))
     factors = _to_numpy(left), _to_numpy(right)
     vectors = None
     if count * _SPARING <= len(left):
