@@ -80,6 +80,13 @@ def in_place(field: str, text: str) -> Callable[[Work], object]:
     return harm
 
 
+def baseline(name: str, message: str, content: str) -> Row:
+    command = "check-scores {results} --method svd --baseline {root}/base.json"
+    return Row(
+        f"baseline {name}", command, message, lambda work: (work.root / "base.json").write_text(content)
+    )
+
+
 def twice(path: Path) -> None:
     path.write_text(path.read_text().replace("{", '{"schema": "another", ', 1))
 
@@ -130,6 +137,9 @@ RESULTS = (
         "leads to {root}/secret",
         published_with_a_link,
     ),
+    baseline("without a margin", "base.json: margin: Field required", '{"results": "results", "n": {}}'),
+    baseline("of a margin NaN", "margin is nan", '{"results": "results", "margin": NaN, "n": {}}'),
+    baseline("of other items", "3 items of 'toy'", '{"results": "results", "margin": 0.05, "n": {"toy": 3}}'),
     Row("caption not UTF-8", VERIFY, "caption.md", published_under_latin_1),
 )
 
