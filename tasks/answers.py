@@ -12,13 +12,14 @@ from lorafuse_bench.errors import LorafuseError
 
 def scored_by_lm_eval(task: Any) -> bool:
     """Whether a task leaves scoring to lm-eval, and has no function of its own."""
-    return type(task).process_results is ConfigurableTask.process_results and not task.config.process_results
+    scores = getattr(type(task), "process_results", None)
+    return scores is ConfigurableTask.process_results and not task.config.process_results
 
 
 def refuse_strays(task: Any) -> None:
     """Make a task of lm-eval's refuse by `check_answer` a row before it is asked; once for each task."""
     asks = "construct_requests"
-    if asks in vars(task):
+    if not scored_by_lm_eval(task) or asks in vars(task):
         return
     construct = task.construct_requests
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -12,6 +13,10 @@ from lorafuse_bench.tasks.docs import END
 from lorafuse_bench.tasks.suites import suite, suites, task
 
 TRAIN = "train"
+HASHED = 500
+"""Rows of a split that its hash writes at most: writing one costs what reading a hundred documents does."""
+BLOCK = 1000
+"""Documents that are hashed at once."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Row:
     doc_id: int  # position in the split, after the task's own selection of rows
 
 
-def training_rows(key: str, source: str, split: str = TRAIN, limit: int | None = None) -> Sequence[Row]:
+def training_rows(key: str, source: str, split: str = TRAIN, limit: int | None = None) -> Rendered:
     """The first `limit` rows of a task's split, as text to learn from, each rendered when it is asked for.
 
     `key` is a task key such as `sst2`, or a name of lm-eval's; `split` the task's own training split where `train`
@@ -67,6 +72,16 @@ class Rendered(Sequence[Row]):
         doc_id = range(len(self))[index]
         prompt, target = _asked(self.task, self.docs[doc_id])
         return Row(prompt, target, doc_id)
+
+    def sha256(self, count: int) -> str:
+        """Hash over the first `count` rows: all of their documents, and what a model reads of HASHED, evenly spaced."""
+        digest = hashlib.sha256(str(count).encode())
+        for first in range(0, count, BLOCK):
+            digest.update(ascii(self.docs[first : min(first + BLOCK, count)]).encode())
+        written = min(count, HASHED)
+        for place in range(written):
+            digest.update(ascii(_asked(self.task, self.docs[place * count // written])).encode())
+        return digest.hexdigest()
 
 
 def _asked(task: Any, doc: Any) -> tuple[str, str]:

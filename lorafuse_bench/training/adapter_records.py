@@ -15,7 +15,7 @@ from lorafuse_bench.fused import ADAPTER_WEIGHTS
 from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate, derived_of, tensors_of
 from lorafuse_bench.fusion.base import FusionMethod
 from lorafuse_bench.training.decompositions import is_slow
-from lorafuse_bench.training.records import base_sha256, portable_source, with_length, zoo_name
+from lorafuse_bench.training.records import base_sha256, check_same, portable_source, with_length, zoo_name
 from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.zoo.describe import describe_base
 from lorafuse_bench.zoo.installed import writable
@@ -103,22 +103,17 @@ def zoo_at(base: str, out: Path, source: str, seed: int, cutoff: int) -> Zoo:
     return Zoo(out, manifest)
 
 
-def is_finished(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Whether this adapter is there; LorafuseError when one of the same name was trained otherwise."""
+def finished(folder: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of this adapter where it is there; LorafuseError when one of the same name was trained otherwise."""
     if not (folder / CONFIG).is_file():
         check_free(folder)
-        return False
+        return None
     # What is younger than the folder had its default then; what is gone made no other adapter.
     found = {"version": FusionMethod.version} | read_json(folder / CONFIG, AGAIN)
     settings = asdict(AdapterSettings()) | found.get("settings", {})
     found["settings"] = {key: settings.get(key) for key in record["settings"]}
-    for field, value in record.items():
-        if found.get(field) != value:
-            raise LorafuseError(
-                f"{folder} was trained with another {field} than asked for now."
-                " Use another --out, or delete that folder to train it again."
-            )
-    return True
+    check_same(folder, found, record)
+    return found
 
 
 def finish(ready: Path, folder: Path, record: Mapping[str, Any]) -> None:

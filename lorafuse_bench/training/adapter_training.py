@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from lorafuse_bench.fusion.adapters.trained import TrainedAdapter, TrainedUpdate
 from lorafuse_bench.layers import Selection, install
 from lorafuse_bench.loading import load_model, load_tokenizer
 from lorafuse_bench.progress import watching
-from lorafuse_bench.tasks.rows import training_rows
+from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training.adapter_records import (
     adapter_name,
     enter,
     finish,
-    is_finished,
+    finished,
     save_tensors,
     trained_options,
     zoo_at,
@@ -37,7 +38,7 @@ from lorafuse_bench.training.decompositions import cache_file, cached, keep
 from lorafuse_bench.training.examples import Batches, PadRight, pad_token
 from lorafuse_bench.training.loop import Progress, Report, Trainable, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
-from lorafuse_bench.training.records import check_positions, portable_source, work_folder
+from lorafuse_bench.training.records import check_positions, portable_source, rows_sha256, work_folder
 from lorafuse_bench.training.settings import AdapterSettings
 from lorafuse_bench.training.team import Team
 from lorafuse_bench.zoo.manifest import AdapterEntry, Zoo, local_model
@@ -74,8 +75,11 @@ def train_adapter(
         "base_sha256": zoo.manifest.base.sha256,
         "settings": {"source": portable_source(source, out), **asdict(settings)},
     }
-    folder, work = out / "adapters" / name, work_folder(out, "adapter", record)
-    there = is_finished(folder, record)
+    folder = out / "adapters" / name
+    there = finished(folder, record)
+    rows = cache(lambda: {key: training_rows(key, source, limit=settings.rows) for key in keys})
+    record |= rows_sha256(folder, there, lambda: {key: own.sha256(len(own)) for key, own in rows().items()})
+    work = work_folder(out, "adapter", record)
     team.wait()  # none is done before all have looked
     watcher = watching(report)
     if there:
@@ -89,7 +93,9 @@ def train_adapter(
         with watcher.step(f"adapter {name}"):
             shapes = (method, len(keys), zoo.manifest.base.sha256, replace(settings, seed=0), compute)
             progress = Progress(f"adapter {name}", watcher, alike=shapes)
-            described = _train(method, keys, model, source, settings, compute, work, kept, progress, team)
+            described = _train(
+                method, list(rows().values()), model, settings, compute, work, kept, progress, team
+            )
             if team.leads:
                 finish(work / "finished", folder, record | described | compute.record())
     if team.leads:
@@ -101,9 +107,8 @@ def train_adapter(
 
 def _train(
     method: TrainedAdapter,
-    keys: Sequence[str],
+    tasks: Sequence[Sequence[Row]],
     folder: Path,
-    source: str,
     settings: AdapterSettings,
     compute: Compute,
     work: Path,
@@ -113,13 +118,12 @@ def _train(
 ) -> dict[str, Any]:
     """Train into `work/finished`; what became of it. What the base's weights alone tell is in `decompositions`."""
     tokenizer = load_tokenizer(folder)
-    tasks = [training_rows(key, source, limit=settings.rows) for key in keys]
     batches = Batches(tasks, tokenizer, settings.cutoff, settings.batch_size, settings.seed)
     if settings.epochs is not None:
         settings = replace(settings, steps=math.ceil(settings.epochs * batches.per_epoch))
     with isolated_randomness():
         known = cached(decompositions)
-        model = AdapterTraining(load_base(folder, compute), method, len(keys), settings.seed, known)
+        model = AdapterTraining(load_base(folder, compute), method, len(tasks), settings.seed, known)
         if settings.gradient_checkpointing:
             model.base.recompute()
         if team.leads:

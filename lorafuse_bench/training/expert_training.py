@@ -122,10 +122,7 @@ def train_expert(
 ) -> None:
     """Train one expert into its folder, resuming an interrupted run."""
     settings, key = recipe.settings, wanted.name
-    rows = {
-        task: hold_out(training_rows(task, recipe.source, limit=settings.rows), settings.held_out)[0]
-        for task in wanted.tasks
-    }
+    rows = {task: hold_out(recipe.rows(task), settings.held_out)[0] for task in wanted.tasks}
     seed, tokenizer = seed_of(key, settings.seed), load_tokenizer(recipe.model)
     batches = Batches(list(rows.values()), tokenizer, settings.cutoff, settings.batch_size, seed)
     schedule = replace(settings.for_rows(batches.rows), seed=seed)

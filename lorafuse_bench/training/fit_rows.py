@@ -117,7 +117,7 @@ def seen_by(zoo: Zoo, rows: Sequence[FitRows]) -> list[str]:
 
 
 def _of_task(task: str, source: str, limit: int | None, dev: int) -> FitRows:
-    rows = training_rows(task, source)
+    rows: Sequence[Row] = training_rows(task, source)
     found = load_task(task_of(task).task, source)
     if found.config.test_split and found.config.validation_split:
         chosen: Sequence[Row] = rendered(found, found.config.validation_split, dev) if dev else []

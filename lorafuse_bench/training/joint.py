@@ -29,7 +29,7 @@ from lorafuse_bench.tasks.rows import Row, training_rows
 from lorafuse_bench.training.examples import Batches, Head, PadRight, pad_token, prompt_of, tokenize
 from lorafuse_bench.training.loop import Progress, Report, Trainable, isolated_randomness, train
 from lorafuse_bench.training.loss import completion_loss
-from lorafuse_bench.training.records import check_positions, with_length, work_folder
+from lorafuse_bench.training.records import ROWS, check_positions, with_length, work_folder
 from lorafuse_bench.training.router_training import (
     accuracy_record,
     block_features,
@@ -91,17 +91,20 @@ def train_joint(
     fused, tokenizer = load_fused(zoo, device, dtype)
     compute = Compute(fused.model.device, fused.model.dtype)
     source = resolve_source(data, str(zoo.root))
-    work = work_folder(zoo.root, name, {"base": zoo.manifest.base.sha256, "data": source, **asdict(settings)})
+    hashes: dict[str, str] = {}
     tasks: list[Sequence[Row]] = []
     held: list[list[int]] = []
     held_tasks: list[int] = []
     for index, expert in enumerate(fused.pool.experts):
         rows = training_rows(expert.tasks[0], source, limit=settings.rows_per_task)
+        hashes[expert.name] = rows.sha256(len(rows))
         count = min(max(1, round(settings.held_out * len(rows))), HELD_OUT)
         tasks.append(Head(rows, len(rows) - count))
         examples = tokenize(rows[len(rows) - count :], tokenizer, settings.cutoff)
         held += [prompt_of(example) for example in examples]
         held_tasks += [index] * count
+    learned = {"base": zoo.manifest.base.sha256, "data": source, ROWS: hashes}
+    work = work_folder(zoo.root, name, learned | asdict(settings))
     with isolated_randomness():
         model = JointMoa(fused, settings)
         batches = Batches(tasks, tokenizer, settings.cutoff, settings.batch_size, settings.seed)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.files import check_free, read_json
 from lorafuse_bench.loading import load_config, positions_of
+from lorafuse_bench.tasks.rows import Rendered, training_rows
+from lorafuse_bench.training.examples import hold_out
 from lorafuse_bench.training.settings import ExpertSettings
 from lorafuse_bench.zoo.describe import describe_expert, keeping
 from lorafuse_bench.zoo.entries import Bank, BaseEntry, check_name
@@ -27,6 +30,8 @@ from lorafuse_bench.zoo.manifest import (
 )
 
 RECORD = "training.json"
+ROWS = "rows_sha256"
+"""Task to the hash of the rows that were learned; older records have none."""
 AGAIN = "Use another --out, or delete that folder to train it again."
 
 
@@ -53,14 +58,34 @@ class Recipe:
     out: Path
     source: str
     settings: ExpertSettings
+    _hashed: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
 
     @property
     def model(self) -> str:
         """The base's local folder."""
         return str(local_model(Path(self.base), self.base))
 
+    def rows(self, task: str) -> Rendered:
+        """A task's rows, with those that are held out."""
+        return training_rows(task, self.source, limit=self.settings.rows)
+
     def identity(self, wanted: Wanted) -> dict[str, Any]:
-        """What makes a trained expert this one: a run that differs in any of it is another expert."""
+        """What makes a trained expert this one: a run that differs in any of it is another expert.
+
+        LorafuseError when the expert is finished, and its rows changed since.
+        """
+        if wanted.name not in self._hashed:  # reading rows takes long
+            folder = self.folder(wanted)
+            record = read_record(folder) if (folder / RECORD).is_file() else None
+            self._hashed[wanted.name] = rows_sha256(folder, record, partial(self._hashes, wanted))
+        return self._told(wanted) | self._hashed[wanted.name]
+
+    def _hashes(self, wanted: Wanted) -> dict[str, str]:
+        rows = {task: self.rows(task) for task in wanted.tasks}
+        return {task: own.sha256(len(hold_out(own, self.settings.held_out)[0])) for task, own in rows.items()}
+
+    def _told(self, wanted: Wanted) -> dict[str, Any]:
+        """The identity as far as the command tells it."""
         return {
             "tasks": list(wanted.tasks),
             "bank": wanted.bank,
@@ -84,9 +109,8 @@ class Recipe:
             check_free(folder)
             return False
         record = read_record(folder)
-        for field, value in self.identity(wanted).items():
-            if record.get(field) != value:
-                raise LorafuseError(f"{folder} was trained with another {field} than asked for now. {AGAIN}")
+        check_same(folder, record, self._told(wanted))
+        self.identity(wanted)
         return True
 
     def enter(self, name: str | None) -> Zoo:
@@ -128,6 +152,33 @@ def read_record(folder: Path) -> dict[str, Any]:
     rows = record.get("rows_of_task") or {tasks[0]: record["rows"]}
     settings = plain(ExpertSettings()) | record["settings"]
     return {"bank": "private", **record, "tasks": tasks, "rows_of_task": rows, "settings": settings}
+
+
+def check_same(folder: Path, record: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """LorafuseError when what is finished in `folder` was trained with anything else than is asked for."""
+    for name, value in asked.items():
+        if record.get(name) != value:
+            raise LorafuseError(f"{folder} was trained with another {name} than asked for now. {AGAIN}")
+
+
+def rows_sha256(
+    folder: Path, record: Mapping[str, Any] | None, hashes: Callable[[], dict[str, str]]
+) -> dict[str, Any]:
+    """What an identity says of the rows: ROWS, and nothing where the record of what is finished has none.
+
+    LorafuseError when what is finished in `folder` learned others than `hashes` gives.
+    """
+    if record is not None and ROWS not in record:
+        return {}
+    now = hashes()
+    was = now if record is None else record[ROWS]
+    changed = [task for task in now if not isinstance(was, dict) or was.get(task) != now[task]]
+    if changed:
+        raise LorafuseError(
+            f"{folder} was trained on other rows of {', '.join(changed)} than are there now: the data, or how its task"
+            f" asks, was edited since. {AGAIN}"
+        )
+    return {ROWS: now}
 
 
 def _entry(out: Path, name: str, record: Mapping[str, Any]) -> ExpertEntry:

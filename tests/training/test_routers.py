@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from dense import expert_delta, load_base, with_delta
+from handmade import REVIEWS, write_split
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_zoo
 
@@ -220,6 +222,25 @@ def test_joint_training_resumes_and_is_used_by_its_method(zoo: Zoo, monkeypatch:
     config = json.loads((zoo.root / resumed.adapters[0].path / "adapter_config.json").read_text())
     assert config["r"] == 4
     assert isinstance(lm.fused, FusedModel)
+
+
+def test_joint_training_that_was_stopped_begins_anew_on_other_rows(zoo: Zoo, tmp_path: Path) -> None:
+    data, told = tmp_path / "data", []
+    shutil.copytree(zoo.data_source, data)
+
+    def stop(text: str) -> None:
+        told.append(text)
+        if "step 2/" in text:
+            raise KeyboardInterrupt
+
+    settings = JointSettings(steps=2, batch_size=2, checkpoints=2)
+    for edited in (False, True):
+        if edited:
+            write_split(data / "nyu-mll__glue/sst2", "train", [*REVIEWS[1:], REVIEWS[0]])
+        with pytest.raises(KeyboardInterrupt):
+            train_joint(zoo, settings, data=str(data), report=stop)
+    steps = [text.split(",")[0] for text in told if ": step " in text]
+    assert steps == [f"router moa-joint: step {step}/2" for step in (1, 2, 1, 2)]
 
 
 @pytest.fixture
