@@ -17,17 +17,26 @@ def scored_by_lm_eval(task: Any) -> bool:
 
 
 def refuse_strays(task: Any) -> None:
-    """Make a task of lm-eval's refuse by `check_answer` a row before it is asked; once for each task."""
+    """Make a task of lm-eval's refuse by `check_answer` a row before it is asked; once for each task.
+
+    And a row that is shown as an example whose label is the place of no choice.
+    """
     asks = "construct_requests"
     if not scored_by_lm_eval(task) or asks in vars(task):
         return
-    construct = task.construct_requests
+    construct, turn = task.construct_requests, task.build_qa_turn
 
     def checked(doc: Mapping[str, Any], ctx: Any, **options: Any) -> Any:
         check_answer(task, doc)
         return construct(doc, ctx, **options)
 
+    def shown(*, c: Sequence[str] | None = None, a: Any = None, **options: Any) -> Any:
+        if c and isinstance(a, int) and not _place(a, c):
+            raise _stray(task, f"an example (--num_fewshot) is {a}", c)
+        return turn(c=c, a=a, **options)
+
     setattr(task, asks, checked)
+    task.build_qa_turn = shown
 
 
 def check_answer(task: Any, doc: Mapping[str, Any]) -> None:
@@ -39,11 +48,15 @@ def check_answer(task: Any, doc: Mapping[str, Any]) -> None:
     compared = task.OUTPUT_TYPE == "multiple_choice"
     for each in answer if isinstance(answer, list) and compared else [answer]:
         if not (_place(each, choices) or (compared and each in choices)):
-            raise LorafuseError(
-                f"task '{task.config.task}': the answer of a row is {each!r}, none of its {len(choices)} choices:"
-                f" {', '.join(map(repr, choices))[:80]}. Let doc_to_target give a choice's place, counted from 0"
-                f"{', or its words' if compared else ''}; evaluate a split whose labels are public."
-            )
+            raise _stray(task, f"a row is {each!r}", choices)
+
+
+def _stray(task: Any, answer: str, choices: Sequence[str]) -> LorafuseError:
+    return LorafuseError(
+        f"task '{task.config.task}': the answer of {answer}, none of its {len(choices)} choices:"
+        f" {', '.join(map(repr, choices))[:80]}. Let doc_to_target give a choice's place, counted from 0"
+        f"{', or its words' if task.OUTPUT_TYPE == 'multiple_choice' else ''}; use a split whose labels are public."
+    )
 
 
 def _place(answer: Any, choices: Sequence[str]) -> bool:

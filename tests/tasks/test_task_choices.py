@@ -54,7 +54,7 @@ def test_any_other_answer_is_refused(label: object) -> None:
 @pytest.mark.parametrize("label", [-1, "no", [0]])
 def test_where_the_answer_is_written_lm_eval_takes_a_place_alone(label: object) -> None:
     assert asked({"label": 1}, written=True) == {"label": 1}
-    with pytest.raises(LorafuseError, match="counted from 0; evaluate"):
+    with pytest.raises(LorafuseError, match="counted from 0; use a split"):
         asked({"label": label}, written=True)
 
 
@@ -74,6 +74,20 @@ def test_nobody_learns_from_a_row_without_a_right_answer(label: int) -> None:
     """-1 would be the last choice."""
     with pytest.raises(LorafuseError, match=f"the answer of a row is {label}, none of its 2 choices"):
         Rendered(Stub(), [{"label": label}])[0]
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_no_example_shows_a_choice_for_an_answer_that_is_none(label: int) -> None:
+    """-1 would show the last choice; lm-eval reads the answer itself where it is words."""
+    task: Any = Stub()
+    refuse_strays(task)
+    choices = ["no", "yes"]
+    shown = [task.build_qa_turn(q="Is it?", c=choices, a=answer)[-1].content for answer in (0, 1, "yes")]
+    assert shown == ["no", "yes", "yes"] and len(task.build_qa_turn(q="Is it?", c=choices)) == 1
+    with pytest.raises(
+        LorafuseError, match=rf"the answer of an example \(--num_fewshot\) is {label}, none of"
+    ):
+        task.build_qa_turn(q="Is it?", c=choices, a=label)
 
 
 def test_prompts_that_are_choices_say_by_their_text_which_is_right() -> None:
