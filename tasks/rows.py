@@ -73,11 +73,16 @@ class Rendered(Sequence[Row]):
         prompt, target = _asked(self.task, self.docs[doc_id])
         return Row(prompt, target, doc_id)
 
-    def sha256(self, count: int) -> str:
-        """Hash over the first `count` rows: all of their documents, and what a model reads of HASHED, evenly spaced."""
+    def documents_sha256(self, count: int) -> str:
+        """Hash over the documents of the first `count` rows, and how many they are."""
         digest = hashlib.sha256(str(count).encode())
         for first in range(0, count, BLOCK):
             digest.update(ascii(self.docs[first : min(first + BLOCK, count)]).encode())
+        return digest.hexdigest()
+
+    def sha256(self, count: int) -> str:
+        """Hash over the first `count` rows: all of their documents, and what a model reads of HASHED, evenly spaced."""
+        digest = hashlib.sha256(self.documents_sha256(count).encode())
         written = min(count, HASHED)
         for place in range(written):
             digest.update(ascii(_asked(self.task, self.docs[place * count // written])).encode())

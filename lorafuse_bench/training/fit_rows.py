@@ -22,12 +22,16 @@ HASHED = 500
 
 @dataclass(frozen=True)
 class FitRows:
-    """One task's rows. `fit` is learned on, `dev` chooses; `first_dev`: dev's place in the training split, if there."""
+    """One task's rows. `fit` is learned on, `dev` chooses; `first_dev`: dev's place in the training split, if there.
+
+    `documents`: the hash of the documents of `fit`.
+    """
 
     task: str
     fit: Sequence[Row]
     dev: Sequence[Row]
     first_dev: int | None
+    documents: str = ""
 
 
 @lru_cache(8)
@@ -58,6 +62,7 @@ def learned_from(
         experts=tuple(experts),
         base_sha256=zoo.manifest.base.sha256,
         rows_sha256=_sha256(tasks, source, limit, dev),
+        documents_sha256=_documents(tasks, source, limit, dev),
         rows=limit,
         dev=dev,
     )
@@ -101,6 +106,17 @@ def _sha256(tasks: tuple[str, ...], source: str, limit: int | None, dev: int) ->
     return rows_sha256(fit_rows(tasks, source, limit, dev))
 
 
+def _documents(tasks: tuple[str, ...], source: str, limit: int | None, dev: int) -> str:
+    hashes = [rows.documents for rows in fit_rows(tasks, source, limit, dev)]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def forget() -> None:
+    """Read rows again when they are next asked for: they may have been edited."""
+    fit_rows.cache_clear()
+    _sha256.cache_clear()
+
+
 def seen_by(zoo: Zoo, rows: Sequence[FitRows]) -> list[str]:
     """Experts that were trained on dev rows of their task, as far as the zoo's records say."""
     seen = []
@@ -117,11 +133,12 @@ def seen_by(zoo: Zoo, rows: Sequence[FitRows]) -> list[str]:
 
 
 def _of_task(task: str, source: str, limit: int | None, dev: int) -> FitRows:
-    rows: Sequence[Row] = training_rows(task, source)
+    rows = training_rows(task, source)
     found = load_task(task_of(task).task, source)
     if found.config.test_split and found.config.validation_split:
         chosen: Sequence[Row] = rendered(found, found.config.validation_split, dev) if dev else []
-        first, fit = None, rows
+        fit: Sequence[Row] = rows
+        first = None
     else:
         fit, chosen = hold_out(rows, dev)
         first = len(fit)
@@ -130,4 +147,5 @@ def _of_task(task: str, source: str, limit: int | None, dev: int) -> FitRows:
             f"task '{task}' has {len(rows)} training rows and {dev} are asked for to choose by: none are left."
             " Use --dev 1 or more, and tasks of 5 rows or more."
         )
-    return FitRows(task, fit if limit is None else Head(fit, min(limit, len(fit))), chosen, first)
+    count = len(fit) if limit is None else min(limit, len(fit))
+    return FitRows(task, Head(fit, count), chosen, first, rows.documents_sha256(count))

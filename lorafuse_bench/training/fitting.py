@@ -19,9 +19,9 @@ from lorafuse_bench.fused import FusedModel
 from lorafuse_bench.fusion.fitted import Fitted
 from lorafuse_bench.loading import load_model
 from lorafuse_bench.tasks.suites import suite as suite_of
-from lorafuse_bench.training.fit_rows import FitRows, fit_rows, learned_from, seen_by
+from lorafuse_bench.training.fit_rows import FitRows, fit_rows, forget, learned_from, seen_by
 from lorafuse_bench.training.fit_run import FILE, FitRun, FitSettings
-from lorafuse_bench.training.kept_fits import IDENTITY, identity, is_there
+from lorafuse_bench.training.kept_fits import IDENTITY, alike, identity, is_there
 from lorafuse_bench.training.loop import Report
 from lorafuse_bench.training.records import work_folder
 from lorafuse_bench.training.team import alone
@@ -63,6 +63,7 @@ def fit(
     pool = ExpertPool.from_zoo(zoo, names).required_by("a fit")
     method = replace(method, fitted_on=None)
     method.check(pool)
+    forget()
     rows = fit_rows(tasks, source, settings.rows, settings.dev)
     seen = _seen(zoo, rows, names, seen_dev)
     hashes = [expert.sha256 for expert in pool.experts]
@@ -70,7 +71,7 @@ def fit(
     name = _name(method, asked.name, _experts(zoo, tasks, names))
     same = identity(method, fitted_on, settings)
     found = {entry.name: entry for entry in zoo.manifest.artefacts}.get(name)
-    if found is not None and found.settings.get(IDENTITY) == same and is_there(zoo, found):
+    if found is not None and alike(found.settings.get(IDENTITY) or {}, same) and is_there(zoo, found):
         report(f"fit {name}: already there, kept")
         return found
     work = work_folder(zoo.root, f"fit-{name.replace('/', '-')}", same)

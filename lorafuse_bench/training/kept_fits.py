@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,15 @@ def _learned(method: FusionMethod, fitted_on: FittedOn) -> dict[str, Any]:
     }
 
 
+def alike(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether an identity says what is `wanted`; older ones say nothing of documents."""
+    made = {"documents_sha256": None} | (known.get("fitted_on") or {})
+    asked = dict(wanted["fitted_on"])
+    if made["documents_sha256"] is None:
+        asked["documents_sha256"] = None
+    return made == asked and all(known.get(key) == wanted[key] for key in wanted.keys() - {"fitted_on"})
+
+
 def is_there(zoo: Zoo, entry: ArtefactEntry) -> bool:
     """Whether the file of an entry is the one that the manifest describes."""
     path = zoo.root / entry.path / entry.file
@@ -48,7 +58,10 @@ def kept_fit(
     wanted = _learned(method, fitted_on)
     for entry in zoo.manifest.artefacts:
         known = entry.settings.get(IDENTITY) or {}
-        same = all(known.get(key) == value for key, value in wanted.items())
-        if same and compute.record().items() <= entry.settings.items() and is_there(zoo, entry):
+        if (
+            alike(known, wanted)
+            and compute.record().items() <= entry.settings.items()
+            and is_there(zoo, entry)
+        ):
             return entry, dict(artefacts.load(zoo, entry, compute.device).tensors)
     return None

@@ -132,7 +132,7 @@ class ExpertEntry(_Strict):
 
 
 class FittedOn(_Strict):
-    """What an artefact was learned on; any of it differing at use makes it stale."""
+    """What an artefact was learned on; any of it but documents differing at use makes it stale."""
 
     suite: Line = Field(description="Name of the suite, or its tasks joined by /.")
     tasks: tuple[Name, ...] = Field(description="Keys of the suite's tasks, in order.")
@@ -140,6 +140,10 @@ class FittedOn(_Strict):
     base_sha256: Sha256 = Field(description="The base's weights.")
     rows_sha256: Sha256 = Field(
         description="The rows, fit and dev, as the model reads them: training/fit_rows.py."
+    )
+    documents_sha256: Sha256 | None = Field(
+        default=None,
+        description="The documents of all rows fitted on, by which `lorafuse fit` keeps a fit; null for older ones.",
     )
     rows: int | None = Field(default=None, ge=1, description="Rows per task to fit on at most; null for all.")
     dev: int = Field(ge=0, description="Last training rows per task kept for choosing, at most a fifth.")

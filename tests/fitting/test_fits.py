@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from handmade import write_split
 from safetensors.torch import load_file
 from tiny import TASKS, tiny_zoo, write_adapter
 from typer.testing import CliRunner
@@ -33,7 +35,7 @@ from lorafuse_bench.training.fit_rows import FitRows
 from lorafuse_bench.training.fitting import FitSettings, fit
 from lorafuse_bench.training.loss_matrix import Losses, read_losses
 from lorafuse_bench.zoo.entries import Clusters
-from lorafuse_bench.zoo.manifest import ArtefactEntry, Zoo
+from lorafuse_bench.zoo.manifest import ArtefactEntry, Manifest, Zoo
 
 TWO = "sst2/mnli"
 FAST = FitSettings(steps=4, batch_size=2, rates=(0.1,), rows=4, dev=2)
@@ -184,6 +186,36 @@ def test_a_fit_of_other_experts_base_or_rows_is_stale(zoo: Zoo) -> None:
     other = Zoo(zoo.root, opened.manifest.model_copy(update={"experts": experts}))
     with pytest.raises(LorafuseError, match="expert 'mnli' changed"):
         artefacts.entry_of(other, method, ExpertPool.from_zoo(other))
+
+
+def test_a_fit_is_kept_for_its_very_documents_and_an_older_one_without(
+    zoo: Zoo, tmp_path: Path, handmade_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row that is edited is none of those that the hash of rows reads."""
+    monkeypatch.setattr(fit_rows_module, "HASHED", 1)
+    data = tmp_path / "data"
+    shutil.copytree(handmade_data, data)
+    reviews = [{"sentence": f"review {i}", "label": i % 2} for i in range(10)]
+    settings, both = replace(FAST, steps=1), ["sst2", "mnli"]
+
+    def again() -> tuple[str, str]:
+        said: list[str] = []
+        write_split(data / "nyu-mll__glue/sst2", "train", [{**row, "idx": 0} for row in reviews])
+        entry = fit(MergeSgd(), "sst2", Zoo.open(zoo.root), str(data), settings, both, report=said.append)
+        assert entry.fitted_on is not None
+        return entry.fitted_on.rows_sha256, said[-1].rpartition(" ")[2]
+
+    hashed, _ = again()
+    assert again() == (hashed, "kept")
+    reviews[2]["sentence"] = "another"
+    assert again()[1] != "kept"
+    there = Zoo.open(zoo.root)
+    old = there.manifest.model_dump(mode="json", by_alias=True)
+    (entry,) = old["artefacts"]
+    for said in (entry["fitted_on"], entry["settings"]["identity"]["fitted_on"]):
+        del said["documents_sha256"]
+    Zoo(zoo.root, Manifest.model_validate(old)).save()
+    assert again() == (hashed, "kept")
 
 
 def test_a_hash_of_rows_reads_few_and_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
