@@ -186,9 +186,9 @@ def _counted(what: str) -> Iterator[Alive]:
     except LorafuseError:
         raise
     except Exception as error:  # what asks for values, by whatever means
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200].rstrip(".")
         raise LorafuseError(
-            f"the memory of {what} cannot be counted on shapes alone: {reason} Measure a run of it instead."
+            f"the memory of {what} cannot be counted on shapes alone: {reason}. Measure a run of it instead."
         ) from error
 
 

@@ -13,7 +13,7 @@ from lorafuse_bench.cli._answers import Answer, answers
 def command(
     base: Annotated[str, typer.Option(help="A model folder, a hub id, or mini; only its shape is read.")],
     method: Annotated[str, typer.Option(help="A method with its options, such as svd:rank=16.")] = "base",
-    experts: Annotated[int, typer.Option(min=0, help="Experts in the pool.")] = 0,
+    experts: Annotated[int, typer.Option(min=0, max=1_000_000, help="Experts in the pool.")] = 0,
     rank: Annotated[int, typer.Option(min=1, help="Rank of each expert.")] = 8,
     targets: Annotated[
         str, typer.Option(help="Modules that experts adapt, separated by commas, or all-linear.")

@@ -57,6 +57,7 @@ ROWS = (
     Row(
         "plan of an unknown method", RUN + "--plan --methods mao", "unknown method 'mao'. Did you mean 'moa'?"
     ),
+    Row("memory of experts without number", "plan --base mini --experts 1000001", "'--experts'"),
     Row("plan of a method that does not fit", RUN + "--plan --methods svd:rank=2000", "rank=2000"),
     Row("unknown device", RUN + "--device foo", "device 'foo' cannot be used"),
     Row("device that computes nothing", RUN + "--device meta", "device 'meta' computes nothing"),
