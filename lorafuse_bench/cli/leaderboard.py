@@ -218,7 +218,9 @@ def audit(
     ] = None,
     device: Device = "auto",
 ) -> Answer:
-    """Evaluate random items of random cells anew and hold the results against them; exit code 1 where some differ.
+    """Evaluate random items of random cells anew and hold the results against them.
+
+    Exit code 1 where some differ, or where a cell that was drawn cannot be made here.
 
     Hashes can be made to fit forged scores; what the model answers cannot.
     """
@@ -238,11 +240,13 @@ def audit(
     shown = [{**each, "differing": len(each["differing"])} for each in records]  # type: ignore[arg-type]
     wrong = sum(len(each.differing) for each in found.tasks)
     total = sum(each.items for each in found.tasks)
+    unmade = {str(path): reason for path, reason in found.unmade.items()}
     lines = [f"{each.path}: {each.field}: {each.told}, but {each.again} here" for each in found.fields]
+    lines += [f"{path}: not evaluated: {reason}" for path, reason in unmade.items()]
     return Answer(
-        {"seed": found.seed, "tasks": records, "fields": fields},
+        {"seed": found.seed, "tasks": records, "fields": fields, "unmade": unmade},
         [Table.of(shown, words=(0, 1)), *lines, f"{wrong} of {total} items differ (--seed {found.seed})"],
-        int(wrong > 0 or bool(fields)),
+        int(wrong > 0 or bool(fields or unmade)),
     )
 
 

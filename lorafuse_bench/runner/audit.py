@@ -63,6 +63,8 @@ class Findings:
     seed: int
     tasks: tuple[Audited, ...]
     fields: tuple[Misstated, ...]
+    unmade: Mapping[Path, str]
+    """Cells drawn that cannot be made here, and why."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Audit:
     device: str = AUTO
 
     def run(self, watcher: Watcher) -> Findings:
-        """Draw, evaluate and compare. LorafuseError where a cell was made from other inputs than those given here."""
+        """Draw, evaluate and compare. LorafuseError where no cell drawn can be made from what is given here."""
         Zoo.open(self.zoo).check_whole()
         device_of(self.device)
         seed = secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
@@ -94,14 +96,21 @@ class Audit:
         drawn = sorted(chance.sample(paths, min(self.cells, len(paths))))
         watcher.expect(len(drawn))
         found: list[Audited | Misstated] = []
+        unmade: dict[Path, str] = {}
         for path in drawn:
             result, items = cell_files.read_cell(path)
             with watcher.step(f"{result.suite} {result.method.label}"):
-                found += self._cell(path, result, items, chance, watcher)
+                try:
+                    found += self._cell(path, result, items, chance, watcher)
+                except LorafuseError as error:
+                    unmade[path] = str(error)
+        if len(unmade) == len(drawn):
+            raise LorafuseError(next(iter(unmade.values())))
         return Findings(
             seed,
             tuple(each for each in found if isinstance(each, Audited)),
             tuple(each for each in found if isinstance(each, Misstated)),
+            unmade,
         )
 
     def _cell(

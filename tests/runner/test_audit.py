@@ -152,6 +152,31 @@ def test_a_result_of_another_zoo_is_refused(
         audit(changed, tmp_path)
 
 
+def test_a_cell_that_the_zoo_cannot_make_is_named_and_the_others_are_evaluated(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = evaluated(zoo, tmp_path)
+    (plain,) = runner.run(
+        runner.Plan(
+            registry.parse_all("base"), ["sst2/squad"], tmp_path, zoo.root, batch_size=4, device="cpu"
+        )
+    )
+    read = cell_files.read_cell
+
+    def fitted(where: Path) -> tuple[Result, Items]:
+        result, items = read(where)
+        method = result.method.model_copy(update={"name": "hc", "options": {}})
+        return result.model_copy(update={"method": method}) if where == path else result, items
+
+    monkeypatch.setattr(cell_files, "read_cell", fitted)
+    found = runner.Audit(tmp_path, zoo.root, items=1, device="cpu").run(Watcher())
+    assert {each.path for each in found.tasks} == {plain}
+    assert list(found.unmade) == [path] and "lorafuse fit hc" in found.unmade[path]
+    words = ["leaderboard", "audit", str(tmp_path), "--zoo", str(zoo.root), "--items", "1", "--device", "cpu"]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 1 and "not evaluated: " in shown.stdout
+
+
 def test_a_published_folder_is_audited_as_it_is(zoo: Zoo, tmp_path: Path) -> None:
     evaluated(zoo, tmp_path / "board" / "results")
     assert audit(zoo, tmp_path / "board") == [("squad", 2, 0), ("sst2", 2, 0)]
@@ -169,7 +194,7 @@ def test_the_command_says_what_differs(zoo: Zoo, tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "0 of 2 items differ" in shown.stdout
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
-    assert isinstance(told["seed"], int) and told["fields"] == []
+    assert isinstance(told["seed"], int) and told["fields"] == [] and told["unmade"] == {}
     assert [(each["task"], each["items"], each["differing"]) for each in told["tasks"]] == [
         ("squad", 1, []),
         ("sst2", 1, []),
