@@ -109,6 +109,9 @@ class Suite(Strict):
         exclude=True,
         description="Name to file, of its tasks and groups; of this machine only.",
     )
+    datasets: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, exclude=True, description="lm-eval's name of a task to where its rows are from."
+    )
 
     @property
     def leaves(self) -> tuple[str, ...]:

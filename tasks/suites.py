@@ -23,6 +23,7 @@ from lorafuse_bench.tasks.members import INSIDE, Member, members, suite_facts
 
 PREFIX = "lorafuse_"
 OPTIONS = "_options"
+DATASET = ("dataset_path", "dataset_name", "dataset_kwargs")
 RULE = (
     "the first metric listed that is a mean over items or bits_per_byte, else the first that a measure makes of items,"
     " with the first filter"
@@ -210,7 +211,8 @@ def _resolved(facts: SuiteFacts, name: str, members: Sequence[Member]) -> Suite:
             f"suite '{name}' is of losses, but {min(set(tasks) - losses)} is better the larger. Correct kind or metric."
         )
     files = {name: path for member in members for name, path in member.files.items()}
-    return Suite(name=name, kind=facts.kind, source=facts.source, tasks=tasks, files=files)
+    told = {each.leaf: {key: each.config.get(key) for key in DATASET} for each in members}
+    return Suite(name=name, kind=facts.kind, source=facts.source, tasks=tasks, files=files, datasets=told)
 
 
 def _task(suite: str, member: Member) -> SuiteTask:

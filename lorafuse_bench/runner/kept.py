@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from lorafuse_bench.leaderboards.results.schema import Result
 from lorafuse_bench.locks import LOCK, held
 from lorafuse_bench.tasks import catalogue
 from lorafuse_bench.tasks.facts import Suite, SuiteTask
+from lorafuse_bench.tasks.row_files import row_files
 
 _ASKED_FOR = ("suite", "method", "zoo", "base", "experts", "data", "limit", "max_length", "num_fewshot")
 _CHUNK_BYTES = 1 << 20
@@ -47,12 +49,14 @@ def why_run(path: Path, draft: Result, suite: Suite) -> str | None:
     return _damage(path)
 
 
-def edited_since(path: Path, suite: Suite) -> list[Path]:
-    """The suite's files that are newer than the cell at `path`, but for those of packages."""
+def edited_since(path: Path, suite: Suite, source: str) -> list[Path]:
+    """Files newer than the cell at `path`: the suite's, but for those of packages, and those that served its rows."""
     packages = (Path(catalogue.__file__).parent, catalogue.lm_eval_folder(), *map(Path, catalogue.packaged()))
     made = path.stat().st_mtime_ns
     own = {file for file in suite.files.values() if not any(map(file.is_relative_to, packages))}
-    return sorted(file for file in own if file.stat().st_mtime_ns > made)
+    newer = {file for file in own | row_files(suite, source) if file.stat().st_mtime_ns > made}
+    served = json.dumps(cell_files.read_result(path).data.splits) if newer - own else ""
+    return sorted(file for file in newer if file in own or file.name in served)
 
 
 @contextmanager

@@ -65,11 +65,11 @@ def _pending(grid: Grid, watcher: Watcher) -> list[Cell]:
         else:
             remove_blocks(cell.path)
         if not reason or cell.path.exists():
-            watcher.say(f"{cell}: {reason or _kept(cell)}")
+            watcher.say(f"{cell}: {reason or _kept(cell, grid.source)}")
     return pending
 
 
-def _kept(cell: Cell) -> str:
-    edited = ", ".join(map(str, edited_since(cell.path, suite_of(cell.suite))))
+def _kept(cell: Cell, source: str) -> str:
+    edited = ", ".join(map(str, edited_since(cell.path, suite_of(cell.suite), source)))
     note = f"; {edited} was edited after that: remove the result to run the cell again" if edited else ""
     return f"kept {cell.path}{note}"

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,8 @@ from lorafuse_bench.runner import sharing
 from lorafuse_bench.runner.evaluation import Evaluation
 from lorafuse_bench.runner.kept import locked, why_run
 from lorafuse_bench.tasks import catalogue
+from lorafuse_bench.tasks import suites as definitions
+from lorafuse_bench.tasks.row_files import row_files
 from lorafuse_bench.tasks.suites import suite as suite_of
 from lorafuse_bench.zoo.manifest import Zoo
 
@@ -275,3 +278,39 @@ def test_a_kept_cell_says_that_its_suites_file_was_edited_after_it(
         os.utime(file, (0, path.stat().st_mtime + seconds))
         runner.run(mine, Watcher(said.append))
         assert said[-1] == f"mine base: kept {path}{note}"
+
+
+def test_a_kept_cell_says_that_its_rows_were_edited_after_it(zoo: Zoo, tmp_path: Path) -> None:
+    """Those of splits that it did not read say nothing."""
+    data = tmp_path / "data"
+    shutil.copytree(zoo.data_source, data)
+    folder = data / "nyu-mll__glue" / "sst2"
+    (path,) = runner.run(mine := plan(zoo, tmp_path / "out", data=str(data)))
+    for split, seconds, edited in (("validation", -9, False), ("train", 9, False), ("validation", 9, True)):
+        os.utime(file := folder / f"{split}.parquet", (0, path.stat().st_mtime + seconds))
+        runner.run(mine, Watcher((said := []).append))
+        assert (f"; {file} was edited after that" in said[-1]) is edited, said
+
+
+def test_the_files_of_rows_are_those_that_a_task_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(catalogue.VARIABLE, str(tmp_path))
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / f"{name}.jsonl").touch()
+    (folder := tmp_path / "my__words" / "short").mkdir(parents=True)
+    (words := folder / "test.parquet").touch()
+    of_files = "dataset_path: json\ndataset_kwargs: {{data_files: {}}}".format
+    named = {
+        "one": (of_files(f"{tmp_path}/a.jsonl"), ["a"]),
+        "many": (of_files(f"{{test: [{tmp_path}/a.jsonl, '{tmp_path}/[cd].jsonl']}}"), ["a", "c", "d"]),
+        "far": (of_files("{test: https://example.org/x.jsonl}"), []),
+        "hub": ("dataset_path: my/words\ndataset_name: short", []),
+    }
+    for task, (dataset, files) in named.items():
+        (tmp_path / f"{task}.yaml").write_text(
+            f"task: {task}\n{dataset}\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: q\n"
+        )
+        definitions.forget()
+        assert sorted(row_files(suite_of(task), "hub")) == [tmp_path / f"{name}.jsonl" for name in files]
+    assert row_files(suite_of("hub"), str(tmp_path)) == {words}
