@@ -16,6 +16,7 @@ from lorafuse_bench.leaderboards.measures import Measure, fitting, measures
 from lorafuse_bench.leaderboards.results.cell_files import write_cell
 from lorafuse_bench.leaderboards.results.layout import cell_path, items_path
 from lorafuse_bench.leaderboards.results.run_ids import run_id
+from lorafuse_bench.leaderboards.results.samples import Sample, write_samples
 from lorafuse_bench.leaderboards.results.schema import Items, Result, TaskItems
 from lorafuse_bench.leaderboards.statistics.stats import statistic
 from lorafuse_bench.tasks.suites import suite as suite_of
@@ -187,3 +188,14 @@ def write_losses(out: Path, label: str, *means: float, **changes: Any) -> None:
     tasks = [{"key": key, "metric": "nll", "direction": "down", "unit": "nats/token"} for key in scores]
     kept = {"kind": "loss", "tasks": tasks}
     write(out, label, scores, suite="losses", definition=kept, loss=tuple(scores), **changes)
+
+
+def with_samples(out: Path, label: str, scores: list[float]) -> Path:
+    """A cell, and the answers that its scores came from."""
+    path = write(out, label, {"one": scores})
+    said = {"task": "one", "prompt": "p", "target": "yes", "output": label}
+    rows = [
+        said | {"doc_id": i, "doc_hash": hash_of("one", i), "score": score} for i, score in enumerate(scores)
+    ]
+    write_samples(path, map(Sample.model_validate, rows))
+    return path

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_cells import FIELDS, REQUEST, forge, hash_of, rewrite, write
+from toy_cells import FIELDS, REQUEST, forge, hash_of, rewrite, with_samples, write
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.boards.builder import build
 from lorafuse_bench.leaderboards.publishing.verify import verify
 from lorafuse_bench.leaderboards.results.layout import items_path
-from lorafuse_bench.leaderboards.results.samples import Sample, read_samples, write_samples
+from lorafuse_bench.leaderboards.results.samples import read_samples, write_samples
 
 N = 20
 GOOD, HALF, BAD = [1.0] * N, [1.0, 0.0] * (N // 2), [0.0] * N
@@ -301,17 +301,6 @@ def test_paths_of_a_machine_are_refused_wherever_they_stand(tmp_path: Path, path
         cell = write(tmp_path / name, "svd", held, **change)
         (problem,) = verify(cell).problems
         assert "is a path of one machine" in problem
-
-
-def with_samples(out: Path, label: str, scores: list[float]) -> Path:
-    """A cell, and the answers that its scores came from."""
-    path = write(out, label, {"one": scores})
-    said = {"task": "one", "prompt": "p", "target": "yes", "output": label}
-    rows = [
-        said | {"doc_id": i, "doc_hash": hash_of("one", i), "score": score} for i, score in enumerate(scores)
-    ]
-    write_samples(path, map(Sample.model_validate, rows))
-    return path
 
 
 def test_samples_are_of_the_cell_that_they_lie_beside(tmp_path: Path) -> None:

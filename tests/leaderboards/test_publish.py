@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from test_lm_eval_results import grid
-from toy_cells import write
+from toy_cells import with_samples, write
 
 from lorafuse_bench.errors import LorafuseError
 from lorafuse_bench.leaderboards.boards import collect
@@ -74,8 +74,7 @@ def hub() -> Iterator[tuple[str, list[tuple[str, str, str | None, bytes]]]]:
 def published(tmp_path: Path) -> Path:
     folder = tmp_path / "toy"
     write(folder / "results", "base", {"one": [0.0] * 4})
-    path = write(folder / "results", "oracle", {"one": [1.0] * 4})
-    path.with_name("oracle.samples.jsonl.gz").write_bytes(b"texts")
+    with_samples(folder / "results", "oracle", [1.0] * 4)
     write_leaderboard(folder / "leaderboard.json", build([folder / "results"]))
     return folder
 
